@@ -1,0 +1,80 @@
+"""What all callbacks share: watching the model, asking for a plan, draining the ring."""
+
+import dataclasses
+
+import keras
+
+from keras_gradwatch.model import watch
+from keras_gradwatch.plan import Request
+
+
+class WatchingCallback(keras.callbacks.Callback):
+    """Base of the callbacks: it has the model watched, and rows brought to it.
+
+    A subclass overrides `request` to say what it asks of the step, and `on_rows` to
+    take what was recorded. No log is read at any batch: rows are drained when the ring
+    is about to be full, and at the end of each epoch.
+    """
+
+    # Steps between two drains.
+    update_freq = 50
+
+    # True in one callback of a model, which drains for all.
+    _drains = False
+
+    def request(self):
+        """What this callback asks of the step, a `Request`."""
+        return Request(type(self).__name__)
+
+    def on_rows(self, rows, events):
+        """Takes newly drained `Rows`, and their `Event`s."""
+
+    def set_model(self, model):
+        """Watches `model`, and asks for what this callback needs; called by `fit`."""
+        super().set_model(model)
+        watch(model)
+        request = dataclasses.replace(
+            self.request(),
+            update_freq=self.update_freq,
+            steps_per_execution=_steps_per_execution(model),
+        )
+        self._gradwatch = model.gradwatch
+        self._drains = self._gradwatch.ask(request)
+        self._gradwatch.recorder.listen(self.on_rows)
+        self._waiting = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Drains the ring when enough steps are waiting in it."""
+        del batch, logs
+        if not self._drains:
+            return
+        if self._waiting >= self._gradwatch.plan.update_freq:
+            self._gradwatch.drain()
+            self._waiting = 0
+        self._waiting += _steps_per_execution(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begins the epoch's sums."""
+        del epoch, logs
+        if self._drains:
+            self._gradwatch.drain()
+            self._gradwatch.recorder.begin_epoch()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Drains, and adds `grad_norm` and `explosions` to the epoch's logs."""
+        del epoch
+        self._gradwatch.drain()
+        self._waiting = 0
+        if logs is not None:
+            for key, value in self._gradwatch.recorder.epoch_logs().items():
+                logs.setdefault(key, value)
+
+    def on_train_end(self, logs=None):
+        """Drains, and switches policies and responses off until the next `fit`."""
+        del logs
+        self._gradwatch.drain()
+        self._gradwatch.release()
+
+
+def _steps_per_execution(model):
+    return int(getattr(model, "steps_per_execution", 1) or 1)

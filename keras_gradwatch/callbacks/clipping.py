@@ -1,0 +1,60 @@
+"""Clipping what the optimizer sees."""
+
+from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.plan import Request
+from keras_gradwatch.policies import ClipByGlobalNorm, ClipByNorm, ClipByValue
+from keras_gradwatch.policies.base import check_policy
+
+
+class GradientClipping(WatchingCallback):
+    """Changes the gradients of every step by a policy, while `fit` runs.
+
+    The policy works on the gradients that count: summed over replicas, unscaled,
+    averaged over an accumulation window. A step with non-finite gradients is skipped,
+    never clipped. A clip that is set on the optimizer itself acts after the policy,
+    exactly as in stock Keras.
+
+    Args:
+        policy: A `policies.Policy`.
+        clipnorm: Limit for the norm of each variable's gradient, > 0.
+        clipvalue: Limit for each component, > 0.
+        global_clipnorm: Limit for the norm of all gradients together, > 0.
+
+    Raises:
+        ValueError: Unless exactly one argument is given, and a limit is > 0.
+        TypeError: If `policy` is not a `Policy`.
+
+    Example:
+
+    ```python
+    clipping = keras_gradwatch.callbacks.GradientClipping(global_clipnorm=1.0)
+    model.fit(x, y, callbacks=[clipping])
+    ```
+    """
+
+    def __init__(
+        self, policy=None, clipnorm=None, clipvalue=None, global_clipnorm=None
+    ):
+        super().__init__()
+        arguments = {
+            "policy": policy,
+            "clipnorm": clipnorm,
+            "clipvalue": clipvalue,
+            "global_clipnorm": global_clipnorm,
+        }
+        given = {k: v for k, v in arguments.items() if v is not None}
+        if len(given) != 1:
+            raise ValueError(
+                "GradientClipping takes exactly one of `policy`, `clipnorm`, "
+                f"`clipvalue` and `global_clipnorm`. Received: {given or 'none'}"
+            )
+        ((name, value),) = given.items()
+        make = {
+            "clipnorm": ClipByNorm,
+            "clipvalue": ClipByValue,
+            "global_clipnorm": ClipByGlobalNorm,
+        }
+        self.policy = make[name](value) if name in make else check_policy(value)
+
+    def request(self):
+        return Request("GradientClipping", policy=self.policy)

@@ -1,0 +1,166 @@
+"""The one callback that does it all."""
+
+from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
+from keras_gradwatch.detectors import UpdateRatio
+from keras_gradwatch.methods import number, whole
+from keras_gradwatch.plan import CutRate, Halt, Request, Skip
+from keras_gradwatch.policies.base import check_policy
+from keras_gradwatch.report import explain
+
+
+class GradWatch(Response):
+    """Watches, logs and protects a run, and tells what happened.
+
+    What it does in the very step in which something goes wrong:
+
+    | what is seen | what is done |
+    |---|---|
+    | a gradient or the loss is NaN or infinite | the update is skipped, the rate cut |
+    | the gradient norm or the loss spikes | the update is skipped, the rate cut |
+    | an update is larger than `trust_bound` times the weights | the weights are put \
+back, the rate cut |
+    | `max_events` steps have tripped | training ends, with a report |
+
+    The trust bound needs no baseline, so it protects from the first step on. It costs
+    a copy of the weights, and is measured at every step for the first `dense_steps`
+    steps and after each event, at every `sample_freq`-th step otherwise.
+
+    Args:
+        log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.
+        policy: `policies.Policy` that changes the gradients, or None.
+        detector: `detectors.Detector` instead of the default ones.
+        trust_bound: Largest share of a kernel that one update may change, > 0; None
+            switches it off. Part of the default detectors.
+        factor: What the rate is multiplied by, between 0 and 1.
+        cooldown: Steps after a cut in which no further one is made, >= 0; updates
+            beyond the trust bound are cut at every step.
+        min_lr: The rate is never cut below this, >= 0.
+        max_events: Number of tripped steps in one `fit` that ends it, >= 1.
+        dense_steps: Steps in which the trust bound is measured at every step, >= 0.
+        sample_freq: Steps between two samples of `weight_norm` and `update_ratio`.
+        update_freq, per_variable, histogram_freq, include: As in `GradientTensorBoard`.
+        history_steps: How many of the newest steps `.history` keeps, >= 1.
+        verbose: 0 prints nothing, 1 one line for each event.
+
+    Attributes:
+        history: `GradientHistory` of the newest `history_steps` steps.
+        events: List of the newest 1,000 `Event`s.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If `policy` or `detector` is not one.
+
+    Example:
+
+    ```python
+    watch = keras_gradwatch.callbacks.GradWatch(log_dir="logs")
+    model.fit(x, y, callbacks=[watch])
+    print(watch.report())
+    ```
+    """
+
+    def __init__(
+        self,
+        log_dir=None,
+        policy=None,
+        detector=None,
+        trust_bound=0.5,
+        factor=0.5,
+        cooldown=10,
+        min_lr=0.0,
+        max_events=100,
+        dense_steps=100,
+        sample_freq=10,
+        update_freq=50,
+        per_variable=False,
+        histogram_freq=0,
+        include=None,
+        history_steps=1000,
+        verbose=1,
+    ):
+        super().__init__(detector, verbose)
+        self.policy = check_policy(policy)
+        if detector is None and trust_bound is not None:
+            number(self, "trust_bound", trust_bound, above=0)
+            self.detectors += (UpdateRatio(trust_bound),)
+        self.factor = number(self, "factor", factor, above=0, below=1)
+        self.cooldown = whole(self, "cooldown", cooldown)
+        self.min_lr = number(self, "min_lr", min_lr, at_least=0)
+        self.max_events = whole(self, "max_events", max_events, at_least=1)
+        self.dense_steps = whole(self, "dense_steps", dense_steps)
+        self.history = GradientHistory(sample_freq, max_steps=history_steps)
+        self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
+        self.log = None
+        if log_dir is not None:
+            self.log = GradientTensorBoard(
+                log_dir, update_freq, per_variable, histogram_freq, include
+            )
+            self.update_freq = self.log.update_freq
+        self._rates = None
+
+    def request(self):
+        at_once = tuple(d for d in self.detectors if d.after_update)
+        in_turn = tuple(d for d in self.detectors if not d.after_update)
+        responses = [Skip(self.detectors), Halt(self.detectors, self.max_events)]
+        if in_turn:
+            responses.append(CutRate(in_turn, self.factor, self.cooldown, self.min_lr))
+        if at_once:
+            # The rate is wrong as long as the bound trips: no cooldown.
+            responses.append(CutRate(at_once, self.factor, 0, self.min_lr))
+        return Request(
+            "GradWatch",
+            policy=self.policy,
+            responses=tuple(responses),
+            sample_freq=self.history.sample_freq,
+            dense_steps=self.dense_steps,
+            histogram_freq=self.log.log.histogram_freq if self.log else 0,
+        )
+
+    def set_model(self, model):
+        """Watches `model`; called by `fit`."""
+        super().set_model(model)
+        if self.log is not None:
+            self.log.join(model)
+        self._stopped = False
+
+    def on_train_begin(self, logs=None):
+        """Opens an event file where there is a `log_dir`."""
+        if self.log is not None:
+            self.log.on_train_begin(logs)
+
+    def on_rows(self, rows, events):
+        """Keeps, logs and tells what was recorded."""
+        super().on_rows(rows, events)
+        del self.events[:-1000]
+        self.history.append(rows, events)
+        if self.log is not None:
+            self.log.on_rows(rows, events)
+        rates = rows.scalars["learning_rate"]
+        factor = rows.scalars["rate_factor"][-1]
+        first = self._rates[0] if self._rates else float(rates[0])
+        self._rates = (first, float(rates[-1] * factor))
+        if self._gradwatch.halted:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Drains, and draws the heatmap."""
+        super().on_epoch_end(epoch, logs)
+        if self.log is not None:
+            self.log.on_epoch_end(epoch)
+
+    def on_train_end(self, logs=None):
+        """Drains, closes the logs, and says what happened."""
+        super().on_train_end(logs)
+        if self.log is not None:
+            self.log.on_train_end()
+        if self.verbose and self.events:
+            self._gradwatch.recorder.say(self.report())
+
+    def report(self):
+        """What happened so far, in plain words: a text of a few lines."""
+        monitor = getattr(self, "_gradwatch", None)
+        if monitor is None:
+            return "nothing was watched yet."
+        return explain(self.events, monitor.step, self._rates, monitor.halted)

@@ -1,0 +1,44 @@
+"""Cutting the learning rate when something explodes."""
+
+from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.methods import number, whole
+from keras_gradwatch.plan import CutRate, Request
+
+
+class ReduceLROnExplosion(Response):
+    """Multiplies the learning rate by a factor in the step in which a detector trips.
+
+    The cut is made on the device and holds from the next step on. A float rate is
+    assigned, like `ReduceLROnPlateau` does it; a `LearningRateSchedule` runs on, times
+    a scale that is no part of what the model saves. Under `LossScaleOptimizer` and
+    `MultiOptimizer` the inner optimizers' rates are cut.
+
+    Args:
+        factor: What the rate is multiplied by, between 0 and 1, both excluded.
+        cooldown: Steps after a cut in which no further one is made, >= 0.
+        min_lr: The rate is never cut below this, >= 0.
+        detector: `detectors.Detector` to follow. Default: non-finite gradients or
+            loss, a spike of the gradient norm, a divergence of the loss.
+        verbose: 0 prints nothing, 1 one line for each event.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If `detector` is not a `Detector`.
+
+    Example:
+
+    ```python
+    reduce = keras_gradwatch.callbacks.ReduceLROnExplosion(factor=0.5, cooldown=10)
+    model.fit(x, y, callbacks=[reduce])
+    ```
+    """
+
+    def __init__(self, factor=0.5, cooldown=10, min_lr=0.0, detector=None, verbose=1):
+        super().__init__(detector, verbose)
+        self.factor = number(self, "factor", factor, above=0, below=1)
+        self.cooldown = whole(self, "cooldown", cooldown)
+        self.min_lr = number(self, "min_lr", min_lr, at_least=0)
+
+    def request(self):
+        cut = CutRate(self.detectors, self.factor, self.cooldown, self.min_lr)
+        return Request("ReduceLROnExplosion", responses=(cut,))

@@ -1,0 +1,37 @@
+"""What the responses share: a detector to follow, and events that are told."""
+
+from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
+from keras_gradwatch.detectors.base import flatten
+
+
+class Response(WatchingCallback):
+    """Base of the callbacks that act on what a detector finds.
+
+    Args:
+        detector: `detectors.Detector` to follow. Default: non-finite gradients or
+            loss, a spike of the gradient norm, a divergence of the loss.
+        verbose: 0 prints nothing, 1 one line for each event.
+
+    Attributes:
+        events: List of the `Event`s of this response's detectors.
+    """
+
+    def __init__(self, detector=None, verbose=1):
+        super().__init__()
+        self.detectors = tuple(flatten(detector)) or (
+            NonFinite(),
+            ZScore(),
+            LossSpike(),
+        )
+        self.verbose = verbose
+        self.events = []
+
+    def on_rows(self, rows, events):
+        """Keeps and tells the events of this response's detectors."""
+        del rows
+        kinds = {d.kind for d in self.detectors} | {NonFinite.kind}
+        mine = [e for e in events if e.kind in kinds]
+        self.events.extend(mine)
+        if self.verbose:
+            self._gradwatch.recorder.tell(mine)

@@ -1,0 +1,32 @@
+"""Leaving out the updates that would do harm."""
+
+from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.plan import Request, Skip
+
+
+class SkipOnExplosion(Response):
+    """Skips the update of a step in which a detector trips, in that very step.
+
+    A skipped batch leaves the run as if it had not been in the data: weights,
+    optimizer state, iterations, BatchNorm statistics, metrics and the epoch's loss.
+    Random seeds go on. A detector that judges the update itself
+    (`detectors.UpdateRatio`) has the weights put back instead.
+
+    Args:
+        detector: `detectors.Detector` to follow. Default: non-finite gradients or
+            loss, a spike of the gradient norm, a divergence of the loss. Steps with
+            non-finite gradients are skipped whatever it is.
+        verbose: 0 prints nothing, 1 one line for each event.
+
+    Raises:
+        TypeError: If `detector` is not a `Detector`.
+
+    Example:
+
+    ```python
+    model.fit(x, y, callbacks=[keras_gradwatch.callbacks.SkipOnExplosion()])
+    ```
+    """
+
+    def request(self):
+        return Request("SkipOnExplosion", responses=(Skip(self.detectors),))

@@ -1,0 +1,95 @@
+"""Ending a run that explodes, before it does harm."""
+
+from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.methods import whole
+from keras_gradwatch.plan import Halt, Request, Skip
+from keras_gradwatch.report import explain
+
+
+class ExplosionError(RuntimeError):
+    """Training was stopped by `TerminateOnExplosion(mode="raise")`.
+
+    Attributes:
+        events: The `Event`s that led to it.
+    """
+
+    def __init__(self, message, events):
+        super().__init__(message)
+        self.events = events
+
+
+class TerminateOnExplosion(Response):
+    """Stops training when a detector has tripped, with the weights from before it.
+
+    From the step that trips, no update is applied any more; `fit` ends at the next
+    drain of the ring. So the model holds the last sound weights.
+
+    Args:
+        detector: `detectors.Detector` to follow. Default: non-finite gradients or
+            loss, a spike of the gradient norm, a divergence of the loss.
+        limit: Number of tripped steps in one `fit` that ends it, >= 1.
+        mode: `"stop"` ends `fit` as `EarlyStopping` does; `"raise"` raises
+            `ExplosionError`.
+        verbose: 0 prints nothing, 1 the events and the report.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If `detector` is not a `Detector`.
+
+    Example:
+
+    ```python
+    stop = keras_gradwatch.callbacks.TerminateOnExplosion(mode="raise")
+    model.fit(x, y, callbacks=[stop])
+    ```
+    """
+
+    update_freq = 10
+
+    def __init__(self, detector=None, limit=1, mode="stop", verbose=1):
+        super().__init__(detector, verbose)
+        self.limit = whole(self, "limit", limit, at_least=1)
+        if mode not in ("stop", "raise"):
+            raise ValueError(
+                'TerminateOnExplosion: `mode` must be "stop" or "raise". '
+                f"Received: mode={mode!r}"
+            )
+        self.mode = mode
+
+    def request(self):
+        responses = (Skip(self.detectors), Halt(self.detectors, self.limit))
+        return Request("TerminateOnExplosion", responses=responses)
+
+    def set_model(self, model):
+        """Watches `model`; a new `fit` may run until it explodes again."""
+        super().set_model(model)
+        self._stopped = False
+        self._before = len(self.events)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Drains, and ends `fit` once the updates were halted on the device."""
+        super().on_train_batch_begin(batch, logs)
+        self._end_if_halted()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Drains, and ends `fit` once the updates were halted on the device."""
+        super().on_epoch_end(epoch, logs)
+        self._end_if_halted()
+
+    def on_rows(self, rows, events):
+        """Notes that updates were halted on the device."""
+        super().on_rows(rows, events)
+        if self._gradwatch.halted:
+            self.model.stop_training = True
+
+    def _end_if_halted(self):
+        if self._stopped or not self._gradwatch.halted:
+            return
+        self._stopped = True
+        self.model.stop_training = True
+        events = self.events[self._before :]
+        message = explain(events, stopped=True)
+        if self.mode == "raise":
+            raise ExplosionError(message, events)
+        if self.verbose:
+            self._gradwatch.recorder.say(message)

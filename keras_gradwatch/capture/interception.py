@@ -1,0 +1,125 @@
+"""Standing in for an optimizer's `apply` and `scale_loss` while a step is traced."""
+
+import contextlib
+import threading
+
+import keras
+
+from keras_gradwatch.capture.state import layers_of
+
+# Replica threads share the optimizer, and each traces the step: what stands in for
+# `apply` asks here whose step it is in.
+_active = threading.local()
+_lock = threading.Lock()
+_users = {}  # id(object) -> number of steps that intercept it just now
+
+
+def held_optimizers(model):
+    """All optimizers that a model trains with, each once.
+
+    That is `model.optimizer`, and those in attributes of the model or of one of its
+    layers, also in lists and dicts (a GAN has two).
+
+    Args:
+        model: A Keras trainer.
+
+    Returns:
+        List of `keras.optimizers.Optimizer`.
+    """
+    found = {}
+    for holder in layers_of(model):
+        for value in list(vars(holder).values()):
+            for item in _items(value):
+                if isinstance(item, keras.optimizers.Optimizer):
+                    found[id(item)] = item
+    return list(found.values())
+
+
+def _items(value):
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [value]
+
+
+def active():
+    """The frame of the step that this thread is tracing, or None."""
+    return getattr(_active, "frame", None)
+
+
+@contextlib.contextmanager
+def intercept(model, frame):
+    """Has `frame` asked wherever the model applies gradients or computes its loss.
+
+    Instance attributes stand in for the methods, and are gone when the last thread
+    leaves: nothing stays behind on the optimizer or the model.
+
+    Args:
+        model: The watched model.
+        frame: Object with `apply(optimizer, apply, gradients, variables)`,
+            `scale_loss(optimizer, loss)` and `compute_loss(loss)`.
+    """
+    optimizers = held_optimizers(model)
+    with _lock:
+        for optimizer in optimizers:
+            _stand_in(optimizer, "apply", _applying)
+            _stand_in(optimizer, "scale_loss", _scaling)
+        _stand_in(model, "compute_loss", _computing)
+    _active.frame = frame
+    try:
+        yield
+    finally:
+        _active.frame = None
+        with _lock:
+            for optimizer in optimizers:
+                _stand_aside(optimizer, "apply")
+                _stand_aside(optimizer, "scale_loss")
+            _stand_aside(model, "compute_loss")
+
+
+def _stand_in(owner, name, make):
+    key = (id(owner), name)
+    _users[key] = _users.get(key, 0) + 1
+    if _users[key] == 1:
+        # Bound to the instance: super() calls inside the methods do not come back.
+        object.__setattr__(owner, name, make(owner, getattr(owner, name)))
+
+
+def _stand_aside(owner, name):
+    key = (id(owner), name)
+    _users[key] -= 1
+    if not _users[key]:
+        del _users[key]
+        object.__delattr__(owner, name)
+
+
+def _applying(optimizer, apply):
+    def stand_in(grads, trainable_variables=None):
+        frame = active()
+        if frame is None:
+            return apply(grads, trainable_variables)
+        return frame.apply(optimizer, apply, grads, trainable_variables)
+
+    return stand_in
+
+
+def _scaling(optimizer, scale_loss):
+    def stand_in(loss):
+        frame = active()
+        if frame is not None:
+            frame.scale_loss(optimizer, loss)
+        return scale_loss(loss)
+
+    return stand_in
+
+
+def _computing(model, compute_loss):
+    def stand_in(*args, **kwargs):
+        loss = compute_loss(*args, **kwargs)
+        frame = active()
+        if frame is not None:
+            frame.compute_loss(loss)
+        return loss
+
+    return stand_in

@@ -1,0 +1,73 @@
+"""TensorFlow's sparse gradients: `IndexedSlices` to `SparseRows` and back."""
+
+import tensorflow as tf
+
+from keras_gradwatch.statistics import SparseRows
+
+
+def unique_rows(gradient):
+    """An `IndexedSlices` in which every row stands once.
+
+    Rows with the same index are summed; the table itself is never materialised. The
+    shape stays that of the input (XLA needs it to be known): rows that became free are
+    zero, and carry an index that is in use.
+
+    Args:
+        gradient: `tf.IndexedSlices` of n rows, or a dense tensor.
+
+    Returns:
+        `tf.IndexedSlices` of n rows; a dense tensor as it is.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    order = tf.argsort(gradient.indices)
+    indices = tf.gather(gradient.indices, order)
+    values = tf.gather(gradient.values, order)
+    starts = tf.concat([[True], indices[1:] != indices[:-1]], 0)[: tf.size(indices)]
+    segments = tf.cumsum(tf.cast(starts, tf.int32)) - 1
+    count = tf.size(indices)
+    rows = tf.math.unsorted_segment_sum(values, segments, count)
+    # Free segments get the largest of an empty set, that is the type's minimum.
+    places = tf.math.unsorted_segment_max(indices, segments, count)
+    places = tf.maximum(places, 0)
+    return tf.IndexedSlices(rows, places, gradient.dense_shape)
+
+
+def rows(gradient, shape):
+    """`SparseRows` of an `IndexedSlices` of unique rows; a dense tensor as it is."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    size = 1
+    for length in shape:
+        size *= length
+    return SparseRows(gradient.values, size)
+
+
+def map_values(function, gradient):
+    """Applies `function` to the values of a gradient, dense or sparse."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = function(gradient.values)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return function(gradient)
+
+
+def like(new, gradient, dtype, scale, count):
+    """A gradient as a policy changed it, made ready for `apply` in each replica.
+
+    Args:
+        new: Dense tensor or `SparseRows`.
+        gradient: The gradient that it was made from, for the indices of its rows.
+        dtype: Of the result.
+        scale: What `apply` divides by, or None.
+        count: Number of replicas over which `apply` sums.
+    """
+
+    def ready(values):
+        if scale is not None:
+            values = tf.cast(values, tf.float32) * scale
+        return tf.cast(values / count if count > 1 else values, dtype)
+
+    if isinstance(new, SparseRows):
+        values = ready(new.rows)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return ready(new)

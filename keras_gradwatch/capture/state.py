@@ -1,0 +1,38 @@
+"""What a skipped step must leave as it was: the model's non-trainable state."""
+
+import keras
+
+
+def layers_of(model):
+    """The model and all layers below it, each once.
+
+    The one use of Keras's private walk over nested layers; `Model.layers` is only the
+    first level, and misses layers in lists, dicts and layers of layers.
+    """
+    walk = getattr(model, "_flatten_layers", None)
+    return list(walk()) if walk is not None else [model]
+
+
+def restorable(model):
+    """The variables that a batch changes beside weights and optimizer state.
+
+    Non-trainable variables (BatchNorm's moving statistics) and metrics; not the seeds
+    of random layers, which go on as they would have.
+
+    Args:
+        model: A built Keras trainer.
+
+    Returns:
+        List of `keras.Variable`, each once.
+    """
+    seeds = set()
+    for layer in layers_of(model):
+        for value in list(vars(layer).values()):
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, keras.random.SeedGenerator):
+                    seeds.add(id(item.state))
+    variables = list(getattr(model, "non_trainable_variables", []))
+    for metric in model.metrics:
+        variables += metric.variables
+    unique = {id(v): v for v in variables if id(v) not in seeds}
+    return list(unique.values())

@@ -1,0 +1,21 @@
+"""Detectors: pure rules that say whether a step has gone wrong, and where."""
+
+from keras_gradwatch.detectors.any_of import AnyOf
+from keras_gradwatch.detectors.base import Detector, Measurement, Verdict
+from keras_gradwatch.detectors.loss_spike import LossSpike
+from keras_gradwatch.detectors.non_finite import NonFinite
+from keras_gradwatch.detectors.norm_threshold import NormThreshold
+from keras_gradwatch.detectors.update_ratio import UpdateRatio
+from keras_gradwatch.detectors.z_score import ZScore
+
+__all__ = [
+    "AnyOf",
+    "Detector",
+    "LossSpike",
+    "Measurement",
+    "NonFinite",
+    "NormThreshold",
+    "UpdateRatio",
+    "Verdict",
+    "ZScore",
+]

@@ -1,0 +1,121 @@
+"""What a detector is: a pure rule that says whether a step has gone wrong."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_gradwatch.methods import Method
+
+
+class Measurement(NamedTuple):
+    """What is known of one step when it is judged.
+
+    Attributes:
+        step: Scalar int32, the step, from 0.
+        loss: Scalar float32, the step's own loss; NaN where it is not known.
+        global_norm: Scalar float32, before clipping.
+        statistics: Tensor [V, 8], float32, columns as in `statistics.NAMES`. The last
+            two are NaN before the update, and at steps where they were not sampled.
+        finite: Scalar bool: all gradients, and the loss where known, are finite.
+        sizes: Tensor [V], float32, the number of elements of each variable.
+        kernels: Tensor [V], bool, True where a variable has two or more axes.
+    """
+
+    step: object
+    loss: object
+    global_norm: object
+    statistics: object
+    finite: object
+    sizes: object
+    kernels: object
+
+
+class Verdict(NamedTuple):
+    """What a detector answers.
+
+    Attributes:
+        tripped: Scalar bool.
+        variable: Scalar int32, the index of the variable that tripped; -1 where the
+            verdict is about the step as a whole.
+        value: Scalar float32, what was measured.
+        baseline: Scalar float32, what it was compared with.
+    """
+
+    tripped: object
+    variable: object
+    value: object
+    baseline: object
+
+
+class Detector(Method):
+    """Base of all detectors. A detector tells; it never acts.
+
+    Attributes:
+        kind: The name that its events carry.
+        after_update: True if it judges the update that was made (it reads
+            `weight_norm` and `update_ratio`), False if it judges the gradient before.
+    """
+
+    kind = "explosion"
+    after_update = False
+
+    def detect(self, measured, state, settings):
+        """Judges one step.
+
+        Args:
+            measured: `Measurement`.
+            state: Dict of tensors, as `initial_state` declared them.
+            settings: Dict of scalar tensors, as `settings` declared them.
+
+        Returns:
+            `(Verdict, new state)`. The state must never take in a non-finite value.
+        """
+        raise NotImplementedError
+
+    def describe(self, variable, value, baseline):
+        """What tripped, in words for a person.
+
+        Args:
+            variable: Path of the variable, or None for the step as a whole.
+            value: What was measured, a float.
+            baseline: What it was compared with, a float.
+
+        Returns:
+            A clause without a full stop.
+        """
+        where = f" in {variable}" if variable else ""
+        return f"{self.kind}{where}: {value:.3g} against {baseline:.3g}"
+
+    def __or__(self, other):
+        from keras_gradwatch.detectors.any_of import AnyOf
+
+        return AnyOf([self, other])
+
+
+def whole_step(tripped, value, baseline):
+    """A verdict about the step as a whole."""
+    return Verdict(
+        tripped,
+        ops.convert_to_tensor(-1, "int32"),
+        ops.cast(value, "float32"),
+        ops.cast(baseline, "float32"),
+    )
+
+
+def flatten(detector):
+    """The single detectors of `detector`, a detector, an `AnyOf` of them, or None.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if detector is None:
+        return []
+    if not isinstance(detector, Detector):
+        raise TypeError(
+            "`detector` must be a keras_gradwatch.detectors.Detector or None. "
+            f"Received: detector={detector!r}"
+        )
+    members = getattr(detector, "detectors", None)
+    if members is None:
+        return [detector]
+    return [single for member in members for single in flatten(member)]

@@ -1,0 +1,86 @@
+"""A spike of a positive quantity against its running baseline, on the log scale."""
+
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.detectors.base import Detector, whole_step
+from keras_gradwatch.methods import number, whole
+
+# A value so small that its logarithm would drag the baseline to nowhere.
+TINY = 1e-30
+
+
+class LogBaseline(Detector):
+    """Base of the detectors that compare a quantity with its running log-scale range.
+
+    With ℓ = log of the quantity, and μ, σ the running mean and standard deviation of
+    ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps were seen.
+    What enters the baseline is ℓ cut off at that distance on both sides: one spike
+    moves it little, a lasting shift is taken in step by step, and after `patience`
+    spikes in a row the baseline begins anew at the new level, so that no shift of
+    scale is an alarm for ever. Non-finite values are never taken in.
+
+    Args:
+        z: Standard deviations above the mean, > 0.
+        factor: A spike is at least this many times the baseline, > 1.
+        decay: Decay of the running moments per step, 0 to 1; 0.97 is about 33 steps.
+        warmup: Steps before the first judgement, >= 1.
+        patience: After this many spikes in a row the new level is the baseline, >= 1.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, z=6.0, factor=10.0, decay=0.97, warmup=20, patience=5):
+        self.settings = {
+            "z": number(self, "z", z, above=0),
+            "factor": number(self, "factor", factor, above=1),
+            "decay": number(self, "decay", decay, at_least=0, below=1),
+            "warmup": whole(self, "warmup", warmup, at_least=1),
+            "patience": whole(self, "patience", patience, at_least=1),
+        }
+
+    def quantity(self, measured):
+        """The scalar that is judged, >= 0, NaN where it is not known."""
+        raise NotImplementedError
+
+    def initial_state(self, num_variables):
+        """Mean, variance and number of the values seen, and spikes in a row."""
+        del num_variables
+        names = ("mean", "variance", "seen", "streak")
+        return {name: np.float32(0.0) for name in names}
+
+    def detect(self, measured, state, settings):
+        value = self.quantity(measured)
+        usable = measured.finite & ops.isfinite(value)
+        level = ops.log(ops.maximum(value, TINY))
+        seen, mean, variance = state["seen"], state["mean"], state["variance"]
+        limit = ops.maximum(
+            settings["z"] * ops.sqrt(variance), ops.log(settings["factor"])
+        )
+        warm = seen >= settings["warmup"]
+        spike = usable & warm & ~ops.less_equal(level - mean, limit)
+        streak = ops.where(spike, state["streak"] + 1, 0.0)
+        anew = streak >= settings["patience"]
+
+        # Plain averages while values are few, an exponential window from then on.
+        weight = ops.maximum(1.0 / (seen + 1), 1 - settings["decay"])
+        reach = ops.where(warm, limit, float("inf"))
+        taken = ops.clip(level - mean, -reach, reach)
+        spread = (1 - weight) * (variance + weight * ops.square(taken))
+        taken_in = {
+            "mean": ops.where(anew, level, mean + weight * taken),
+            "variance": ops.where(anew, variance, spread),
+            "seen": seen + 1,
+            "streak": ops.where(anew, 0.0, streak),
+        }
+        state = {
+            name: ops.where(usable, new, state[name]) for name, new in taken_in.items()
+        }
+        return whole_step(spike, value, ops.exp(mean)), state
+
+
+def spike_words(what, value, baseline):
+    """Words such as `the loss is 120, 40 times its baseline 3`."""
+    times = f", {value / baseline:.3g} times" if baseline > 0 else ", against"
+    return f"{what} is {value:.3g}{times} its baseline {baseline:.3g}"

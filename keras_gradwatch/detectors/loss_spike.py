@@ -1,0 +1,48 @@
+"""A divergence of the loss."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.detectors.baseline import LogBaseline, spike_words
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class LossSpike(LogBaseline):
+    """Trips when a step's own loss leaves its running range on the log scale.
+
+    Formula: with ℓ = log|loss| and μ, σ its running mean and standard deviation, it
+    trips if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps.
+
+    The loss is that of the step, not the running mean over the epoch that Keras logs.
+    A custom `train_step` whose loss cannot be seen is never judged.
+
+    Args:
+        z: Standard deviations above the mean, > 0. Default 6.
+        factor: A spike is at least this many times the baseline, > 1. Default 10.
+        decay: Decay of the running moments per step, 0 to 1. Default 0.97.
+        warmup: Steps before the first judgement, >= 1. Default 20.
+        patience: After this many spikes in a row the new level is the baseline, >= 1.
+            Default 5.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    ```python
+    callbacks.TerminateOnExplosion(detector=detectors.LossSpike(factor=100.0))
+    ```
+
+    Reference: the loss criterion of OLMo-core's skip-step optimizer (a step beyond
+    mean + 6σ is skipped), on the log scale and with a bounded intake.
+    """
+
+    kind = "loss spike"
+
+    def quantity(self, measured):
+        """The magnitude of the step's own loss."""
+        return ops.abs(measured.loss)
+
+    def describe(self, variable, value, baseline):
+        del variable
+        return spike_words("the loss", value, baseline)

@@ -1,0 +1,43 @@
+"""A global norm above a fixed limit."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.detectors.base import Detector, whole_step
+from keras_gradwatch.methods import number
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class NormThreshold(Detector):
+    """Trips when the global gradient norm is not below a limit.
+
+    Formula: `not (‖g‖ < limit)`.
+
+    Args:
+        limit: The limit, in units of the gradient norm, > 0.
+
+    Raises:
+        ValueError: If `limit` is not a finite number > 0.
+
+    Example:
+
+    ```python
+    callbacks.SkipOnExplosion(detector=detectors.NormThreshold(100.0))
+    ```
+
+    Reference: the fixed threshold of Pascanu, Mikolov and Bengio 2013, "On the
+    difficulty of training recurrent neural networks" (arXiv 1211.5063).
+    """
+
+    kind = "norm"
+
+    def __init__(self, limit):
+        self.settings = {"limit": number(self, "limit", limit, above=0)}
+
+    def detect(self, measured, state, settings):
+        tripped = ~ops.less(measured.global_norm, settings["limit"])
+        return whole_step(tripped, measured.global_norm, settings["limit"]), state
+
+    def describe(self, variable, value, baseline):
+        del variable
+        return f"the global gradient norm is {value:.3g}, over the limit {baseline:.3g}"

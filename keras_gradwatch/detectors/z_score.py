@@ -1,0 +1,47 @@
+"""A spike of the global norm against its running baseline."""
+
+import keras
+
+from keras_gradwatch.detectors.baseline import LogBaseline, spike_words
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class ZScore(LogBaseline):
+    """Trips when the global gradient norm leaves its running range on the log scale.
+
+    Formula: with ℓ = log‖g‖ and μ, σ its running mean and standard deviation, it trips
+    if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are spread
+    log-normally, so a z-score of the logarithm fits quiet and noisy runs alike.
+
+    Args:
+        z: Standard deviations above the mean, > 0. Default 6.
+        factor: A spike is at least this many times the baseline, > 1. Default 10.
+        decay: Decay of the running moments per step, 0 to 1. Default 0.97, which is
+            about 33 steps.
+        warmup: Steps before the first judgement, >= 1. Default 20.
+        patience: After this many spikes in a row the new level is the baseline, >= 1.
+            Default 5.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    ```python
+    callbacks.SkipOnExplosion(detector=detectors.ZScore(z=4.0))
+    ```
+
+    Reference: after ZClip (Kumar et al. 2025, arXiv 2504.02507), which takes the
+    z-score of the norm itself; on the log scale, with a bounded intake, one NaN or a
+    spike during warm-up does not spoil the baseline.
+    """
+
+    kind = "norm spike"
+
+    def quantity(self, measured):
+        """The global gradient norm, before clipping."""
+        return measured.global_norm
+
+    def describe(self, variable, value, baseline):
+        del variable
+        return spike_words("the global gradient norm", value, baseline)

@@ -1,0 +1,118 @@
+"""What detectors and policies have in common: settings, declared state, a config."""
+
+import math
+
+import numpy as np
+
+
+class Method:
+    """Base of `Detector` and `Policy`.
+
+    A method is a pure rule. What it may change between steps it declares in
+    `initial_state`, and what a user may turn it declares in `settings`: the monitor
+    keeps both in variables on the device, so that neither needs a new trace.
+
+    Attributes:
+        settings: Dict of name to float, the numbers of the rule.
+    """
+
+    settings: dict = {}
+
+    def initial_state(self, num_variables):
+        """The state before the first step.
+
+        Args:
+            num_variables: V, the number of variables with a gradient.
+
+        Returns:
+            Dict of name to float32 NumPy array.
+        """
+        del num_variables
+        return {}
+
+    def get_config(self):
+        """The constructor's arguments, for `keras.saving`."""
+        return dict(self.settings)
+
+    @classmethod
+    def from_config(cls, config):
+        """The method that `get_config` described."""
+        return cls(**config)
+
+    def structure(self):
+        """What of this method is built into the traced step: all but its numbers."""
+        return (type(self).__module__, type(self).__qualname__)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash(self.structure())
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def number(owner, name, value, *, above=None, at_least=None, below=None):
+    """Checks one numeric argument and returns it as a float.
+
+    Args:
+        owner: The object whose constructor was called, for the message.
+        name: The argument's name.
+        value: What came.
+        above: Exclusive lower bound.
+        at_least: Inclusive lower bound.
+        below: Exclusive upper bound.
+
+    Returns:
+        `value` as a float.
+
+    Raises:
+        ValueError: Where `value` is not a finite number within the bounds.
+    """
+    bounds = [
+        f"> {above}" if above is not None else "",
+        f">= {at_least}" if at_least is not None else "",
+        f"< {below}" if below is not None else "",
+    ]
+    allowed = " and ".join(b for b in bounds if b) or "finite"
+    is_number = isinstance(value, int | float | np.number) and not isinstance(
+        value, bool
+    )
+    if (
+        not is_number
+        or not math.isfinite(value)
+        or (above is not None and not value > above)
+        or (at_least is not None and not value >= at_least)
+        or (below is not None and not value < below)
+    ):
+        raise ValueError(
+            f"{type(owner).__name__}: `{name}` must be a finite number {allowed}. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def whole(owner, name, value, *, at_least=0):
+    """Checks one integer argument and returns it as an int.
+
+    Args:
+        owner: The object whose constructor was called, for the message.
+        name: The argument's name.
+        value: What came.
+        at_least: Inclusive lower bound.
+
+    Returns:
+        `value` as an int.
+
+    Raises:
+        ValueError: Where `value` is not an integer, or too small.
+    """
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < at_least:
+        raise ValueError(
+            f"{type(owner).__name__}: `{name}` must be an integer >= {at_least}. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)

@@ -1,0 +1,192 @@
+"""Watching a model: the model subclass, and the same in place for any Keras trainer."""
+
+import functools
+
+import keras
+
+from keras_gradwatch import capture
+from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.monitor import GradientMonitor
+from keras_gradwatch.policies.base import check_policy
+
+# What `watch` puts on the instance, over what its class has.
+METHODS = ("train_step", "make_train_function")
+
+
+def watch(model, policy=None, detector=None):
+    """Has the gradients of every training step of a model captured, in place.
+
+    The model's own `train_step`, stock or custom, runs unchanged. Without further
+    arguments nothing is ever changed: the model trains as it would without. The model
+    may be compiled before or after; nothing is added to its weights or to what it
+    saves.
+
+    Args:
+        model: Any Keras 3 trainer: Functional, Sequential, subclassed.
+        policy: `policies.Policy` that changes gradients from now on, also outside of
+            `fit` with callbacks, or None. Steps with non-finite gradients are skipped
+            then.
+        detector: `detectors.Detector` whose events are recorded from now on, or None.
+
+    Returns:
+        The model. `model.gradwatch` is its `GradientMonitor`.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 trainer, or an argument of a wrong type.
+        RuntimeError: If the Keras backend is not supported.
+
+    Example:
+
+    ```python
+    model = keras_gradwatch.watch(keras.Sequential([keras.layers.Dense(1)]))
+    model.compile("sgd", "mse")
+    model.fit([[1.0]], [[2.0]])
+    rows = model.gradwatch.drain()
+    ```
+    """
+    _check(model)
+    check_policy(policy)
+    detectors = flatten(detector)
+    if not is_watched(model):
+        _attach(model)
+    if policy is not None or detectors:
+        model.gradwatch.stand(policy, detectors)
+    return model
+
+
+def unwatch(model):
+    """Undoes `watch`: the model is as if it had never been watched.
+
+    A schedule that was cut runs uncut again; a float rate stays as it is.
+
+    Args:
+        model: A Keras trainer, watched or not.
+
+    Returns:
+        The model.
+    """
+    if not is_watched(model):
+        return model
+    model.gradwatch.detach()
+    for name in (*METHODS, "gradwatch"):
+        if name in vars(model):
+            object.__delattr__(model, name)
+    model.train_function = None
+    return model
+
+
+def is_watched(model):
+    """Whether `watch` was called on this model (and `unwatch` was not)."""
+    return isinstance(vars(model).get("gradwatch"), GradientMonitor)
+
+
+def _check(model):
+    # `Trainer` is not public; whoever is Keras's and has its methods is one.
+    ancestry = [c.__module__.split(".")[0] for c in type(model).__mro__]
+    methods = ("fit", "train_step", "make_train_function", "compile", "metrics")
+    if "tf_keras" in ancestry:
+        raise TypeError(
+            "keras_gradwatch watches Keras 3 models, and this one belongs to tf_keras "
+            "(Keras 2). Build it with `import keras` (3.x), and unset "
+            f"TF_USE_LEGACY_KERAS where it is set. Received: model={model!r}"
+        )
+    if "keras" not in ancestry or not all(hasattr(model, m) for m in methods):
+        raise TypeError(
+            "keras_gradwatch watches Keras 3 models: keras.Model, Functional, "
+            "Sequential, or another Keras trainer, and an instance, not a class. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+
+
+def _attach(model):
+    backend = capture.load()
+    own_step, own_make = model.train_step, model.make_train_function
+    monitor = GradientMonitor(backend, model)
+
+    @functools.wraps(own_step)
+    def train_step(*args):
+        return backend.run_step(model, monitor, own_step, *args)
+
+    @functools.wraps(own_make)
+    def make_train_function(force=False):
+        if monitor.asked:
+            backend.check(model)
+        return own_make(force=monitor.prepare() or force)
+
+    # Past Keras's tracking: none of these is a part of the model.
+    object.__setattr__(model, "gradwatch", monitor)
+    object.__setattr__(model, "train_step", train_step)
+    object.__setattr__(model, "make_train_function", make_train_function)
+    model.train_function = None
+
+
+@functools.cache
+def _functional_class(cls):
+    """The functional-style sibling of a `GradWatchModel` class.
+
+    Where a `keras.Model` subclass is called with inputs and outputs, Keras rewrites
+    that class's `__bases__` for good, and no subclass-style model can be built on it
+    any more. A class of its own for the functional style leaves `cls` alone.
+    """
+    inputs = keras.Input((1,))
+    functional = type(keras.Model(inputs, inputs))
+    sibling = type(
+        cls.__name__,
+        (cls, functional),
+        {
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+            "__init__": cls.__init__,
+            "_functional_style": True,
+        },
+    )
+    # Both are saved under the name of `cls`; what is loaded is `cls`, registered last.
+    package, _, name = keras.saving.get_registered_name(cls).rpartition(">")
+    if package:
+        register = keras.saving.register_keras_serializable(package, name)
+        register(sibling)
+        register(cls)
+    return sibling
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class GradWatchModel(keras.Model):
+    """A `keras.Model` whose `train_step` captures the gradients and calls the stock one.
+
+    Used like `keras.Model`, in functional style (`GradWatchModel(inputs, outputs)`)
+    and as a base class, both in one process. A subclass may override `train_step` as
+    in any Keras model, and is watched all the same.
+
+    Attributes:
+        gradwatch: The `GradientMonitor`.
+
+    Example:
+
+    ```python
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(1)(inputs)
+    model = keras_gradwatch.GradWatchModel(inputs, outputs)
+    ```
+    """
+
+    def __new__(cls, *args, **kwargs):
+        functional = (
+            len(args) == 2
+            or (len(args) == 1 and "outputs" in kwargs)
+            or {"inputs", "outputs"} <= set(kwargs)
+        )
+        if functional and not hasattr(cls, "_functional_style"):
+            cls = _functional_class(cls)
+        return super().__new__(cls, *args, **kwargs)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        watch(self)
+
+    def train_step(self, *args):
+        """One training step with its gradients captured; see `keras.Model`."""
+        step = super().train_step
+        if not is_watched(self):
+            return step(*args)
+        return capture.load().run_step(self, self.gradwatch, step, *args)

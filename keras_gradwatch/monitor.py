@@ -1,0 +1,295 @@
+"""The state of a watched model: variables on the device, and how the host reads them."""
+
+import weakref
+
+import keras
+import numpy as np
+
+from keras_gradwatch.plan import Request, unite
+from keras_gradwatch.recorder import Recorder
+
+# Steps of the cuts "made before the first": far enough back for every cooldown.
+LONG_AGO = -(2**30)
+
+
+class GradientMonitor:
+    """What is known of the gradients of one watched model; `model.gradwatch`.
+
+    The monitor owns every variable that the watched step reads or writes beside the
+    model's own: a ring buffer of rows, the detectors' and the policy's state, and the
+    numbers that a user can turn. None of them is part of the model: `model.weights`,
+    what `save` writes and what `evaluate` returns stay as they are.
+
+    The ring takes `4 · capacity · (9 + 8·V + 4·D)` bytes for V variables and D
+    detectors, whatever the number of steps.
+
+    Args:
+        capture: The module of `keras_gradwatch.capture` for the backend.
+        model: The watched model.
+
+    Attributes:
+        plan: The `Plan` in force.
+        layout: `Layout` of the ring's rows; None before the first traced step.
+        recorder: `Recorder` that hands out drained rows.
+    """
+
+    def __init__(self, capture, model):
+        self.plan = unite([])
+        self.layout = None
+        self.recorder = Recorder()
+        self.histogram_names = ()
+        self._capture = capture
+        self._model = weakref.ref(model)
+        self._variables = {}
+        self._standing = None  # what `watch` itself asked for
+        self._requests = []
+        self._collecting = False
+        self._traced = None  # the structure that is built into the traced step
+        self._position = 0  # the first step that was not drained yet
+
+    # -- what is asked for ---------------------------------------------------------
+
+    def stand(self, policy, detectors):
+        """Sets what holds also outside of `fit` with callbacks; used by `watch`."""
+        self._standing = Request("watch()", policy=policy, detectors=tuple(detectors))
+        self._replan()
+
+    def ask(self, request):
+        """Adds what one callback asks for in the `fit` that is about to begin.
+
+        Args:
+            request: `Request`.
+
+        Returns:
+            True for the first callback of this `fit`, which drains for all.
+
+        Raises:
+            ValueError: If it contradicts what another one asked for.
+        """
+        if not self._collecting:
+            self._collecting = True
+            self._requests = []
+            self.recorder.begin()
+        self._requests.append(request)
+        try:
+            self._replan()
+        except ValueError:
+            self._collecting, self._requests = False, []
+            raise
+        return len(self._requests) == 1
+
+    def prepare(self):
+        """Closes the asking and writes the plan's numbers into the variables.
+
+        Called when Keras makes the train function, that is once at the begin of each
+        `fit` and of each `train_on_batch`.
+
+        Returns:
+            True if the step must be traced anew.
+        """
+        if not self._collecting and self._requests:
+            # A `fit` without our callbacks, or train_on_batch, after an interrupted
+            # `fit`: Keras told nobody that the latter ended.
+            self._requests = []
+            self.recorder.begin()
+            self._replan()
+        self._collecting = False
+        if self._requests:
+            self._set("halted", 0.0)
+            self._set("halt/hits", [0.0] * len(self.plan.halts))
+        self._push()
+        # An idle plan runs on whatever is traced: everything is switched off.
+        wanted = bool(self._requests or self._standing)
+        return (
+            wanted
+            and self._traced is not None
+            and self._traced != self.plan.structure()
+        )
+
+    def release(self):
+        """Switches the callbacks' policies and responses off; the model stays watched."""
+        if self._requests and not self._collecting:
+            self._requests = []
+            self._push()
+
+    @property
+    def asked(self):
+        """True while a callback or `watch` asks for more than being watched."""
+        return bool(self._requests) or self._standing is not None
+
+    def detach(self):
+        """Leaves the model; used by `unwatch`."""
+        self._capture.release(self._model())
+
+    def _replan(self):
+        standing = [self._standing] if self._standing else []
+        if self._requests or standing:
+            self.plan = unite(standing + self._requests)
+
+    # -- variables -----------------------------------------------------------------
+
+    def variable(self, name, initial, dtype="float32"):
+        """The device variable `name`, made at the first call.
+
+        Args:
+            name: Its name; the state of a detector stays while its name does.
+            initial: Value before the first step, array or number.
+            dtype: Of the variable.
+
+        Returns:
+            A `keras.Variable` with `aggregation="only_first_replica"`.
+        """
+        initial = np.asarray(initial, dtype)
+        found = self._variables.get(name)
+        if found is None or tuple(found.shape) != initial.shape:
+            found = self._capture.create_variable(
+                f"gradwatch_{name.replace('/', '_')}", initial, dtype, self._model()
+            )
+            self._variables[name] = found
+        return found
+
+    @property
+    def variables(self):
+        """All device variables made so far, a list."""
+        return list(self._variables.values())
+
+    def method_settings(self, name, method):
+        """The variable [n] with the numbers of a detector or policy."""
+        values = list(method.settings.values()) or [0.0]
+        return self.variable(f"settings/{name}", values)
+
+    def build(self, layout):
+        """Makes the ring for rows of `layout`, if it does not fit already.
+
+        Rows of another layout are drained first, so that none is lost.
+        """
+        capacity = self.plan.capacity
+        ring = self._variables.get("ring")
+        same = self.layout == layout
+        if ring is not None and same and ring.shape[0] == capacity:
+            return
+        if ring is not None:
+            self.drain()
+        self.layout = layout
+        self.variable("ring", np.full((capacity, layout.width), np.nan))
+
+    def host(self):
+        """Context in which code of a traced step runs now, on the host."""
+        return self._capture.host()
+
+    def write_row(self, step, row):
+        """Writes the row [width] of `step` into the ring; part of the traced step."""
+        ring = self._variables["ring"]
+        self._capture.write_row(ring, step % ring.shape[0], row)
+
+    def traced(self):
+        """Notes that the present plan is what the traced step was built from."""
+        self._traced = self.plan.structure()
+
+    def _set(self, name, value):
+        if name in self._variables:
+            self._variables[name].assign(value)
+
+    def _push(self):
+        """Writes the plan's numbers into the variables that the step reads."""
+        plan, live = self.plan, bool(self._requests)
+        standing = self._standing is not None and self._standing.policy is not None
+        self.variable("policy_on", 0.0).assign(
+            float(plan.policy is not None and (live or standing))
+        )
+        self.variable("responses_on", 0.0).assign(float(live))
+        # A policy never clips what is not finite: it has such steps skipped.
+        self.variable("guard_on", 0.0).assign(
+            float(standing or (live and plan.protects))
+        )
+        self.variable("sample_freq", 0, "int32").assign(plan.sample_freq)
+        self.variable("dense_steps", 0, "int32").assign(plan.dense_steps)
+        self.variable("histogram_freq", 0, "int32").assign(plan.histogram_freq)
+        for index, detector in enumerate(plan.detectors):
+            self._push_settings(f"detector_{index}", detector)
+        if plan.policy is not None:
+            self._push_settings("policy", plan.policy)
+        for name, value in self.response_numbers().items():
+            self.variable(name, value).assign(value)
+
+    def _push_settings(self, name, method):
+        values = list(method.settings.values()) or [0.0]
+        self.method_settings(name, method).assign(np.asarray(values, "float32"))
+
+    def response_numbers(self):
+        """Masks [R, D] and numbers [R] of the responses, float32, by variable name."""
+        plan = self.plan
+        numbers = {}
+        if plan.skips:
+            mask = np.any([m for _, m in plan.skips], axis=0)
+            numbers["skip/mask"] = mask.astype("float32")
+        if plan.cuts:
+            cuts = [c for c, _ in plan.cuts]
+            masks = [m for _, m in plan.cuts]
+            numbers["cut/mask"] = np.asarray(masks, "float32")
+            numbers["cut/factor"] = np.asarray([c.factor for c in cuts], "float32")
+            numbers["cut/cooldown"] = np.asarray([c.cooldown for c in cuts], "float32")
+            numbers["cut/min_lr"] = np.asarray([c.min_lr for c in cuts], "float32")
+        if plan.halts:
+            masks = [m for _, m in plan.halts]
+            numbers["halt/mask"] = np.asarray(masks, "float32")
+            limits = [h.limit for h, _ in plan.halts]
+            numbers["halt/limit"] = np.asarray(limits, "float32")
+        return numbers
+
+    # -- reading -------------------------------------------------------------------
+
+    @property
+    def step(self):
+        """The number of watched training steps so far, over all `fit` calls."""
+        variable = self._variables.get("step")
+        return 0 if variable is None else int(_read(variable))
+
+    @property
+    def halted(self):
+        """True once a `Halt` response has stopped all updates of this `fit`."""
+        variable = self._variables.get("halted")
+        return variable is not None and float(_read(variable)) > 0
+
+    def drain(self):
+        """Reads the steps since the last drain and hands them to the recorder.
+
+        Returns:
+            `Rows`, or None where there is nothing new. Steps that the ring no longer
+            holds (more than `capacity` since the last drain) are counted in
+            `recorder.lost`.
+        """
+        end, ring = self.step, self._variables.get("ring")
+        if ring is None or end == self._position:
+            return None
+        capacity = ring.shape[0]
+        begin = max(self._position, end - capacity)
+        self.recorder.lost += begin - self._position
+        steps = np.arange(begin, end)
+        rows = self.layout.unpack(steps, _read(ring)[steps % capacity])
+        self._position = end
+        self.recorder.take(rows)
+        return rows
+
+    def histograms(self):
+        """The last sampled histograms of the gradients.
+
+        Returns:
+            `(step, names, counts [V, B], edges [V, B + 1])`, or None before the first
+            sample.
+        """
+        variable = self._variables.get("histograms")
+        if variable is None:
+            return None
+        values = _read(variable)
+        step = int(_read(self._variables["histogram_step"]))
+        if step < 0:
+            return None
+        counts, low, high = values[:, :-2], values[:, -2:-1], values[:, -1:]
+        bins = counts.shape[1]
+        edges = low + (high - low) * np.linspace(0, 1, bins + 1)[None]
+        return step, self.histogram_names, counts, edges
+
+
+def _read(variable):
+    return keras.ops.convert_to_numpy(variable)

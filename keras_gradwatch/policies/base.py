@@ -1,0 +1,76 @@
+"""What a policy is: a pure rule that changes gradients before they are applied."""
+
+from keras import ops
+
+from keras_gradwatch.methods import Method
+from keras_gradwatch.statistics import SparseRows
+
+
+class Policy(Method):
+    """Base of all policies.
+
+    A policy works on what the optimizer would see on one device: gradients summed over
+    replicas, unscaled, and averaged over an accumulation window. It is asked in two
+    parts, so that a step in which nothing needs to be changed costs no pass over the
+    gradients, and its gradients stay the very same tensors.
+    """
+
+    def decide(self, measured, state, settings):
+        """Says whether the gradients of this step are to be changed, and to what.
+
+        Args:
+            measured: `detectors.Measurement` of the step, before the update.
+            state: Dict of tensors, as `initial_state` declared them.
+            settings: Dict of scalar tensors, as `settings` declared them.
+
+        Returns:
+            `(change, limits, new state)`: a scalar bool tensor, a dict of tensors for
+            `transform`, and the state, which must never take in a non-finite value.
+        """
+        raise NotImplementedError
+
+    def transform(self, gradients, limits):
+        """Changes the gradients; called only where `decide` said so.
+
+        Args:
+            gradients: List of V float tensors or `SparseRows`, all finite.
+            limits: What `decide` returned.
+
+        Returns:
+            List of V gradients of the same types, shapes and dtypes.
+        """
+        raise NotImplementedError
+
+
+def map_values(function, gradient):
+    """Applies `function` to the values of a gradient, dense or sparse."""
+    if isinstance(gradient, SparseRows):
+        return gradient._replace(rows=function(gradient.rows))
+    return function(gradient)
+
+
+def scale_down(gradient, norm, limit):
+    """`gradient · limit / norm` where `norm > limit`, else the gradient unchanged.
+
+    Args:
+        gradient: Tensor or `SparseRows`.
+        norm: Scalar float32, the norm that is limited.
+        limit: Scalar float32.
+    """
+    over = norm > limit
+    factor = ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
+    return map_values(lambda g: g * ops.cast(factor, g.dtype), gradient)
+
+
+def check_policy(policy):
+    """Returns `policy`.
+
+    Raises:
+        TypeError: If it is neither a `Policy` nor None.
+    """
+    if policy is not None and not isinstance(policy, Policy):
+        raise TypeError(
+            "`policy` must be a keras_gradwatch.policies.Policy or None. "
+            f"Received: policy={policy!r}"
+        )
+    return policy

@@ -1,0 +1,74 @@
+"""Host side: hands drained rows to those who listen, and sums up the epoch."""
+
+from collections import deque
+
+import numpy as np
+
+# Event lines that one `fit` prints at most; the rest is in `.events`.
+MAX_LINES = 20
+
+
+class Recorder:
+    """Takes rows once, whoever drained them, and tells every listener.
+
+    Args:
+        max_events: How many of the newest events are kept.
+
+    Attributes:
+        events: The newest `Event`s, a deque.
+        lost: Number of steps that were overwritten in the ring before they were read.
+    """
+
+    def __init__(self, max_events=1000):
+        self.events = deque(maxlen=max_events)
+        self.lost = 0
+        self._listeners = []
+        self._told = set()
+        self.begin_epoch()
+
+    def listen(self, listener):
+        """Has `listener(rows, events)` called with everything that is drained."""
+        self._listeners.append(listener)
+
+    def begin(self):
+        """Begins a new `fit`: forgets the listeners and what has been told."""
+        self._listeners = []
+        self._told = set()
+
+    def tell(self, events):
+        """Prints events, one line each; each once, whoever asks for it."""
+        for event in events:
+            key = (event.step, event.kind)
+            if key in self._told:
+                continue
+            self._told.add(key)
+            if len(self._told) <= MAX_LINES:
+                self.say(event.message)
+            elif len(self._told) == MAX_LINES + 1:
+                self.say("more events follow; they are in `.events`, and not printed")
+
+    @staticmethod
+    def say(message):
+        """Prints a message, clear of Keras's progress bar."""
+        print(f"\n[gradwatch] {message}", flush=True)
+
+    def begin_epoch(self):
+        """Begins the sums of a new epoch."""
+        self._norms, self._steps, self._explosions = 0.0, 0, 0
+
+    def take(self, rows):
+        """Takes newly drained `Rows`: events are derived, listeners told."""
+        events = rows.events()
+        self.events.extend(events)
+        norms = rows.scalars["global_norm"].astype("float64")
+        finite = np.isfinite(norms)
+        self._norms += norms[finite].sum()
+        self._steps += int(finite.sum())
+        self._explosions += len({e.step for e in events})
+        for listener in self._listeners:
+            listener(rows, events)
+
+    def epoch_logs(self):
+        """The log keys of the epoch: mean finite norm, and steps with an event."""
+        mean = self._norms / self._steps if self._steps else float("nan")
+        return {"grad_norm": float(mean), "explosions": self._explosions}

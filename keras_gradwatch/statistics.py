@@ -1,0 +1,221 @@
+"""From gradients to a matrix of statistics: pure functions on `keras.ops`.
+
+Every statistic is float32, whatever the dtype of the gradient, and of the gradient
+that the optimizer works with: summed over replicas and unscaled.
+"""
+
+from typing import NamedTuple
+
+from keras import ops
+
+NAMES = (
+    "norm",
+    "max_abs",
+    "mean",
+    "std",
+    "zero_fraction",
+    "nonfinite_count",
+    "weight_norm",
+    "update_ratio",
+)
+"""The columns of the matrix, in order.
+
+| name | of one variable with gradient g, weights w, and update Δw | unit |
+|---|---|---|
+| `norm` | ‖g‖₂ | gradient |
+| `max_abs` | max |gᵢ| | gradient |
+| `mean` | mean gᵢ | gradient |
+| `std` | population standard deviation of gᵢ | gradient |
+| `zero_fraction` | share of gᵢ that are exactly 0 | 0 to 1 |
+| `nonfinite_count` | number of gᵢ that are NaN or ±Inf | count |
+| `weight_norm` | ‖w‖₂ before the update | weight |
+| `update_ratio` | ‖Δw‖₂ / ‖w‖₂ of the update that was made | ratio |
+
+The first six come from the gradient and are measured at every step; the last two cost
+a pass over the weights and are sampled.
+"""
+
+GRADIENT_NAMES = NAMES[:6]
+
+FLOAT32_MAX = 3.4028235e38
+# Below this, squares of float32 values are denormal or have vanished.
+SAFE_SQUARE = 1e-30
+
+
+class SparseRows(NamedTuple):
+    """A gradient of which only some rows are not zero (an embedding's).
+
+    Attributes:
+        rows: Tensor [n, ...], each row of the gradient once (all-zero rows allowed).
+        size: Number of elements of the whole gradient, zero rows included.
+    """
+
+    rows: object
+    size: int
+
+
+def elements(gradient):
+    """Returns (float32 values, number of elements that they leave out, all zero)."""
+    if isinstance(gradient, SparseRows):
+        rows = ops.cast(gradient.rows, "float32")
+        stored = ops.cast(ops.size(rows), "float32")
+        return rows, float(gradient.size) - stored
+    return ops.cast(gradient, "float32"), 0.0
+
+
+def count(gradient):
+    """Number of elements of `gradient`, a float."""
+    if isinstance(gradient, SparseRows):
+        return float(gradient.size)
+    total = 1.0
+    for size in gradient.shape:
+        total *= size
+    return max(total, 1.0)
+
+
+def gradient_statistics(gradients):
+    """The first six statistics of each gradient.
+
+    The norm of finite gradients is finite: where a plain sum of squares overflows or
+    vanishes, the gradient is divided by its largest magnitude first. That costs a pass
+    of its own, so it is done only in a step that needs it.
+
+    Args:
+        gradients: List of V tensors or `SparseRows`, of any float dtype.
+
+    Returns:
+        Tensor [V, 6], float32, columns as in `GRADIENT_NAMES`.
+    """
+    values = [elements(g) for g in gradients]
+    sizes = [count(g) for g in gradients]
+    squares = ops.stack([ops.sum(ops.square(v)) for v, _ in values])
+    largest = ops.stack([ops.max(ops.abs(v), initial=0.0) for v, _ in values])
+
+    plain = ops.all(ops.isfinite(squares)) & ~ops.any(
+        (squares < SAFE_SQUARE) & (largest > 0)
+    )
+
+    def fast():
+        means, stds, zeros = [], [], []
+        for (v, missing), n in zip(values, sizes, strict=True):
+            mean, std = _moments(v, missing, n)
+            means.append(mean)
+            stds.append(std)
+            zeros.append(_zero_fraction(v, missing, n))
+        return _columns(
+            ops.sqrt(squares), largest, means, stds, zeros, ops.zeros_like(squares)
+        )
+
+    def careful():
+        rows = [_careful(v, m, n) for (v, m), n in zip(values, sizes, strict=True)]
+        return _columns(*zip(*rows, strict=True))
+
+    return ops.cond(plain, fast, careful)
+
+
+def norms(gradients):
+    """The L2 norm of each gradient, finite wherever the gradient is.
+
+    Args:
+        gradients: List of V tensors or `SparseRows`.
+
+    Returns:
+        Tensor [V], float32.
+    """
+    values = [elements(g)[0] for g in gradients]
+    squares = ops.stack([ops.sum(ops.square(v)) for v in values])
+
+    def careful():
+        result = []
+        for v in values:
+            scale = ops.max(ops.abs(v), initial=0.0)
+            result.append(_scaled_norm(v, scale))
+        return ops.stack(result)
+
+    plain = ops.all(ops.isfinite(squares) & (squares > SAFE_SQUARE))
+    return ops.cond(plain, lambda: ops.sqrt(squares), careful)
+
+
+def global_norm(variable_norms):
+    """The norm of all gradients together: √Σ‖gᵢ‖², without overflow.
+
+    Args:
+        variable_norms: Tensor [V], float32; NaN marks a disconnected variable only
+            if the caller has left it out. Non-finite norms give a non-finite result.
+
+    Returns:
+        Scalar float32.
+    """
+    scale = ops.max(variable_norms, initial=0.0)
+    scale = ops.where(scale > 0, scale, 1.0)
+    total = scale * ops.sqrt(ops.sum(ops.square(variable_norms / scale)))
+    every = ops.all(ops.isfinite(variable_norms))
+    return ops.where(every, ops.minimum(total, FLOAT32_MAX), ops.sum(variable_norms))
+
+
+def update_statistics(old, new):
+    """`weight_norm` and `update_ratio` from the weights before and after an update.
+
+    Args:
+        old: List of V tensors, the weights before.
+        new: List of V tensors, the weights after.
+
+    Returns:
+        Tensor [V, 2], float32. The ratio of a variable that was all zero is +Inf if it
+        moved and 0 if it did not.
+    """
+    before = norms(old)
+    moved = norms(
+        [
+            ops.cast(b, "float32") - ops.cast(a, "float32")
+            for a, b in zip(old, new, strict=True)
+        ]
+    )
+    still = ops.equal(moved, 0.0)
+    ratio = ops.where(still, 0.0, moved / ops.where(still, 1.0, before))
+    return ops.stack([before, ratio], axis=1)
+
+
+def _moments(values, missing, size):
+    mean = ops.sum(values) / size
+    # Two passes: E[g²] − mean² cancels where |mean| is large against the deviation.
+    spread = ops.sum(ops.square(values - mean)) + missing * ops.square(mean)
+    return mean, ops.sqrt(ops.maximum(spread, 0.0) / size)
+
+
+def _zero_fraction(values, missing, size):
+    zeros = ops.sum(ops.cast(ops.equal(values, 0.0), "float32"))
+    return (zeros + missing) / size
+
+
+def _scaled_norm(values, scale):
+    scale = ops.where(scale > 0, scale, 1.0)
+    root = ops.sqrt(ops.sum(ops.square(values / scale)))
+    finite = ops.isfinite(root)
+    return ops.where(finite, ops.minimum(scale * root, FLOAT32_MAX), scale * root)
+
+
+def _careful(values, missing, size):
+    """One variable's six statistics where its squares may leave float32's range."""
+    finite = ops.isfinite(values)
+    bad = ops.sum(ops.cast(~finite, "float32"))
+    scale = ops.max(ops.abs(ops.where(finite, values, 0.0)), initial=0.0)
+    norm = _scaled_norm(ops.where(finite, values, 0.0), scale)
+    divisor = ops.where(scale > 0, scale, 1.0)
+    mean, std = _moments(values / divisor, missing, size)
+    has_nan = ops.any(ops.isnan(values))
+    worst = ops.where(has_nan, float("nan"), float("inf"))
+    broken = bad > 0
+    return (
+        ops.where(broken, worst, norm),
+        ops.where(broken, worst, scale),
+        mean * divisor,
+        std * divisor,
+        _zero_fraction(values, missing, size),
+        bad,
+    )
+
+
+def _columns(*columns):
+    stacked = [ops.stack(c) if isinstance(c, list | tuple) else c for c in columns]
+    return ops.stack(stacked, axis=1)

@@ -1,0 +1,435 @@
+"""One watched step, as it is traced: measure, detect, decide, record.
+
+Everything here is `keras.ops` on tensors; `capture/` brings the gradients, and carries
+out what is decided. A step may apply several optimizers (a GAN): each application is a
+`Site` with variables, detector states and a decision of its own.
+"""
+
+from dataclasses import dataclass, field
+
+from keras import ops
+
+from keras_gradwatch import histograms, statistics
+from keras_gradwatch.detectors import Measurement, Verdict
+from keras_gradwatch.monitor import LONG_AGO
+from keras_gradwatch.names import unique
+from keras_gradwatch.records import APPLIED, REVERTED, SCALARS, SKIPPED, Layout
+
+MISSING = float("nan")
+
+
+@dataclass
+class Site:
+    """One application of an optimizer within a step.
+
+    Attributes:
+        index: Its place in the step.
+        names: Names of its V variables.
+        connected: For each variable, whether it has a gradient.
+        measured: `Measurement` before the update.
+        verdicts: List of D verdicts.
+        skip: Scalar bool, the update is left out.
+        revert: Scalar bool, the update is put back.
+        change: Scalar bool, the policy changes the gradients.
+        limits: What the policy decided.
+        clipped_norm: Scalar float32, the global norm after the policy.
+        overflow: Scalar bool, a loss scale overflowed.
+    """
+
+    index: int
+    names: list
+    connected: list
+    measured: Measurement
+    verdicts: list = field(default_factory=list)
+    skip: object = None
+    revert: object = None
+    change: object = None
+    limits: dict = field(default_factory=dict)
+    clipped_norm: object = None
+    overflow: object = None
+
+
+class Step:
+    """The decisions of one step.
+
+    Args:
+        monitor: The `GradientMonitor` whose variables are read and written.
+    """
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+        self.plan = monitor.plan
+        self.sites = []
+        self.number = self._read(monitor.variable("step", 0, "int32"))
+        self.halted = self._read(monitor.variable("halted", 0.0)) > 0
+        self.responding = self._read(monitor.variable("responses_on", 0.0)) > 0
+        self.guarded = self._read(monitor.variable("guard_on", 0.0)) > 0
+        self.clipping = self._read(monitor.variable("policy_on", 0.0)) > 0
+        self.sampled = self._sampled()
+        self._updates = []  # (variable, tensor) to be assigned when the step ends
+
+    def _sampled(self):
+        """Whether the weights are measured in this step, too."""
+        monitor = self.monitor
+        freq = self._read(monitor.variable("sample_freq", 10, "int32"))
+        # The first step, and every `freq`-th one from there.
+        due = ops.equal(ops.mod(self.number, ops.maximum(freq, 1)), 0) & (freq > 0)
+        if any(d.after_update for d in self.plan.detectors):
+            until = self._read(monitor.variable("dense_until", -1, "int32"))
+            young = self._read(monitor.variable("dense_steps", 0, "int32"))
+            dense = (self.number < until) | (self.number < young)
+            due = due | (dense & self.responding)
+        return due
+
+    # -- before the update ---------------------------------------------------------
+
+    def judge(self, names, gradients, shapes, loss, scaled=False, partial=None):
+        """Measures the gradients of one site, asks the detectors and the policy.
+
+        Args:
+            names: List of V names.
+            gradients: List of V float tensors or `SparseRows`, what the optimizer
+                would see on one device; None where a variable is disconnected.
+            shapes: List of the V shapes of the variables.
+            loss: Scalar float32, or None where it is not known.
+            scaled: True if an optimizer scales the loss dynamically and deals with
+                overflows by itself.
+            partial: Scalar bool that is True where the gradients are only a part of an
+                accumulation window, or None: they are looked at for non-finite values
+                and not judged otherwise.
+
+        Returns:
+            A `Site` with `skip` and `change` decided.
+        """
+        connected = [g is not None for g in gradients]
+        present = [g for g in gradients if g is not None]
+        partial = ops.convert_to_tensor(False) if partial is None else partial
+        known = loss is not None
+        loss = ops.cast(loss, "float32") if known else ops.convert_to_tensor(MISSING)
+        measured_part = statistics.gradient_statistics(present)
+        finite = ops.equal(ops.sum(measured_part[:, 5]), 0.0)
+        loss_finite = ops.isfinite(loss) if known else ops.convert_to_tensor(True)
+        overflow = ops.convert_to_tensor(False)
+        if scaled:
+            overflow = ~finite & loss_finite
+        norm = statistics.global_norm(measured_part[:, 0])
+        # Part of a window has no norm: that of the average is the gradient's.
+        kept = ops.where(partial, MISSING, measured_part[:, :5])
+        kept = ops.concatenate([kept, measured_part[:, 5:]], axis=1)
+        unsampled = ops.full((len(present), 2), MISSING)
+        matrix = _expand(ops.concatenate([kept, unsampled], axis=1), connected)
+        measured = Measurement(
+            step=self.number,
+            loss=loss,
+            global_norm=ops.where(partial, MISSING, norm),
+            statistics=matrix,
+            finite=finite & loss_finite,
+            sizes=ops.convert_to_tensor([_size(s) for s in shapes], "float32"),
+            kernels=ops.convert_to_tensor([len(s) >= 2 for s in shapes]),
+        )
+        site = Site(len(self.sites), list(names), connected, measured)
+        site.overflow = overflow
+        self.sites.append(site)
+        self._detect(site, after_update=False, usable=~partial)
+        broken = ~measured.finite & ~overflow
+        tripped = self._matches(site, "skip/mask", self.plan.skips, after_update=False)
+        site.skip = (self.guarded & broken) | (
+            self.responding & (tripped | self.halted)
+        )
+        for earlier in self.sites[:-1]:
+            site.skip = site.skip | earlier.skip
+        if not self.plan.protects:
+            site.skip = ops.convert_to_tensor(False)
+        self._decide_policy(site, partial)
+        self._sample_histograms(site, present)
+        return site
+
+    def _decide_policy(self, site, partial):
+        site.change = ops.convert_to_tensor(False)
+        site.clipped_norm = site.measured.global_norm
+        policy = self.plan.policy
+        if policy is None:
+            return
+        state, write = self._state("policy", policy, site, sum(site.connected))
+        measured = site.measured
+        present = _contract(measured.statistics, site.connected)
+        change, site.limits, new = policy.decide(
+            measured._replace(statistics=present),
+            state,
+            self._settings("policy", policy),
+        )
+        usable = self.clipping & measured.finite & ~partial
+        write(new, usable)
+        site.change = usable & change & ~site.skip
+
+    def transform(self, site, gradients):
+        """The gradients as the policy changes them, and notes their norm.
+
+        To be called inside the branch in which `site.change` holds.
+
+        Returns:
+            `(gradients, clipped global norm)`.
+        """
+        changed = self.plan.policy.transform(gradients, site.limits)
+        return changed, statistics.global_norm(statistics.norms(changed))
+
+    # -- after the update ----------------------------------------------------------
+
+    def judge_update(self, site, matrix):
+        """Asks the detectors that judge the update that was made.
+
+        Args:
+            site: The `Site`.
+            matrix: Tensor [V, 2] of `statistics.update_statistics`, NaN where it was
+                not sampled.
+        """
+        site.measured = site.measured._replace(
+            statistics=ops.concatenate(
+                [site.measured.statistics[:, :6], matrix], axis=1
+            )
+        )
+        usable = ~site.skip & ~site.overflow & self.sampled
+        self._detect(site, after_update=True, usable=usable)
+        tripped = self._matches(site, "skip/mask", self.plan.skips, after_update=True)
+        site.revert = self.responding & tripped & ~site.skip
+
+    # -- the end of the step -------------------------------------------------------
+
+    def finish(self, rates):
+        """Cuts the rate, counts towards a halt, records the row, writes all state.
+
+        Args:
+            rates: `rates.Rates` of the step's optimizers.
+        """
+        monitor, plan = self.monitor, self.plan
+        tripped = self._tripped()
+        any_event = ops.any(tripped)
+        for site in self.sites:
+            if site.revert is None:
+                site.revert = ops.convert_to_tensor(False)
+        rate = rates.current()
+        factor = self._cut(tripped, rates)
+        self._count_halts(tripped)
+        if any(d.after_update for d in plan.detectors):
+            dense = self._read(monitor.variable("dense_steps", 0, "int32"))
+            until = monitor.variable("dense_until", -1, "int32")
+            self._updates.append(
+                (
+                    until,
+                    ops.where(any_event, self.number + 1 + dense, self._read(until)),
+                )
+            )
+        layout = Layout(
+            tuple(unique(name for site in self.sites for name in site.names)),
+            tuple(plan.detectors),
+        )
+        with monitor.host():
+            monitor.build(layout)
+        monitor.write_row(self.number, self._row(rate, factor, tripped))
+        for variable, value in self._updates:
+            variable.assign(ops.cast(value, variable.dtype))
+        monitor.variable("step", 0, "int32").assign(self.number + 1)
+
+    @property
+    def skipped(self):
+        """Whether any site of this step is skipped, a scalar bool."""
+        return _any([site.skip for site in self.sites])
+
+    def _cut(self, tripped, rates):
+        """The factor by which the rate is multiplied after this step, a scalar."""
+        factor = ops.convert_to_tensor(1.0, "float32")
+        if not self.plan.cuts:
+            return factor
+        monitor = self.monitor
+        numbers = monitor.response_numbers()
+        masks = self._read(monitor.variable("cut/mask", numbers["cut/mask"]))
+        factors = self._read(monitor.variable("cut/factor", numbers["cut/factor"]))
+        cooldown = self._read(monitor.variable("cut/cooldown", numbers["cut/cooldown"]))
+        floor = self._read(monitor.variable("cut/min_lr", numbers["cut/min_lr"]))
+        last = monitor.variable("cut/last", [LONG_AGO] * len(self.plan.cuts), "int32")
+        since = ops.cast(self.number - self._read(last), "float32")
+        wanted = ops.any((masks > 0) & tripped[None], axis=1) & (since > cooldown)
+        wanted = wanted & self.responding & ~self.halted
+        wanted_factors = ops.where(wanted, factors, 1.0)
+        factor = rates.cut(wanted_factors, ops.where(wanted, floor, 0.0))
+        self._updates.append((last, ops.where(wanted, self.number, self._read(last))))
+        return factor
+
+    def _count_halts(self, tripped):
+        if not self.plan.halts:
+            return
+        monitor = self.monitor
+        numbers = monitor.response_numbers()
+        masks = self._read(monitor.variable("halt/mask", numbers["halt/mask"]))
+        limits = self._read(monitor.variable("halt/limit", numbers["halt/limit"]))
+        hits = monitor.variable("halt/hits", [0.0] * len(self.plan.halts))
+        hit = ops.any((masks > 0) & tripped[None], axis=1)
+        counted = self._read(hits) + ops.where(
+            hit & self.responding & ~self.halted, 1.0, 0.0
+        )
+        halted = self.halted | ops.any(counted >= limits)
+        self._updates.append((hits, counted))
+        self._updates.append(
+            (monitor.variable("halted", 0.0), ops.where(halted, 1.0, 0.0))
+        )
+
+    def _row(self, rate, factor, tripped):
+        sites = self.sites
+        skip = _any([s.skip for s in sites])
+        revert = _any([s.revert for s in sites])
+        losses = [s.measured.loss for s in sites]
+        outcome = ops.where(skip, SKIPPED, ops.where(revert, REVERTED, APPLIED))
+        scalars = {
+            "global_norm": _together([s.measured.global_norm for s in sites]),
+            "clipped_norm": _together([s.clipped_norm for s in sites]),
+            "loss": losses[0] if losses else MISSING,
+            "learning_rate": rate,
+            "outcome": outcome,
+            "clipped": _any([s.change for s in sites]),
+            "overflow": _any([s.overflow for s in sites]),
+            "rate_factor": factor,
+            "halted": self.halted,
+        }
+        parts = [ops.stack([ops.cast(scalars[n], "float32") for n in SCALARS])]
+        parts += [ops.reshape(s.measured.statistics, (-1,)) for s in sites]
+        offset = 0
+        columns = []
+        for site in sites:
+            columns.append([_verdict_row(v, offset) for v in site.verdicts])
+            offset += len(site.names)
+        for d in range(len(self.plan.detectors)):
+            verdict = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
+            for rows in reversed(columns):
+                verdict = ops.where(rows[d][0] > 0, rows[d], verdict)
+            parts.append(verdict)
+        return ops.concatenate(parts)
+
+    # -- detectors, their state and settings ---------------------------------------
+
+    def _detect(self, site, after_update, usable):
+        if not site.verdicts:
+            site.verdicts = [None] * len(self.plan.detectors)
+        seen = {}
+        measured = site.measured
+        for index, detector in enumerate(self.plan.detectors):
+            label = type(detector).__name__
+            seen[label] = seen.get(label, -1) + 1
+            if detector.after_update != after_update:
+                if site.verdicts[index] is None:
+                    site.verdicts[index] = _silent()
+                continue
+            state, write = self._state(
+                f"{label}_{seen[label]}", detector, site, len(site.names)
+            )
+            settings = self._settings(f"detector_{index}", detector)
+            verdict, new = detector.detect(measured, state, settings)
+            # One thing that goes wrong is one event: what is not finite is
+            # `NonFinite`'s, and an overflow is the loss scale's.
+            ours = ~site.overflow & ~self.halted
+            if index > 0:
+                ours = ours & measured.finite & usable
+            write(new, usable & measured.finite & ~self.halted)
+            site.verdicts[index] = verdict._replace(tripped=verdict.tripped & ours)
+
+    def _state(self, label, method, site, count):
+        """The state of a method at one site, and a function that writes it."""
+        initial = method.initial_state(count)
+        variables = {
+            name: self.monitor.variable(f"site{site.index}/{label}/{name}", value)
+            for name, value in initial.items()
+        }
+        state = {name: self._read(v) for name, v in variables.items()}
+
+        def write(new, usable):
+            for name, variable in variables.items():
+                value = ops.where(usable, new[name], state[name])
+                self._updates.append((variable, value))
+
+        return state, write
+
+    def _settings(self, name, method):
+        if not method.settings:
+            return {}
+        values = self._read(self.monitor.method_settings(name, method))
+        return {key: values[i] for i, key in enumerate(method.settings)}
+
+    def _matches(self, site, name, responses, after_update):
+        """Whether a detector that one of `responses` follows has tripped at `site`."""
+        if not responses:
+            return ops.convert_to_tensor(False)
+        initial = self.monitor.response_numbers()[name]
+        mask = self._read(self.monitor.variable(name, initial)) > 0
+        mine = ops.convert_to_tensor(
+            [d.after_update == after_update for d in self.plan.detectors]
+        )
+        tripped = ops.stack([v.tripped for v in site.verdicts])
+        return ops.any(mask & mine & tripped)
+
+    def _tripped(self):
+        """For each detector whether it tripped at any site, bool [D]."""
+        rows = [ops.stack([v.tripped for v in site.verdicts]) for site in self.sites]
+        if not rows:
+            return ops.zeros((len(self.plan.detectors),), "bool")
+        return ops.any(ops.stack(rows), axis=0)
+
+    def _sample_histograms(self, site, present):
+        if self.plan.histogram_freq and site.index == 0:
+            names = [n for n, c in zip(site.names, site.connected, strict=True) if c]
+            self._updates += histograms.sample(self, names, present)
+
+    @staticmethod
+    def _read(variable):
+        return ops.convert_to_tensor(variable)
+
+
+def _expand(matrix, connected):
+    """Rows of the connected variables [P, C] to rows of all [V, C], NaN elsewhere."""
+    if all(connected):
+        return matrix
+    places, present = [], 0
+    for has_gradient in connected:
+        places.append(present if has_gradient else sum(connected))
+        present += has_gradient
+    missing = ops.full((1, matrix.shape[1]), MISSING)
+    return ops.take(ops.concatenate([matrix, missing]), places, axis=0)
+
+
+def _contract(matrix, connected):
+    """Rows of all variables [V, C] to those of the connected ones [P, C]."""
+    if all(connected):
+        return matrix
+    places = [i for i, has_gradient in enumerate(connected) if has_gradient]
+    return ops.take(matrix, places, axis=0)
+
+
+def _size(shape):
+    size = 1
+    for length in shape:
+        size *= length
+    return float(size)
+
+
+def _silent():
+    missing = ops.convert_to_tensor(MISSING, "float32")
+    return Verdict(
+        ops.convert_to_tensor(False), ops.convert_to_tensor(-1), missing, missing
+    )
+
+
+def _verdict_row(verdict, offset):
+    index = ops.where(verdict.variable >= 0, verdict.variable + offset, -1)
+    values = (verdict.tripped, index, verdict.value, verdict.baseline)
+    return ops.stack([ops.cast(v, "float32") for v in values])
+
+
+def _any(flags):
+    result = ops.convert_to_tensor(False)
+    for flag in flags:
+        result = result | flag
+    return result
+
+
+def _together(norms):
+    if not norms:
+        return ops.convert_to_tensor(MISSING)
+    return norms[0] if len(norms) == 1 else statistics.global_norm(ops.stack(norms))

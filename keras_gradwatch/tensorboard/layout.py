@@ -1,0 +1,41 @@
+"""The charts of the custom-scalars dashboard: what belongs together, in one picture."""
+
+import re
+
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from keras_gradwatch.tensorboard import tags
+
+_CHARTS = (
+    (
+        "gradient norm before and after clipping, and its largest value",
+        tags.GRAD_NORM,
+        tags.GRAD_NORM_CLIPPED,
+        tags.GRAD_NORM_MAX,
+    ),
+    ("clip factor and share of clipped steps", tags.CLIP_FACTOR, tags.CLIPPED_SHARE),
+    ("explosions and non-finite values", tags.EXPLOSIONS, tags.NONFINITE_COUNT),
+    ("learning rate", tags.LEARNING_RATE),
+)
+
+
+def scalars_layout():
+    """Builds the layout that `EventWriter.layout` writes.
+
+    Returns:
+        `layout_pb2.Layout` with one category, `keras_gradwatch`, of four charts.
+    """
+    charts = [
+        layout_pb2.Chart(
+            title=title,
+            # Tags are regular expressions that TensorBoard matches from the start only:
+            # unanchored, `grad_norm` would draw `grad_norm_clipped` as well.
+            multiline=layout_pb2.MultilineChartContent(
+                tag=[f"^{re.escape(tag)}$" for tag in chart_tags]
+            ),
+        )
+        for title, *chart_tags in _CHARTS
+    ]
+    return layout_pb2.Layout(
+        category=[layout_pb2.Category(title="keras_gradwatch", chart=charts)]
+    )

@@ -1,0 +1,169 @@
+"""What of the drained rows goes to TensorBoard, and when."""
+
+import os
+import re
+
+import numpy as np
+
+from keras_gradwatch.methods import whole
+from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.tensorboard import tags
+from keras_gradwatch.tensorboard.layout import scalars_layout
+from keras_gradwatch.tensorboard.norms import NormLog
+from keras_gradwatch.tensorboard.writer import EventWriter
+
+
+class GradientLog:
+    """Writes rows as TensorBoard scalars, histograms, text and a heatmap.
+
+    A point is written for every `update_freq`-th step, for the first and the last one,
+    and for each step with an event.
+
+    Args:
+        log_dir: Directory of the run; the event files go to `gradwatch` in it, so that
+            `keras.callbacks.TensorBoard` can write to the same one.
+        update_freq: Steps between two points, >= 1.
+        per_variable: Whether every statistic of every variable is written, too.
+        histogram_freq: Steps between two histograms of the gradients; 0: none.
+        include: Regular expression, or a list of them, that a variable's path must
+            match somewhere to be written by itself; None: all.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, log_dir, update_freq, per_variable, histogram_freq, include):
+        if not isinstance(log_dir, str | os.PathLike):
+            raise ValueError(
+                "`log_dir` must be the path of a directory. "
+                f"Received: log_dir={log_dir!r}"
+            )
+        self.log_dir = os.path.join(os.fspath(log_dir), "gradwatch")
+        self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
+        self.histogram_freq = whole(self, "histogram_freq", histogram_freq)
+        self.per_variable = bool(per_variable)
+        self.include = _patterns(include)
+        self._norms = NormLog()
+        self._writer = None
+
+    def begin(self, first_step):
+        """Opens an event file whose first step will be `first_step`.
+
+        Raises:
+            ValueError: If `log_dir` cannot be written.
+        """
+        self.close()
+        self._writer = EventWriter(self.log_dir, first_step)
+        self._writer.layout(scalars_layout())
+        self._begin_window()
+        self._last = None  # the newest row, as long as it is not written
+        self._histogram_step = first_step - 1
+        self._first = first_step
+
+    def _begin_window(self):
+        self._steps = self._clipped = self._bad = self._explosions = 0
+        self._largest = np.nan
+
+    def write(self, rows, events, histograms=None):
+        """Takes drained rows, their events, and the newest histograms if any.
+
+        Args:
+            rows: `Rows`.
+            events: List of their `Event`s.
+            histograms: `(step, names, counts, edges)` or None.
+        """
+        self._norms.add(rows)
+        told = {}
+        for event in events:
+            told.setdefault(event.step, []).append(event.message)
+        for t, step in enumerate(rows.steps.tolist()):
+            if rows.scalars["halted"][t]:
+                continue
+            self._count(rows, t, step in told)
+            due = (step + 1) % self.update_freq == 0 or step == self._first
+            if due or step in told:
+                self._point(rows, t)
+            else:
+                self._last = (rows, t)
+            if step in told:
+                # One text a step: TensorBoard shows the last of several only.
+                self._writer.text(tags.EVENTS, step, "\n\n".join(told[step]))
+        if histograms is not None and histograms[0] > self._histogram_step:
+            self._write_histograms(*histograms)
+        self._writer.flush()
+
+    def heatmap(self, step):
+        """Writes the layer × step heatmap of all norms so far, under `step`."""
+        picture = self._norms.picture()
+        if picture is not None:
+            self._writer.image(tags.HEATMAP, step, picture)
+            self._writer.flush()
+
+    def close(self):
+        """Writes the last step, if it was not written yet, and closes the file."""
+        if self._writer is None:
+            return
+        if self._last is not None:
+            self._point(*self._last)
+        self._writer.close()
+        self._writer = None
+
+    def _count(self, rows, t, tripped):
+        self._steps += 1
+        self._clipped += rows.scalars["clipped"][t]
+        self._bad += np.nansum(rows.statistic("nonfinite_count")[t])
+        self._explosions += tripped
+        self._largest = np.fmax(self._largest, _finite(rows.scalars["global_norm"][t]))
+
+    def _point(self, rows, t):
+        row = {name: float(values[t]) for name, values in rows.scalars.items()}
+        norm, clipped = row["global_norm"], row["clipped_norm"]
+        values = {
+            tags.GRAD_NORM: norm,
+            tags.GRAD_NORM_CLIPPED: clipped,
+            tags.GRAD_NORM_MAX: self._largest,
+            tags.CLIP_FACTOR: clipped / norm if norm > 0 else np.nan,
+            tags.CLIPPED_SHARE: self._clipped / self._steps,
+            tags.NONFINITE_COUNT: self._bad,
+            tags.EXPLOSIONS: self._explosions,
+            tags.LEARNING_RATE: row["learning_rate"],
+            tags.LOSS: row["loss"],
+        }
+        if self.per_variable:
+            for v, name in self._included(rows.layout.variables):
+                for s, statistic in enumerate(NAMES):
+                    value = rows.statistics[t, v, s]
+                    values[tags.variable(statistic, name)] = value
+        # A NaN point is invisible in the dashboard, and an infinite one hides the rest.
+        finite = {tag: v for tag, v in values.items() if np.isfinite(v)}
+        self._writer.scalars(int(rows.steps[t]), finite)
+        self._begin_window()
+        self._last = None
+
+    def _write_histograms(self, step, names, counts, edges):
+        self._histogram_step = step
+        for v, name in self._included(names):
+            tag = tags.histogram(name)
+            self._writer.histogram(tag, step, counts[v], edges[v])
+
+    def _included(self, names):
+        for v, name in enumerate(names):
+            if not self.include or any(p.search(name) for p in self.include):
+                yield v, name
+
+
+def _finite(value):
+    return value if np.isfinite(value) else np.nan
+
+
+def _patterns(include):
+    if include is None:
+        return []
+    try:
+        given = [include] if isinstance(include, str) else list(include)
+        return [re.compile(pattern) for pattern in given]
+    except (TypeError, re.error) as error:
+        raise ValueError(
+            "`include` must be a regular expression, a list of them, or None. "
+            f"Received: include={include!r} ({error})"
+        ) from error
