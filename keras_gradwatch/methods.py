@@ -1,6 +1,7 @@
 """What detectors and policies have in common: settings, declared state, a config."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ class Method:
         settings: Dict of name to float, the numbers of the rule.
     """
 
-    settings: dict = {}
+    settings: ClassVar[dict] = {}
 
     def initial_state(self, num_variables):
         """The state before the first step.

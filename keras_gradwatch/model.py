@@ -139,6 +139,8 @@ def _functional_class(cls):
             "__doc__": cls.__doc__,
             "__init__": cls.__init__,
             "_functional_style": True,
+            # Only `cls` can be found by its name when a pickled model is read.
+            "_unpickle_model": cls._unpickle_model,
         },
     )
     # Both are saved under the name of `cls`; what is loaded is `cls`, registered last.
@@ -152,7 +154,7 @@ def _functional_class(cls):
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class GradWatchModel(keras.Model):
-    """A `keras.Model` whose `train_step` captures the gradients and calls the stock one.
+    """A `keras.Model` whose `train_step` captures gradients and calls the stock one.
 
     Used like `keras.Model`, in functional style (`GradWatchModel(inputs, outputs)`)
     and as a base class, both in one process. A subclass may override `train_step` as

@@ -1,4 +1,4 @@
-"""The state of a watched model: variables on the device, and how the host reads them."""
+"""The state of a watched model: variables on the device, read by the host."""
 
 import weakref
 
@@ -44,6 +44,7 @@ class GradientMonitor:
         self._standing = None  # what `watch` itself asked for
         self._requests = []
         self._collecting = False
+        self._pushed = None  # what the variables hold: (plan, live, standing)
         self._traced = None  # the structure that is built into the traced step
         self._position = 0  # the first step that was not drained yet
 
@@ -68,8 +69,7 @@ class GradientMonitor:
         """
         if not self._collecting:
             self._collecting = True
-            self._requests = []
-            self.recorder.begin()
+            self._end()
         self._requests.append(request)
         try:
             self._replan()
@@ -90,8 +90,7 @@ class GradientMonitor:
         if not self._collecting and self._requests:
             # A `fit` without our callbacks, or train_on_batch, after an interrupted
             # `fit`: Keras told nobody that the latter ended.
-            self._requests = []
-            self.recorder.begin()
+            self._end()
             self._replan()
         self._collecting = False
         if self._requests:
@@ -106,10 +105,17 @@ class GradientMonitor:
             and self._traced != self.plan.structure()
         )
 
+    def _end(self):
+        """Forgets the last `fit`; what an interrupted one left is handed out first."""
+        self.drain()
+        self._requests = []
+        self.recorder.begin()
+
     def release(self):
-        """Switches the callbacks' policies and responses off; the model stays watched."""
+        """Switches policies and responses off; the model stays watched."""
         if self._requests and not self._collecting:
             self._requests = []
+            self.recorder.begin()  # what comes now is nobody's
             self._push()
 
     @property
@@ -194,6 +200,10 @@ class GradientMonitor:
         """Writes the plan's numbers into the variables that the step reads."""
         plan, live = self.plan, bool(self._requests)
         standing = self._standing is not None and self._standing.policy is not None
+        pushed = (plan, live, standing)
+        if pushed == self._pushed:
+            return  # train_on_batch comes here for every batch
+        self._pushed = pushed
         self.variable("policy_on", 0.0).assign(
             float(plan.policy is not None and (live or standing))
         )

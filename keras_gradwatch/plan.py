@@ -73,7 +73,7 @@ class Request:
     histogram_freq: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
     """The united requests.
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_gradwatch.capture.reductions import sum_of_squares
+
 NAMES = (
     "norm",
     "max_abs",
@@ -31,8 +33,9 @@ NAMES = (
 | `weight_norm` | ‖w‖₂ before the update | weight |
 | `update_ratio` | ‖Δw‖₂ / ‖w‖₂ of the update that was made | ratio |
 
-The first six come from the gradient and are measured at every step; the last two cost
-a pass over the weights and are sampled.
+`norm` and `nonfinite_count` are measured at every step. The others cost further passes
+over the gradients, or over the weights, and are sampled: every `sample_freq`-th step
+from the first, and in any step with a gradient that is not finite.
 """
 
 GRADIENT_NAMES = NAMES[:6]
@@ -73,44 +76,40 @@ def count(gradient):
     return max(total, 1.0)
 
 
-def gradient_statistics(gradients):
+def gradient_statistics(gradients, detailed=True):
     """The first six statistics of each gradient.
 
-    The norm of finite gradients is finite: where a plain sum of squares overflows or
-    vanishes, the gradient is divided by its largest magnitude first. That costs a pass
-    of its own, so it is done only in a step that needs it.
+    One pass over the gradients gives the norms, and shows whether anything is wrong.
+    Only then, and where details are asked for, a second look takes the rest. So the
+    norm of finite gradients is finite: where a plain sum of squares leaves float32's
+    range, that second look divides by the largest magnitude first.
 
     Args:
         gradients: List of V tensors or `SparseRows`, of any float dtype.
+        detailed: Scalar bool, whether all six are wanted.
 
     Returns:
-        Tensor [V, 6], float32, columns as in `GRADIENT_NAMES`.
+        Tensor [V, 6], float32, columns as in `GRADIENT_NAMES`. Without `detailed`,
+        while all is well, only `norm` and `nonfinite_count` are there, the others are
+        NaN; and a norm below 1e-22 may be given as 0.
     """
     values = [elements(g) for g in gradients]
     sizes = [count(g) for g in gradients]
-    squares = ops.stack([ops.sum(ops.square(v)) for v, _ in values])
-    largest = ops.stack([ops.max(ops.abs(v), initial=0.0) for v, _ in values])
+    squares = ops.stack([sum_of_squares(v) for v, _ in values])
+    # Squares between 0 and this are denormal, or the rest of what has vanished.
+    well = ops.isfinite(squares) & ((squares > SAFE_SQUARE) | ops.equal(squares, 0.0))
 
-    plain = ops.all(ops.isfinite(squares)) & ~ops.any(
-        (squares < SAFE_SQUARE) & (largest > 0)
-    )
-
-    def fast():
-        means, stds, zeros = [], [], []
-        for (v, missing), n in zip(values, sizes, strict=True):
-            mean, std = _moments(v, missing, n)
-            means.append(mean)
-            stds.append(std)
-            zeros.append(_zero_fraction(v, missing, n))
-        return _columns(
-            ops.sqrt(squares), largest, means, stds, zeros, ops.zeros_like(squares)
-        )
+    def quick():
+        missing = ops.full((len(values), 4), float("nan"))
+        norm = ops.sqrt(squares)[:, None]
+        return ops.concatenate([norm, missing, ops.zeros_like(norm)], axis=1)
 
     def careful():
         rows = [_careful(v, m, n) for (v, m), n in zip(values, sizes, strict=True)]
-        return _columns(*zip(*rows, strict=True))
+        columns = zip(*rows, strict=True)
+        return ops.stack([ops.stack(column) for column in columns], axis=1)
 
-    return ops.cond(plain, fast, careful)
+    return ops.cond(ops.all(well) & ~ops.cast(detailed, "bool"), quick, careful)
 
 
 def norms(gradients):
@@ -123,7 +122,7 @@ def norms(gradients):
         Tensor [V], float32.
     """
     values = [elements(g)[0] for g in gradients]
-    squares = ops.stack([ops.sum(ops.square(v)) for v in values])
+    squares = ops.stack([sum_of_squares(v) for v in values])
 
     def careful():
         result = []
@@ -214,8 +213,3 @@ def _careful(values, missing, size):
         _zero_fraction(values, missing, size),
         bad,
     )
-
-
-def _columns(*columns):
-    stacked = [ops.stack(c) if isinstance(c, list | tuple) else c for c in columns]
-    return ops.stack(stacked, axis=1)

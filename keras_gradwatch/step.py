@@ -65,25 +65,24 @@ class Step:
         self.responding = self._read(monitor.variable("responses_on", 0.0)) > 0
         self.guarded = self._read(monitor.variable("guard_on", 0.0)) > 0
         self.clipping = self._read(monitor.variable("policy_on", 0.0)) > 0
-        self.sampled = self._sampled()
-        self._updates = []  # (variable, tensor) to be assigned when the step ends
-
-    def _sampled(self):
-        """Whether the weights are measured in this step, too."""
-        monitor = self.monitor
         freq = self._read(monitor.variable("sample_freq", 10, "int32"))
         # The first step, and every `freq`-th one from there.
-        due = ops.equal(ops.mod(self.number, ops.maximum(freq, 1)), 0) & (freq > 0)
-        if any(d.after_update for d in self.plan.detectors):
-            until = self._read(monitor.variable("dense_until", -1, "int32"))
-            young = self._read(monitor.variable("dense_steps", 0, "int32"))
-            dense = (self.number < until) | (self.number < young)
-            due = due | (dense & self.responding)
-        return due
+        self.sampled = ops.equal(ops.mod(self.number, ops.maximum(freq, 1)), 0)
+        self.update_measured = self.sampled | self._dense()
+        self._updates = []  # (variable, tensor) to be assigned when the step ends
+
+    def _dense(self):
+        """Whether the update is judged although the step is not sampled."""
+        if not any(d.after_update for d in self.plan.detectors):
+            return ops.convert_to_tensor(False)
+        monitor = self.monitor
+        until = self._read(monitor.variable("dense_until", -1, "int32"))
+        young = self._read(monitor.variable("dense_steps", 0, "int32"))
+        return self.responding & ((self.number < until) | (self.number < young))
 
     # -- before the update ---------------------------------------------------------
 
-    def judge(self, names, gradients, shapes, loss, scaled=False, partial=None):
+    def judge(self, names, gradients, shapes, loss, scaled=None, partial=None):
         """Measures the gradients of one site, asks the detectors and the policy.
 
         Args:
@@ -92,8 +91,8 @@ class Step:
                 would see on one device; None where a variable is disconnected.
             shapes: List of the V shapes of the variables.
             loss: Scalar float32, or None where it is not known.
-            scaled: True if an optimizer scales the loss dynamically and deals with
-                overflows by itself.
+            scaled: Scalar bool that is True where an optimizer scales the loss
+                dynamically and deals with overflows by itself; None where none does.
             partial: Scalar bool that is True where the gradients are only a part of an
                 accumulation window, or None: they are looked at for non-finite values
                 and not judged otherwise.
@@ -106,12 +105,15 @@ class Step:
         partial = ops.convert_to_tensor(False) if partial is None else partial
         known = loss is not None
         loss = ops.cast(loss, "float32") if known else ops.convert_to_tensor(MISSING)
-        measured_part = statistics.gradient_statistics(present)
+        detailed = self.sampled
+        if self.plan.policy is not None and self.plan.policy.reads_details:
+            detailed = detailed | self.clipping
+        measured_part = statistics.gradient_statistics(present, detailed)
         finite = ops.equal(ops.sum(measured_part[:, 5]), 0.0)
         loss_finite = ops.isfinite(loss) if known else ops.convert_to_tensor(True)
         overflow = ops.convert_to_tensor(False)
-        if scaled:
-            overflow = ~finite & loss_finite
+        if scaled is not None:
+            overflow = ~finite & loss_finite & scaled
         norm = statistics.global_norm(measured_part[:, 0])
         # Part of a window has no norm: that of the average is the gradient's.
         kept = ops.where(partial, MISSING, measured_part[:, :5])
@@ -188,7 +190,7 @@ class Step:
                 [site.measured.statistics[:, :6], matrix], axis=1
             )
         )
-        usable = ~site.skip & ~site.overflow & self.sampled
+        usable = ~site.skip & ~site.overflow & self.update_measured
         self._detect(site, after_update=True, usable=usable)
         tripped = self._matches(site, "skip/mask", self.plan.skips, after_update=True)
         site.revert = self.responding & tripped & ~site.skip

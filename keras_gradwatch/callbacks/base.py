@@ -1,4 +1,4 @@
-"""What all callbacks share: watching the model, asking for a plan, draining the ring."""
+"""What all callbacks share: watching, asking for a plan, draining the ring."""
 
 import dataclasses
 

@@ -39,7 +39,8 @@ back, the rate cut |
         min_lr: The rate is never cut below this, >= 0.
         max_events: Number of tripped steps in one `fit` that ends it, >= 1.
         dense_steps: Steps in which the trust bound is measured at every step, >= 0.
-        sample_freq: Steps between two samples of `weight_norm` and `update_ratio`.
+        sample_freq: Steps between two samples of the statistics that cost a further
+            pass (all but `norm` and `nonfinite_count`).
         update_freq, per_variable, histogram_freq, include: As in `GradientTensorBoard`.
         history_steps: How many of the newest steps `.history` keeps, >= 1.
         verbose: 0 prints nothing, 1 one line for each event.
@@ -90,7 +91,8 @@ back, the rate cut |
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
         self.max_events = whole(self, "max_events", max_events, at_least=1)
         self.dense_steps = whole(self, "dense_steps", dense_steps)
-        self.history = GradientHistory(sample_freq, max_steps=history_steps)
+        self._history_options = (sample_freq, history_steps)
+        self.history = self._new_history()
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
         self.log = None
         if log_dir is not None:
@@ -99,6 +101,10 @@ back, the rate cut |
             )
             self.update_freq = self.log.update_freq
         self._rates = None
+
+    def _new_history(self):
+        sample_freq, steps = self._history_options
+        return GradientHistory(sample_freq, max_steps=steps)
 
     def request(self):
         at_once = tuple(d for d in self.detectors if d.after_update)
@@ -119,8 +125,12 @@ back, the rate cut |
         )
 
     def set_model(self, model):
-        """Watches `model`; called by `fit`."""
+        """Watches `model`; what is known of another model before it is dropped."""
+        if self.model is not None and self.model is not model:
+            self.history = self._new_history()
+            self._rates = None
         super().set_model(model)
+        self.history.follow(self._gradwatch)
         if self.log is not None:
             self.log.join(model)
         self._stopped = False

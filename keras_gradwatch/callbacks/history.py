@@ -18,8 +18,9 @@ class GradientHistory(WatchingCallback):
     variables; `GradWatch.history` is the bounded one.
 
     Args:
-        sample_freq: Steps between two samples of `weight_norm` and `update_ratio`,
-            which cost a pass over the weights, >= 1. The first step is always sampled.
+        sample_freq: Steps between two samples of the statistics that cost a further
+            pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
+            always sampled.
         max_steps: How many of the newest steps are kept, or None for all.
 
     Attributes:
@@ -45,7 +46,7 @@ class GradientHistory(WatchingCallback):
     ```
     """
 
-    def __init__(self, sample_freq=10, max_steps=None):
+    def __init__(self, sample_freq=1, max_steps=None):
         super().__init__()
         self.sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         if max_steps is not None:
@@ -54,6 +55,7 @@ class GradientHistory(WatchingCallback):
         self.events = []
         self._parts = []
         self._owner = None
+        self._monitor = None
 
     def request(self):
         return Request("GradientHistory", sample_freq=self.sample_freq)
@@ -72,6 +74,17 @@ class GradientHistory(WatchingCallback):
             )
         self._owner = model
         super().set_model(model)
+        self.follow(self._gradwatch)
+
+    def follow(self, monitor):
+        """Has whoever reads this history see what `monitor` still has in its ring."""
+        self._monitor = monitor
+
+    def _rows(self):
+        # After an interrupted `fit` nobody else drains the last steps.
+        if self._monitor is not None:
+            self._monitor.drain()
+        return self._parts
 
     def on_rows(self, rows, events):
         """Appends newly drained rows."""
@@ -83,18 +96,19 @@ class GradientHistory(WatchingCallback):
         self.events.extend(events)
         if self.max_steps is None:
             return
-        while len(self.steps) - len(self._parts[0]) >= self.max_steps:
-            self._parts.pop(0)
+        kept = sum(len(part) for part in self._parts)
+        while kept - len(self._parts[0]) >= self.max_steps:
+            kept -= len(self._parts.pop(0))
         first = self._parts[0].steps[0]
         self.events = [e for e in self.events if e.step >= first]
 
     def _scalar(self, name):
-        parts = [rows.scalars[name] for rows in self._parts]
+        parts = [rows.scalars[name] for rows in self._rows()]
         return np.concatenate(parts) if parts else np.zeros((0,), "float32")
 
     @property
     def steps(self):
-        parts = [rows.steps for rows in self._parts]
+        parts = [rows.steps for rows in self._rows()]
         return np.concatenate(parts) if parts else np.zeros((0,), "int64")
 
     @property
@@ -122,7 +136,7 @@ class GradientHistory(WatchingCallback):
     def variables(self):
         # Layers may be unfrozen between fits: the union, in order of appearance.
         names = {}
-        for rows in self._parts:
+        for rows in self._rows():
             names.update(dict.fromkeys(rows.layout.variables))
         return list(names)
 
@@ -130,7 +144,7 @@ class GradientHistory(WatchingCallback):
     def statistics(self):
         names = self.variables
         result = {name: [] for name in NAMES}
-        for rows in self._parts:
+        for rows in self._rows():
             own = rows.layout.variables
             places = [own.index(v) if v in own else -1 for v in names]
             for statistic in NAMES:

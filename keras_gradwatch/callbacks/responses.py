@@ -27,6 +27,12 @@ class Response(WatchingCallback):
         self.verbose = verbose
         self.events = []
 
+    def set_model(self, model):
+        """Watches `model`; events of another model before it are dropped."""
+        if self.model is not None and self.model is not model:
+            self.events = []
+        super().set_model(model)
+
     def on_rows(self, rows, events):
         """Keeps and tells the events of this response's detectors."""
         del rows

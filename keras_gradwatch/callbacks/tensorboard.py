@@ -1,5 +1,7 @@
 """Gradients in TensorBoard."""
 
+import atexit
+
 import keras
 import numpy as np
 
@@ -20,7 +22,7 @@ class GradientTensorBoard(WatchingCallback):
     | `gradwatch/grad_norm_clipped` | the same after clipping |
     | `gradwatch/grad_norm_max` | largest finite norm since the last point |
     | `gradwatch/clip_factor` | norm after / norm before clipping |
-    | `gradwatch/clipped_share` | share of the steps since the last point that were clipped |
+    | `gradwatch/clipped_share` | share of steps clipped since the last point |
     | `gradwatch/nonfinite_count` | non-finite gradient values since the last point |
     | `gradwatch/explosions` | steps since the last point in which a detector tripped |
     | `gradwatch/learning_rate` | learning rate in effect in the step |
@@ -79,6 +81,15 @@ class GradientTensorBoard(WatchingCallback):
         del logs
         self._gradwatch.drain()
         self.log.begin(self._gradwatch.step)
+        # Keras tells nobody that `fit` was interrupted.
+        atexit.register(self.finish)
+
+    def finish(self):
+        """Writes what is still in the ring, and closes the file."""
+        atexit.unregister(self.finish)
+        self._gradwatch.drain()
+        self.log.heatmap(self._gradwatch.step)
+        self.log.close()
 
     def on_rows(self, rows, events):
         """Writes newly drained rows."""
@@ -94,5 +105,4 @@ class GradientTensorBoard(WatchingCallback):
     def on_train_end(self, logs=None):
         """Drains, draws the heatmap, and closes the file."""
         super().on_train_end(logs)
-        self.log.heatmap(self._gradwatch.step)
-        self.log.close()
+        self.finish()

@@ -63,7 +63,7 @@ class TerminateOnExplosion(Response):
     def set_model(self, model):
         """Watches `model`; a new `fit` may run until it explodes again."""
         super().set_model(model)
-        self._stopped = False
+        self._halted = self._stopped = False
         self._before = len(self.events)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -79,11 +79,12 @@ class TerminateOnExplosion(Response):
     def on_rows(self, rows, events):
         """Notes that updates were halted on the device."""
         super().on_rows(rows, events)
-        if self._gradwatch.halted:
+        self._halted = self._gradwatch.halted
+        if self._halted:
             self.model.stop_training = True
 
     def _end_if_halted(self):
-        if self._stopped or not self._gradwatch.halted:
+        if self._stopped or not self._halted:
             return
         self._stopped = True
         self.model.stop_training = True

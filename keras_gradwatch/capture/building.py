@@ -1,5 +1,8 @@
 """Making a model's variables before its first step is traced (TensorFlow)."""
 
+import contextlib
+
+import keras
 import tensorflow as tf
 
 from keras_gradwatch.capture.state import layers_of
@@ -22,12 +25,29 @@ def build_ahead(model, step, data):
     if _built(model):
         return
     try:
-        with tf.init_scope():
+        with tf.init_scope(), _optimizer_left_alone(model.optimizer):
             model._symbolic_build(data_batch=data)
     except Exception:  # whatever a user's layers raise on symbolic inputs
         if not tf.inside_function():
             return  # eager: the first step's new variables begin with its batch
         tf.function(step, autograph=False).get_concrete_function(data)
+
+
+@contextlib.contextmanager
+def _optimizer_left_alone(optimizer):
+    """Keeps an optimizer from being built outside the step, as stock Keras has it.
+
+    All but a dynamic loss scale: unbuilt, it would scale the loss by a constant.
+    """
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if optimizer is None or optimizer.built or scales:
+        yield
+        return
+    optimizer.built = True
+    try:
+        yield
+    finally:
+        optimizer.built = False
 
 
 def _built(model):

@@ -28,7 +28,9 @@ def held_optimizers(model):
     """
     found = {}
     for holder in layers_of(model):
-        for value in list(vars(holder).values()):
+        for name, value in list(vars(holder).items()):
+            if name.startswith("_self_"):
+                continue  # TensorFlow's tracking, which keeps replaced optimizers
             for item in _items(value):
                 if isinstance(item, keras.optimizers.Optimizer):
                     found[id(item)] = item

@@ -29,20 +29,24 @@ def leaves(optimizer):
 class Rates:
     """The learning rates of one step.
 
-    Args:
-        optimizers: The optimizers that the step applied, in order.
-        monitor: The `GradientMonitor`.
+    A schedule's rate moves with the update, so each rate is read when its optimizer is
+    about to be applied.
     """
 
-    def __init__(self, optimizers, monitor):
-        self.monitor = monitor
-        self.leaves = [leaf for o in optimizers for leaf in leaves(o)]
+    def __init__(self):
+        self.leaves = []
+        self._in_effect = []
+
+    def add(self, optimizer):
+        """Notes an optimizer that is about to be applied, and its rates."""
+        self.leaves += leaves(optimizer)
+        self._in_effect += [_rate(leaf) for leaf in leaves(optimizer)]
 
     def current(self):
-        """The rate in effect, of the first optimizer, a float32 scalar."""
-        if not self.leaves:
+        """The rate in effect in this step, of the first optimizer, a float32 scalar."""
+        if not self._in_effect:
             return ops.convert_to_tensor(float("nan"), "float32")
-        return _rate(self.leaves[0])
+        return self._in_effect[0]
 
     def cut(self, factors, floors):
         """Multiplies every rate by the product of `factors`, from the next step on.

@@ -1,4 +1,6 @@
-"""The seam on TensorFlow: the model's own `train_step`, with its `apply` intercepted."""
+"""The seam on TensorFlow: the model's own step, with its `apply` intercepted."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -12,6 +14,10 @@ from keras_gradwatch.capture.interception import active, held_optimizers, interc
 from keras_gradwatch.capture.replicas import Replicas
 from keras_gradwatch.capture.state import restorable
 from keras_gradwatch.step import Step
+
+# Optimizers that write the weights anew from their accumulators, the first values
+# forgotten: how far a step moves the weights says nothing about its rate.
+REWRITING = (keras.optimizers.Ftrl,)
 
 
 def host():
@@ -32,14 +38,22 @@ def create_variable(name, initial, dtype, model):
         A `keras.Variable` that belongs to no layer.
     """
 
-    with tf.init_scope(), model.distribute_strategy.scope():
-        return keras.Variable(
-            np.asarray(initial),
-            dtype=dtype,
-            trainable=False,
-            name=name,
-            aggregation="only_first_replica",
-        )
+    def create():
+        with tf.init_scope(), model.distribute_strategy.scope():
+            return keras.Variable(
+                np.asarray(initial),
+                dtype=dtype,
+                trainable=False,
+                name=name,
+                aggregation="only_first_replica",
+            )
+
+    if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy():
+        return create()
+    # Where a replica traces its step, no strategy's scope can be entered; its context
+    # is that of the thread.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(create).result()
 
 
 def write_row(ring, index, row):
@@ -121,7 +135,7 @@ class Frame:
         self.monitor = monitor
         self.step = Step(monitor)
         self.replicas = Replicas()
-        self.applied = []  # the optimizers, in the order of their sites
+        self.rates = rates.Rates()
         self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
         self._loss = None  # the last one that `compute_loss` returned
         self._before = []  # per site: variables and their values before it
@@ -178,10 +192,10 @@ class Frame:
             _spread(shown, places, len(variables)),
             [tuple(v.shape) for v in variables],
             loss if known else None,
-            scaled=_dynamic(optimizer),
+            scaled=self._scales(optimizer),
             partial=window.partial,
         )
-        self.applied.append(optimizer)
+        self.rates.add(optimizer)
         if plan.policy is not None:
             local = self._transform(site, optimizer, local, summed, shown, window)
         old = self._copies(trained)
@@ -196,7 +210,24 @@ class Frame:
             self.replicas.run_if(~site.skip, run, local)
         else:
             apply(gradients, variables)
-        self._judge_update(site, trained, old, places, window)
+        self._judge_update(site, optimizer, trained, old, places, window)
+
+    def _scales(self, optimizer):
+        """Whether `optimizer` deals with overflows, as far as this step may be one.
+
+        None may where the forward pass has spoiled the model's state: that is no
+        matter of the scale.
+        """
+        if not _dynamic(optimizer):
+            return None
+        state = [_value(v) for v in getattr(self.model, "non_trainable_variables", [])]
+        spoiled = [
+            tf.cast(tf.reduce_any(~tf.math.is_finite(v)), tf.float32)
+            for v in state
+            if v.dtype.is_floating
+        ]
+        (count,) = self.replicas.sum([tf.add_n([tf.constant(0.0), *spoiled])])
+        return tf.equal(count, 0.0)
 
     def _transform(self, site, optimizer, local, summed, shown, window):
         """The gradients to be applied: changed by the policy, or the local ones."""
@@ -219,10 +250,15 @@ class Frame:
         return handed
 
     def _build(self, optimizer, variables):
+        """Builds an optimizer that `apply` would build inside a branch.
+
+        In the graph, as `apply` does it: what an optimizer assigns while it is built
+        is a part of stock Keras's step.
+        """
         if not optimizer.built:
-            # `apply` would build it inside a branch, where no variable can be made.
-            with tf.init_scope(), keras.name_scope(optimizer.name, caller=optimizer):
+            with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(variables)
+            optimizer.built = True
 
     # -- the weights before and after ----------------------------------------------
 
@@ -238,9 +274,9 @@ class Frame:
         def nothing():
             return [tf.zeros([0] * len(v.shape), v.dtype) for v in variables] + [0]
 
-        return tf.cond(self.step.sampled, copy, nothing)[:-1]
+        return tf.cond(self.step.update_measured, copy, nothing)[:-1]
 
-    def _judge_update(self, site, variables, old, places, window):
+    def _judge_update(self, site, optimizer, variables, old, places, window):
         plan = self.monitor.plan
 
         def measure():
@@ -253,9 +289,11 @@ class Frame:
         def missing():
             return tf.fill([len(variables), 2], float("nan"))
 
-        measurable = self.step.sampled
+        measurable = self.step.update_measured
         if window.partial is not None:
             measurable = measurable & ~window.partial
+        if any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer)):
+            measurable = tf.constant(False)
         matrix = tf.cond(measurable, measure, missing)
         self.step.judge_update(site, _scatter(matrix, places, len(site.names)))
         if plan.skips and any(d.after_update for d in plan.detectors):
@@ -276,7 +314,7 @@ class Frame:
 
     def finish(self):
         """Ends the step."""
-        self.step.finish(rates.Rates(self.applied, self.monitor))
+        self.step.finish(self.rates)
 
 
 def _value(variable):

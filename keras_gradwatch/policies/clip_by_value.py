@@ -30,6 +30,8 @@ class ClipByValue(Policy):
     in Keras, `clipvalue=`.
     """
 
+    reads_details = True  # the largest magnitude
+
     def __init__(self, clipvalue):
         self.settings = {"clipvalue": number(self, "clipvalue", clipvalue, above=0)}
 

@@ -21,6 +21,8 @@ class NormLog:
 
     def add(self, rows):
         """Takes newly drained `Rows`; other variables than before begin a new log."""
+        if not rows.layout.variables:
+            return
         if self._names != rows.layout.variables:
             self.__init__()
             self._names, self._first = rows.layout.variables, int(rows.steps[0])

@@ -1,0 +1,233 @@
+"""What holds for every callback."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_gradwatch import callbacks as ours
+from keras_gradwatch.callbacks import (
+    ExplosionError,
+    GradientClipping,
+    GradientHistory,
+    GradientTensorBoard,
+    GradWatch,
+    ReduceLROnExplosion,
+    SkipOnExplosion,
+    TerminateOnExplosion,
+)
+from tests import helper
+
+EVERY = {
+    GradientClipping: lambda folder: GradientClipping(clipnorm=1e3),
+    GradientHistory: lambda folder: GradientHistory(),
+    GradientTensorBoard: lambda folder: GradientTensorBoard(folder / "board"),
+    GradWatch: lambda folder: GradWatch(folder / "watch", verbose=0),
+    ReduceLROnExplosion: lambda folder: ReduceLROnExplosion(verbose=0),
+    SkipOnExplosion: lambda folder: SkipOnExplosion(verbose=0),
+    TerminateOnExplosion: lambda folder: TerminateOnExplosion(limit=9, verbose=0),
+}
+every = pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+
+
+def test_the_list_is_complete():
+    public = {getattr(ours, name) for name in ours.__all__} - {ExplosionError}
+    assert public == set(EVERY)
+
+
+@every
+def test_two_fits_and_the_log_keys(cls, tmp_path):
+    x, y = helper.regression_data(24)
+    model, callback = helper.regression(), EVERY[cls](tmp_path)
+    steps = []
+    for _ in range(2):
+        stopping = keras.callbacks.EarlyStopping(
+            monitor="grad_norm", mode="min", patience=9
+        )
+        history = helper.fit(
+            model,
+            helper.with_nan(x, 1, 8) if cls is not GradientHistory else x,
+            y,
+            [callback, stopping],
+            epochs=2,
+            validation_data=(x, y),
+        )
+        assert set(history) == {"loss", "val_loss", "grad_norm", "explosions"}
+        # What only observes lets the NaN through, and every later step explodes.
+        observes = cls in (GradientTensorBoard, GradientHistory, ReduceLROnExplosion)
+        if not observes:
+            assert history["explosions"] == [1, 1]
+            assert np.isfinite(history["grad_norm"]).all()
+        steps.append(model.gradwatch.step)
+    assert steps == [6, 12]
+    assert type(model.evaluate(x, y, verbose=0)) is float
+    assert set(model.evaluate(x, y, verbose=0, return_dict=True)) == {"loss"}
+
+
+@every
+def test_with_all_others_in_any_order(cls, tmp_path):
+    x, y = helper.regression_data(24)
+    others = [make(tmp_path) for other, make in EVERY.items() if other is not cls]
+    model = helper.regression()
+    history = helper.fit(
+        model, helper.with_nan(x, 1, 8), y, [EVERY[cls](tmp_path), *others]
+    )
+    assert history["explosions"] == [1] and np.isfinite(history["loss"]).all()
+    for callback in others:
+        if hasattr(callback, "events"):
+            assert [e.step for e in callback.events] == [1], callback
+    assert helper.all_finite(model.get_weights())
+
+
+@every
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_runs_without_any_data(cls, tmp_path):
+    """Keras warns and goes on; nothing is changed, and the next `fit` is sound."""
+    x, y = helper.regression_data(8)
+    model = helper.regression()
+    before = model.get_weights()
+    callback = EVERY[cls](tmp_path)
+    helper.fit(model, x[:0], y[:0], [callback])
+    helper.assert_same(model.get_weights(), before)
+    assert helper.fit(model, x, y, [callback])["explosions"] == [0]
+
+
+@every
+def test_without_an_optimizer(cls, tmp_path):
+    x, y = helper.regression_data(8)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    model.compile(None, "mse")
+    with pytest.raises(ValueError, match=r"no optimizer.*compile\(optimizer"):
+        helper.fit(model, x, y, [EVERY[cls](tmp_path)])
+
+
+@every
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_without_trainable_variables(cls, tmp_path):
+    x, y = helper.regression_data(8)
+    model = helper.regression()
+    model.trainable = False
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    helper.fit(model, x, y, [EVERY[cls](tmp_path)])
+    helper.assert_same(model.get_weights(), before)
+
+
+@pytest.mark.parametrize("cls", [GradWatch, SkipOnExplosion, GradientHistory])
+def test_all_gradients_none_is_keras_own_error(cls, tmp_path):
+    class Unconnected(keras.layers.Layer):
+        def build(self, shape):
+            self.weight = self.add_weight(shape=(3,), name="weight")
+
+        def call(self, x):
+            return x[:, :3]
+
+    x, y = helper.regression_data(8)
+    model = keras.Sequential([keras.Input((5,)), Unconnected()])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="No gradients provided for any variable"):
+        helper.fit(model, x, y, [EVERY[cls](tmp_path)])
+
+
+def test_grad_norm_is_the_mean_over_the_epoch():
+    x, y = helper.regression_data(24)
+    seen = GradientHistory()
+    history = helper.fit(helper.regression(), x, y, [seen], epochs=2)
+    means = seen.global_norm.astype("float64").reshape(2, 3).mean(axis=1)
+    np.testing.assert_allclose(history["grad_norm"], means, 1e-6)
+
+
+def test_early_stopping_on_grad_norm_stops():
+    x, y = helper.regression_data(24)
+    stopping = keras.callbacks.EarlyStopping("grad_norm", mode="max", patience=1)
+    history = helper.fit(
+        helper.regression(), x, y, [GradientHistory(), stopping], epochs=9
+    )
+    assert len(history["grad_norm"]) == 2
+    assert history["grad_norm"][1] < history["grad_norm"][0]
+
+
+def test_two_policies_are_one_too_many():
+    x, y = helper.regression_data(8)
+    model = helper.regression()
+    clips = GradientClipping(clipnorm=1.0), GradientClipping(clipvalue=0.5)
+    with pytest.raises(ValueError, match=r"ClipByNorm.*ClipByValue"):
+        helper.fit(model, x, y, clips)
+    expected = helper.regression()
+    helper.fit(model, x, y)
+    helper.fit(expected, x, y)
+    helper.assert_same(model.get_weights(), expected.get_weights())
+    helper.fit(model, x, y, clips[:1])
+
+
+def test_the_same_policy_twice_is_one():
+    x, y = helper.regression_data(8)
+    watching = GradWatch(policy=GradientClipping(clipnorm=0.1).policy)
+    once = helper.regression()
+    helper.fit(once, x, y, [GradientClipping(clipnorm=0.1)])
+    twice = helper.regression()
+    helper.fit(twice, x, y, [GradientClipping(clipnorm=0.1), watching])
+    helper.assert_same(once.get_weights(), twice.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: ReduceLROnExplosion(factor=1.0), "factor.*> 0 and < 1.*1.0"),
+        (lambda: ReduceLROnExplosion(factor=0), "factor.*> 0 and < 1.*0"),
+        (lambda: ReduceLROnExplosion(factor=np.nan), "factor.*nan"),
+        (lambda: ReduceLROnExplosion(cooldown=-1), "cooldown.*>= 0.*-1"),
+        (lambda: ReduceLROnExplosion(min_lr=-0.1), "min_lr.*>= 0.*-0.1"),
+        (lambda: TerminateOnExplosion(limit=0), "limit.*>= 1.*0"),
+        (lambda: TerminateOnExplosion(mode="halt"), "mode.*stop.*raise.*'halt'"),
+        (lambda: GradWatch(trust_bound=0), "trust_bound.*> 0.*0"),
+        (lambda: GradWatch(factor=2), "factor.*2"),
+        (lambda: GradWatch(max_events=0), "max_events.*>= 1"),
+        (lambda: GradWatch(dense_steps=-1), "dense_steps.*>= 0"),
+        (lambda: GradWatch(sample_freq=0), "sample_freq.*>= 1"),
+        (lambda: GradWatch(history_steps=0), "_steps.*>= 1"),
+        (lambda: GradWatch(update_freq=0), "update_freq.*>= 1"),
+        (lambda: GradientTensorBoard("x", update_freq=0), "update_freq.*>= 1"),
+        (lambda: GradientTensorBoard("x", histogram_freq=-1), "histogram_freq.*>= 0"),
+        (lambda: GradientTensorBoard(None), "log_dir.*None"),
+        (lambda: GradientTensorBoard("x", include="("), r"include.*'\('"),
+    ],
+)
+def test_a_bad_argument_is_named(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+@pytest.mark.parametrize(
+    "cls", [GradWatch, ReduceLROnExplosion, SkipOnExplosion, TerminateOnExplosion]
+)
+def test_a_detector_that_is_none(cls):
+    with pytest.raises(TypeError, match=r"detector.*42"):
+        cls(detector=42)
+
+
+def test_each_response_follows_its_own_detector():
+    from keras_gradwatch.detectors import NormThreshold
+
+    x, y = helper.regression_data(32)
+    y[8:16] *= 1e3
+    model, seen = helper.regression(), GradientHistory()
+    low = ReduceLROnExplosion(detector=NormThreshold(50.0), cooldown=0, verbose=0)
+    high = SkipOnExplosion(detector=NormThreshold(1e9), verbose=0)
+    helper.fit(model, x, y, [low, high, seen])
+    assert seen.applied.all()
+    first = [e for e in seen.events if e.step == 1]
+    assert [(e.kind, e.action) for e in first] == [("norm", "rate reduced")]
+    assert seen.learning_rate[2] == seen.learning_rate[1] / 2
+
+
+def test_an_event_is_told_once(capsys):
+    x, y = helper.regression_data(24)
+    callbacks = [SkipOnExplosion(), ReduceLROnExplosion(), GradWatch(trust_bound=None)]
+    helper.fit(helper.regression(), helper.with_nan(x, 1, 8), y, callbacks)
+    assert capsys.readouterr().out.count("] step 1: ") == 1
+
+
+def test_an_endless_explosion_does_not_flood_the_terminal(capsys):
+    x, y = helper.regression_data(200)
+    helper.fit(helper.regression(), np.full_like(x, np.nan), y, [SkipOnExplosion()], 1)
+    assert capsys.readouterr().out.count("[gradwatch]") <= 22

@@ -1,0 +1,155 @@
+"""What several test files need: data, models, and comparisons bit for bit."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@functools.cache
+def digits(count):
+    """`(x, y)`: scikit-learn's handwritten digits, float32 from 0 to 1, int32."""
+    x, y = load_digits(return_X_y=True)
+    return (x[:count] / 16).astype("float32"), y[:count].astype("int32")
+
+
+def layers(dropout=0.2):
+    """A list of layers with BatchNorm and, unless it is 0, Dropout; for 10 classes."""
+    return [
+        keras.layers.Dense(16),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        *([keras.layers.Dropout(dropout)] if dropout else []),
+        keras.layers.Dense(10),
+    ]
+
+
+def functional(base=keras.Model, dropout=0.2):
+    """A functional model on digits; `base` is the class that is called."""
+    inputs = outputs = keras.Input((64,))
+    for layer in layers(dropout):
+        outputs = layer(outputs)
+    return base(inputs, outputs)
+
+
+def subclassed(base=keras.Model, dropout=0.2):
+    """A subclassed model on digits, unbuilt."""
+
+    class Subclassed(base):
+        def __init__(self):
+            super().__init__()
+            self.inner = layers(dropout)
+
+        def call(self, x, training=False):
+            for layer in self.inner:
+                takes = isinstance(
+                    layer, keras.layers.BatchNormalization | keras.layers.Dropout
+                )
+                x = layer(x, training=training) if takes else layer(x)
+            return x
+
+    return Subclassed()
+
+
+def compiled(model, optimizer="sgd", metrics=("accuracy",), **kwargs):
+    """`model`, compiled for classification from logits."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=list(metrics), **kwargs)
+    return model
+
+
+def regression(optimizer="sgd", units=3, seed=0, **kwargs):
+    """A built linear model [5] -> [units] with the loss of least squares."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(units)])
+    model.compile(optimizer, "mse", **kwargs)
+    return model
+
+
+def regression_data(count=24, units=3, seed=0):
+    """`(x, y)` for `regression`: float32 [count, 5] and [count, units]."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(count, 5)).astype("float32")
+    return x, random.normal(size=(count, units)).astype("float32")
+
+
+def with_nan(x, batch, size, part=slice(None)):
+    """A copy of `x` in which batch number `batch` of `size` rows is NaN."""
+    x = x.copy()
+    x[batch * size : (batch + 1) * size][part] = np.nan
+    return x
+
+
+def without(x, batch, size):
+    """A copy of `x` without batch number `batch` of `size` rows."""
+    return np.delete(x, np.s_[batch * size : (batch + 1) * size], axis=0)
+
+
+def fit(model, x, y, callbacks=(), batch_size=8, **kwargs):
+    """`model.fit` without shuffling and printing; returns the history's dict."""
+    kwargs = {"shuffle": False, "verbose": 0, **kwargs}
+    return model.fit(
+        x, y, batch_size=batch_size, callbacks=list(callbacks), **kwargs
+    ).history
+
+
+def values(variables):
+    """Their values, a list of arrays."""
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def state(model, *optimizers, seeds=True):
+    """All that a run leaves in a model: dict of lists of arrays."""
+    optimizers = optimizers or (model.optimizer,)
+    return {
+        "variables": values(model.variables if seeds else model.weights),
+        "optimizers": [a for o in optimizers for a in values(o.variables)],
+        "metrics": values(model.metrics_variables),
+    }
+
+
+def assert_same(actual, expected, tolerance=None):
+    """Compares nested dicts, lists and arrays; bit for bit without a tolerance."""
+    if isinstance(expected, dict):
+        assert set(actual) == set(expected)
+        for key in expected:
+            assert_same(actual[key], expected[key], tolerance)
+    elif isinstance(expected, list | tuple):
+        assert len(actual) == len(expected)
+        for a, b in zip(actual, expected, strict=True):
+            assert_same(a, b, tolerance)
+    elif tolerance is None:
+        np.testing.assert_array_equal(actual, expected, strict=True)
+    else:
+        np.testing.assert_allclose(actual, expected, tolerance, tolerance)
+
+
+def without_our_keys(history):
+    """A history's dict without the two log keys of this package."""
+    assert {"grad_norm", "explosions"} <= set(history)
+    return {k: v for k, v in history.items() if k not in ("grad_norm", "explosions")}
+
+
+def all_finite(arrays):
+    """Whether nothing in a list of arrays is NaN or infinite."""
+    return all(np.isfinite(a).all() for a in arrays)
+
+
+def run_python(code, *arguments):
+    """Runs `code` in a process of its own, and returns what it printed."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout

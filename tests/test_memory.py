@@ -1,0 +1,43 @@
+"""Memory does not grow with steps."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+
+from keras_gradwatch.callbacks import GradWatch
+from tests import helper
+
+
+def test_a_long_fit_leaves_nothing_in_memory(tmp_path):
+    x, y = helper.regression_data(1000)
+    model = helper.regression()
+    watching = GradWatch(tmp_path, verbose=0, history_steps=100)
+
+    def kept():
+        helper.fit(model, x, y, [watching], batch_size=1)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        kept()
+        before = kept()
+        after = kept()
+    finally:
+        tracemalloc.stop()
+    assert model.gradwatch.step == 3000
+    # A row takes 4 · (9 + 8 · 2 + 4 · 4) = 164 bytes: 1,000 of them would be 164 kB.
+    assert after - before < 50_000
+    assert len(watching.history.steps) <= 200
+
+
+def test_events_are_bounded():
+    x, y = helper.regression_data(1500)
+    model = helper.regression()
+    watching = GradWatch(verbose=0, max_events=10_000, history_steps=100)
+    helper.fit(model, np.full_like(x, np.nan), y, [watching], batch_size=1)
+    assert model.gradwatch.step == 1500
+    assert len(watching.events) <= 1000
+    assert len(model.gradwatch.recorder.events) <= 1000
+    assert len(watching.history.events) <= 200
