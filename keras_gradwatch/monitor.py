@@ -8,9 +8,6 @@ import numpy as np
 from keras_gradwatch.plan import Request, unite
 from keras_gradwatch.recorder import Recorder
 
-# Steps of the cuts "made before the first": far enough back for every cooldown.
-LONG_AGO = -(2**30)
-
 
 class GradientMonitor:
     """What is known of the gradients of one watched model; `model.gradwatch`.

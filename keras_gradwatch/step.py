@@ -5,48 +5,13 @@ out what is decided. A step may apply several optimizers (a GAN): each applicati
 `Site` with variables, detector states and a decision of its own.
 """
 
-from dataclasses import dataclass, field
-
 from keras import ops
 
-from keras_gradwatch import histograms, statistics
+from keras_gradwatch import histograms, responses, row, statistics
 from keras_gradwatch.detectors import Measurement, Verdict
-from keras_gradwatch.monitor import LONG_AGO
 from keras_gradwatch.names import unique
-from keras_gradwatch.records import APPLIED, REVERTED, SCALARS, SKIPPED, Layout
-
-MISSING = float("nan")
-
-
-@dataclass
-class Site:
-    """One application of an optimizer within a step.
-
-    Attributes:
-        index: Its place in the step.
-        names: Names of its V variables.
-        connected: For each variable, whether it has a gradient.
-        measured: `Measurement` before the update.
-        verdicts: List of D verdicts.
-        skip: Scalar bool, the update is left out.
-        revert: Scalar bool, the update is put back.
-        change: Scalar bool, the policy changes the gradients.
-        limits: What the policy decided.
-        clipped_norm: Scalar float32, the global norm after the policy.
-        overflow: Scalar bool, a loss scale overflowed.
-    """
-
-    index: int
-    names: list
-    connected: list
-    measured: Measurement
-    verdicts: list = field(default_factory=list)
-    skip: object = None
-    revert: object = None
-    change: object = None
-    limits: dict = field(default_factory=dict)
-    clipped_norm: object = None
-    overflow: object = None
+from keras_gradwatch.records import Layout
+from keras_gradwatch.site import MISSING, Site, any_of, contract, expand, size
 
 
 class Step:
@@ -60,24 +25,24 @@ class Step:
         self.monitor = monitor
         self.plan = monitor.plan
         self.sites = []
-        self.number = self._read(monitor.variable("step", 0, "int32"))
-        self.halted = self._read(monitor.variable("halted", 0.0)) > 0
-        self.responding = self._read(monitor.variable("responses_on", 0.0)) > 0
-        self.guarded = self._read(monitor.variable("guard_on", 0.0)) > 0
-        self.clipping = self._read(monitor.variable("policy_on", 0.0)) > 0
-        freq = self._read(monitor.variable("sample_freq", 10, "int32"))
+        self.number = self.read(monitor.variable("step", 0, "int32"))
+        self.halted = self.read(monitor.variable("halted", 0.0)) > 0
+        self.responding = self.read(monitor.variable("responses_on", 0.0)) > 0
+        self.guarded = self.read(monitor.variable("guard_on", 0.0)) > 0
+        self.clipping = self.read(monitor.variable("policy_on", 0.0)) > 0
+        freq = self.read(monitor.variable("sample_freq", 10, "int32"))
         # The first step, and every `freq`-th one from there.
         self.sampled = ops.equal(ops.mod(self.number, ops.maximum(freq, 1)), 0)
         self.update_measured = self.sampled | self._dense()
-        self._updates = []  # (variable, tensor) to be assigned when the step ends
+        self.updates = []  # (variable, tensor) to be assigned when the step ends
 
     def _dense(self):
         """Whether the update is judged although the step is not sampled."""
         if not any(d.after_update for d in self.plan.detectors):
             return ops.convert_to_tensor(False)
         monitor = self.monitor
-        until = self._read(monitor.variable("dense_until", -1, "int32"))
-        young = self._read(monitor.variable("dense_steps", 0, "int32"))
+        until = self.read(monitor.variable("dense_until", -1, "int32"))
+        young = self.read(monitor.variable("dense_steps", 0, "int32"))
         return self.responding & ((self.number < until) | (self.number < young))
 
     # -- before the update ---------------------------------------------------------
@@ -119,14 +84,14 @@ class Step:
         kept = ops.where(partial, MISSING, measured_part[:, :5])
         kept = ops.concatenate([kept, measured_part[:, 5:]], axis=1)
         unsampled = ops.full((len(present), 2), MISSING)
-        matrix = _expand(ops.concatenate([kept, unsampled], axis=1), connected)
+        matrix = expand(ops.concatenate([kept, unsampled], axis=1), connected)
         measured = Measurement(
             step=self.number,
             loss=loss,
             global_norm=ops.where(partial, MISSING, norm),
             statistics=matrix,
             finite=finite & loss_finite,
-            sizes=ops.convert_to_tensor([_size(s) for s in shapes], "float32"),
+            sizes=ops.convert_to_tensor([size(s) for s in shapes], "float32"),
             kernels=ops.convert_to_tensor([len(s) >= 2 for s in shapes]),
         )
         site = Site(len(self.sites), list(names), connected, measured)
@@ -154,7 +119,7 @@ class Step:
             return
         state, write = self._state("policy", policy, site, sum(site.connected))
         measured = site.measured
-        present = _contract(measured.statistics, site.connected)
+        present = contract(measured.statistics, site.connected)
         change, site.limits, new = policy.decide(
             measured._replace(statistics=present),
             state,
@@ -210,15 +175,15 @@ class Step:
             if site.revert is None:
                 site.revert = ops.convert_to_tensor(False)
         rate = rates.current()
-        factor = self._cut(tripped, rates)
-        self._count_halts(tripped)
+        factor = responses.cut_rate(self, tripped, rates)
+        responses.count_halts(self, tripped)
         if any(d.after_update for d in plan.detectors):
-            dense = self._read(monitor.variable("dense_steps", 0, "int32"))
+            dense = self.read(monitor.variable("dense_steps", 0, "int32"))
             until = monitor.variable("dense_until", -1, "int32")
-            self._updates.append(
+            self.updates.append(
                 (
                     until,
-                    ops.where(any_event, self.number + 1 + dense, self._read(until)),
+                    ops.where(any_event, self.number + 1 + dense, self.read(until)),
                 )
             )
         layout = Layout(
@@ -227,84 +192,15 @@ class Step:
         )
         with monitor.host():
             monitor.build(layout)
-        monitor.write_row(self.number, self._row(rate, factor, tripped))
-        for variable, value in self._updates:
+        monitor.write_row(self.number, row.pack(self, rate, factor))
+        for variable, value in self.updates:
             variable.assign(ops.cast(value, variable.dtype))
         monitor.variable("step", 0, "int32").assign(self.number + 1)
 
     @property
     def skipped(self):
         """Whether any site of this step is skipped, a scalar bool."""
-        return _any([site.skip for site in self.sites])
-
-    def _cut(self, tripped, rates):
-        """The factor by which the rate is multiplied after this step, a scalar."""
-        factor = ops.convert_to_tensor(1.0, "float32")
-        if not self.plan.cuts:
-            return factor
-        monitor = self.monitor
-        numbers = monitor.response_numbers()
-        masks = self._read(monitor.variable("cut/mask", numbers["cut/mask"]))
-        factors = self._read(monitor.variable("cut/factor", numbers["cut/factor"]))
-        cooldown = self._read(monitor.variable("cut/cooldown", numbers["cut/cooldown"]))
-        floor = self._read(monitor.variable("cut/min_lr", numbers["cut/min_lr"]))
-        last = monitor.variable("cut/last", [LONG_AGO] * len(self.plan.cuts), "int32")
-        since = ops.cast(self.number - self._read(last), "float32")
-        wanted = ops.any((masks > 0) & tripped[None], axis=1) & (since > cooldown)
-        wanted = wanted & self.responding & ~self.halted
-        wanted_factors = ops.where(wanted, factors, 1.0)
-        factor = rates.cut(wanted_factors, ops.where(wanted, floor, 0.0))
-        self._updates.append((last, ops.where(wanted, self.number, self._read(last))))
-        return factor
-
-    def _count_halts(self, tripped):
-        if not self.plan.halts:
-            return
-        monitor = self.monitor
-        numbers = monitor.response_numbers()
-        masks = self._read(monitor.variable("halt/mask", numbers["halt/mask"]))
-        limits = self._read(monitor.variable("halt/limit", numbers["halt/limit"]))
-        hits = monitor.variable("halt/hits", [0.0] * len(self.plan.halts))
-        hit = ops.any((masks > 0) & tripped[None], axis=1)
-        counted = self._read(hits) + ops.where(
-            hit & self.responding & ~self.halted, 1.0, 0.0
-        )
-        halted = self.halted | ops.any(counted >= limits)
-        self._updates.append((hits, counted))
-        self._updates.append(
-            (monitor.variable("halted", 0.0), ops.where(halted, 1.0, 0.0))
-        )
-
-    def _row(self, rate, factor, tripped):
-        sites = self.sites
-        skip = _any([s.skip for s in sites])
-        revert = _any([s.revert for s in sites])
-        losses = [s.measured.loss for s in sites]
-        outcome = ops.where(skip, SKIPPED, ops.where(revert, REVERTED, APPLIED))
-        scalars = {
-            "global_norm": _together([s.measured.global_norm for s in sites]),
-            "clipped_norm": _together([s.clipped_norm for s in sites]),
-            "loss": losses[0] if losses else MISSING,
-            "learning_rate": rate,
-            "outcome": outcome,
-            "clipped": _any([s.change for s in sites]),
-            "overflow": _any([s.overflow for s in sites]),
-            "rate_factor": factor,
-            "halted": self.halted,
-        }
-        parts = [ops.stack([ops.cast(scalars[n], "float32") for n in SCALARS])]
-        parts += [ops.reshape(s.measured.statistics, (-1,)) for s in sites]
-        offset = 0
-        columns = []
-        for site in sites:
-            columns.append([_verdict_row(v, offset) for v in site.verdicts])
-            offset += len(site.names)
-        for d in range(len(self.plan.detectors)):
-            verdict = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
-            for rows in reversed(columns):
-                verdict = ops.where(rows[d][0] > 0, rows[d], verdict)
-            parts.append(verdict)
-        return ops.concatenate(parts)
+        return any_of([site.skip for site in self.sites])
 
     # -- detectors, their state and settings ---------------------------------------
 
@@ -340,19 +236,19 @@ class Step:
             name: self.monitor.variable(f"site{site.index}/{label}/{name}", value)
             for name, value in initial.items()
         }
-        state = {name: self._read(v) for name, v in variables.items()}
+        state = {name: self.read(v) for name, v in variables.items()}
 
         def write(new, usable):
             for name, variable in variables.items():
                 value = ops.where(usable, new[name], state[name])
-                self._updates.append((variable, value))
+                self.updates.append((variable, value))
 
         return state, write
 
     def _settings(self, name, method):
         if not method.settings:
             return {}
-        values = self._read(self.monitor.method_settings(name, method))
+        values = self.read(self.monitor.method_settings(name, method))
         return {key: values[i] for i, key in enumerate(method.settings)}
 
     def _matches(self, site, name, responses, after_update):
@@ -360,7 +256,7 @@ class Step:
         if not responses:
             return ops.convert_to_tensor(False)
         initial = self.monitor.response_numbers()[name]
-        mask = self._read(self.monitor.variable(name, initial)) > 0
+        mask = self.read(self.monitor.variable(name, initial)) > 0
         mine = ops.convert_to_tensor(
             [d.after_update == after_update for d in self.plan.detectors]
         )
@@ -377,38 +273,12 @@ class Step:
     def _sample_histograms(self, site, present):
         if self.plan.histogram_freq and site.index == 0:
             names = [n for n, c in zip(site.names, site.connected, strict=True) if c]
-            self._updates += histograms.sample(self, names, present)
+            self.updates += histograms.sample(self, names, present)
 
     @staticmethod
-    def _read(variable):
+    def read(variable):
+        """The value of a variable, a tensor."""
         return ops.convert_to_tensor(variable)
-
-
-def _expand(matrix, connected):
-    """Rows of the connected variables [P, C] to rows of all [V, C], NaN elsewhere."""
-    if all(connected):
-        return matrix
-    places, present = [], 0
-    for has_gradient in connected:
-        places.append(present if has_gradient else sum(connected))
-        present += has_gradient
-    missing = ops.full((1, matrix.shape[1]), MISSING)
-    return ops.take(ops.concatenate([matrix, missing]), places, axis=0)
-
-
-def _contract(matrix, connected):
-    """Rows of all variables [V, C] to those of the connected ones [P, C]."""
-    if all(connected):
-        return matrix
-    places = [i for i, has_gradient in enumerate(connected) if has_gradient]
-    return ops.take(matrix, places, axis=0)
-
-
-def _size(shape):
-    size = 1
-    for length in shape:
-        size *= length
-    return float(size)
 
 
 def _silent():
@@ -416,22 +286,3 @@ def _silent():
     return Verdict(
         ops.convert_to_tensor(False), ops.convert_to_tensor(-1), missing, missing
     )
-
-
-def _verdict_row(verdict, offset):
-    index = ops.where(verdict.variable >= 0, verdict.variable + offset, -1)
-    values = (verdict.tripped, index, verdict.value, verdict.baseline)
-    return ops.stack([ops.cast(v, "float32") for v in values])
-
-
-def _any(flags):
-    result = ops.convert_to_tensor(False)
-    for flag in flags:
-        result = result | flag
-    return result
-
-
-def _together(norms):
-    if not norms:
-        return ops.convert_to_tensor(MISSING)
-    return norms[0] if len(norms) == 1 else statistics.global_norm(ops.stack(norms))

@@ -473,25 +473,23 @@ def test_clipping_the_average_of_a_window_is_native_clipping():
 def mirrored(strategy, optimizer, **kwargs):
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        return helper.regression(optimizer, **kwargs)
+        return helper.regression(optimizer(), **kwargs)
 
 
-def replicas_agree(model):
+def assert_replicas_agree(model):
     for variable in [*model.weights, *model.optimizer.variables]:
-        parts = getattr(variable.value, "values", None)
-        assert parts is None or all(
-            np.array_equal(p.numpy(), parts[0].numpy()) for p in parts
-        )
+        first, second = (part.numpy() for part in variable.value.values)
+        helper.assert_same(first, second)
 
 
 @pytest.mark.parametrize("replica", [0, 1])
 def test_nan_on_one_replica_is_skipped_on_both(strategy, replica):
     x, y = helper.regression_data(24)
     part = slice(4 * replica, 4 * replica + 2)
-    model = mirrored(strategy, "adam", metrics=["mae"])
+    model = mirrored(strategy, keras.optimizers.Adam, metrics=["mae"])
     seen, skip = GradientHistory(), SkipOnExplosion(verbose=0)
     history = helper.fit(model, helper.with_nan(x, 1, 8, part), y, [skip, seen])
-    expected = mirrored(strategy, "adam", metrics=["mae"])
+    expected = mirrored(strategy, keras.optimizers.Adam, metrics=["mae"])
     expected_history = helper.fit(
         expected, helper.without(x, 1, 8), helper.without(y, 1, 8)
     )
@@ -499,7 +497,7 @@ def test_nan_on_one_replica_is_skipped_on_both(strategy, replica):
     assert [e.step for e in skip.events] == [1]
     helper.assert_same(helper.without_our_keys(history), expected_history)
     helper.assert_same(helper.state(model), helper.state(expected))
-    replicas_agree(model)
+    assert_replicas_agree(model)
 
 
 def test_clipping_under_a_strategy_is_that_of_one_device(strategy):
@@ -507,7 +505,7 @@ def test_clipping_under_a_strategy_is_that_of_one_device(strategy):
     y[4:8] = -y[:4]  # opposing gradients
     x[4:8] = x[:4]
     seen = GradientHistory()
-    model = mirrored(strategy, keras.optimizers.SGD(0.5))
+    model = mirrored(strategy, lambda: keras.optimizers.SGD(0.5))
     helper.fit(model, x, y, [GradientClipping(global_clipnorm=0.2), seen])
     native = keras.optimizers.SGD(0.5, global_clipnorm=0.2)
     expected = helper.regression(native)
@@ -520,17 +518,15 @@ def test_clipping_under_a_strategy_is_that_of_one_device(strategy):
     helper.assert_same(
         helper.values(model.weights), helper.values(expected.weights), 1e-6
     )
-    replicas_agree(model)
+    assert_replicas_agree(model)
 
 
 def test_the_rate_is_cut_once_under_a_strategy(strategy):
     x, y = helper.regression_data(24)
-    with strategy.scope():
-        optimizer = keras.optimizers.SGD(schedule())
-    model = mirrored(strategy, optimizer)
+    model = mirrored(strategy, lambda: keras.optimizers.SGD(schedule()))
     watching = GradWatch(trust_bound=None, verbose=0)
     helper.fit(model, helper.with_nan(x, 0, 8, slice(5, 6)), y, [watching])
     np.testing.assert_allclose(
         watching.history.learning_rate, [0.05, 0.025, 0.025 * 0.8**0.5], 1e-5
     )
-    replicas_agree(model)
+    assert_replicas_agree(model)

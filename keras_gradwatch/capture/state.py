@@ -36,3 +36,8 @@ def restorable(model):
         variables += metric.variables
     unique = {id(v): v for v in variables if id(v) not in seeds}
     return list(unique.values())
+
+
+def value_of(variable):
+    """The backend's variable of a `keras.Variable`, or of one of its own."""
+    return variable.value if isinstance(variable, keras.Variable) else variable

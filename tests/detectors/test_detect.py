@@ -16,16 +16,16 @@ from keras_gradwatch.statistics import NAMES
 
 
 def measurement(
-    norm=1.0, loss=1.0, finite=None, sizes=(15, 3), kernels=(1, 0), **columns
+    global_norm=1.0, loss=1.0, finite=None, sizes=(15, 3), kernels=(1, 0), **columns
 ):
     matrix = np.zeros((len(sizes), len(NAMES)), "float32")
     for name, values in columns.items():
         matrix[:, NAMES.index(name)] = values
-    finite = bool(np.isfinite([norm, loss]).all()) if finite is None else finite
+    finite = bool(np.isfinite([global_norm, loss]).all()) if finite is None else finite
     return Measurement(
         step=ops.convert_to_tensor(0),
         loss=ops.convert_to_tensor(loss, "float32"),
-        global_norm=ops.convert_to_tensor(norm, "float32"),
+        global_norm=ops.convert_to_tensor(global_norm, "float32"),
         statistics=ops.convert_to_tensor(matrix),
         finite=ops.convert_to_tensor(finite),
         sizes=ops.convert_to_tensor(sizes, "float32"),
@@ -47,7 +47,7 @@ def detect(detector, measured, state=None):
 
 def run(detector, values):
     """The steps that tripped, and the last state."""
-    name = "loss" if isinstance(detector, LossSpike) else "norm"
+    name = "loss" if isinstance(detector, LossSpike) else "global_norm"
     state, tripped = None, []
     for step, value in enumerate(values):
         verdict, state = detect(detector, measurement(**{name: value}), state)
@@ -123,7 +123,7 @@ def test_one_step_by_hand(cls):
     state = {"mean": 1.0, "variance": 0.25, "seen": 50.0, "streak": 0.0}
     state = {k: np.float32(v) for k, v in state.items()}
     detector = cls(z=4.0, factor=2.0, decay=0.9)
-    name = "loss" if cls is LossSpike else "norm"
+    name = "loss" if cls is LossSpike else "global_norm"
     quiet = measurement(**{name: np.exp(2.9)})  # 1.9 above: within 4 · 0.5
     verdict, new = detect(detector, quiet, state)
     assert not verdict[0]

@@ -1,0 +1,237 @@
+"""What happens at the seam in one step (TensorFlow)."""
+
+import keras
+import tensorflow as tf
+
+from keras_gradwatch import statistics
+from keras_gradwatch.capture import rates, scaling, sparse
+from keras_gradwatch.capture.accumulation import Window
+from keras_gradwatch.capture.replicas import Replicas
+from keras_gradwatch.capture.state import value_of
+from keras_gradwatch.step import Step
+
+# Optimizers that write the weights anew from their accumulators, the first values
+# forgotten: how far a step moves the weights says nothing about its rate.
+REWRITING = (keras.optimizers.Ftrl,)
+
+
+class Frame:
+    """What happens at the seam in one step.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+    """
+
+    def __init__(self, model, monitor):
+        self.model = model
+        self.monitor = monitor
+        self.step = Step(monitor)
+        self.replicas = Replicas()
+        self.rates = rates.Rates()
+        self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
+        self._loss = None  # the last one that `compute_loss` returned
+        self._before = []  # per site: variables and their values before it
+        self._inside = False
+
+    # -- called by the stand-ins ---------------------------------------------------
+
+    def scale_loss(self, optimizer, loss):
+        """Notes the loss that is differentiated for `optimizer`."""
+        if not self._inside:
+            self._losses[id(optimizer)] = (loss, scaling.loss_scale(optimizer))
+
+    def compute_loss(self, loss):
+        """Notes the loss that the model computed."""
+        self._loss = loss
+
+    def apply(self, optimizer, apply, gradients, variables=None):
+        """Stands in for `optimizer.apply`."""
+        gradients = list(gradients)
+        if self._inside or all(g is None for g in gradients):
+            return apply(gradients, variables)  # nothing to see, or Keras's own error
+        if variables is None:
+            variables = optimizer._trainable_variables
+        variables = list(variables)
+        self._build(optimizer, variables)
+        self._inside = True
+        try:
+            self._apply(optimizer, apply, gradients, variables)
+        finally:
+            self._inside = False
+        return None
+
+    # -- one site ------------------------------------------------------------------
+
+    def _apply(self, optimizer, apply, gradients, variables):
+        plan = self.monitor.plan
+        places = [
+            i
+            for i, (g, v) in enumerate(zip(gradients, variables, strict=True))
+            if g is not None and not getattr(v, "overwrite_with_gradient", False)
+        ]
+        local = [gradients[i] for i in places]
+        trained = [variables[i] for i in places]
+        window = Window(optimizer, trained)
+        loss, scale = self._losses.get(id(optimizer), (self._loss, None))
+        known = loss is not None
+        loss = tf.cast(loss, tf.float32) if known else tf.constant(float("nan"))
+        *summed, loss = self.replicas.sum([*local, loss])
+        summed = [sparse.unique_rows(g) for g in summed]
+        summed = window.average([scaling.unscale(g, scale) for g in summed])
+        shown = [sparse.rows(g, v.shape) for g, v in zip(summed, trained, strict=True)]
+        site = self.step.judge(
+            [_name(v) for v in variables],
+            _spread(shown, places, len(variables)),
+            [tuple(v.shape) for v in variables],
+            loss if known else None,
+            scaled=self._scales(optimizer),
+            partial=window.partial,
+        )
+        self.rates.add(optimizer)
+        if plan.policy is not None:
+            local = self._transform(site, optimizer, local, summed, shown, window)
+        old = self._copies(trained)
+        if plan.protects:
+            self._remember(optimizer, variables)
+            if scaling.dynamic(optimizer) and self.replicas.count > 1:
+                local = scaling.spoil(local, site.overflow)
+
+            def run(arguments):
+                apply(_merge(gradients, arguments, places), variables)
+
+            self.replicas.run_if(~site.skip, run, local)
+        else:
+            apply(gradients, variables)
+        self._judge_update(site, optimizer, trained, old, places, window)
+
+    def _scales(self, optimizer):
+        """Whether `optimizer` deals with overflows, as far as this step may be one.
+
+        None may where the forward pass has spoiled the model's state: that is no
+        matter of the scale.
+        """
+        if not scaling.dynamic(optimizer):
+            return None
+        variables = getattr(self.model, "non_trainable_variables", [])
+        state = [value_of(v) for v in variables]
+        spoiled = [
+            tf.cast(tf.reduce_any(~tf.math.is_finite(v)), tf.float32)
+            for v in state
+            if v.dtype.is_floating
+        ]
+        (count,) = self.replicas.sum([tf.add_n([tf.constant(0.0), *spoiled])])
+        return tf.equal(count, 0.0)
+
+    def _transform(self, site, optimizer, local, summed, shown, window):
+        """The gradients to be applied: changed by the policy, or the local ones."""
+        factor = scaling.loss_scale(optimizer)
+        count = self.replicas.count
+
+        def change():
+            changed, norm = self.step.transform(site, shown)
+            # `apply` unscales again, and sums over the replicas again.
+            handed = [
+                sparse.like(new, old, own.dtype, factor, count)
+                for new, old, own in zip(changed, summed, local, strict=True)
+            ]
+            return [*window.hand_over(handed), norm]
+
+        def keep():
+            return [*local, site.clipped_norm]
+
+        *handed, site.clipped_norm = tf.cond(site.change, change, keep)
+        return handed
+
+    def _build(self, optimizer, variables):
+        """Builds an optimizer that `apply` would build inside a branch.
+
+        In the graph, as `apply` does it: what an optimizer assigns while it is built
+        is a part of stock Keras's step.
+        """
+        if not optimizer.built:
+            with keras.name_scope(optimizer.name, caller=optimizer):
+                optimizer.build(variables)
+            optimizer.built = True
+
+    # -- the weights before and after ----------------------------------------------
+
+    def _copies(self, variables):
+        """Copies of the weights in steps that sample them, else empty tensors."""
+        if getattr(self.model, "jit_compile", False):
+            # XLA knows no branch that returns tensors of another shape.
+            return [tf.identity(value_of(v)) for v in variables]
+
+        def copy():
+            return [tf.identity(value_of(v)) for v in variables] + [0]
+
+        def nothing():
+            return [tf.zeros([0] * len(v.shape), v.dtype) for v in variables] + [0]
+
+        return tf.cond(self.step.update_measured, copy, nothing)[:-1]
+
+    def _judge_update(self, site, optimizer, variables, old, places, window):
+        plan = self.monitor.plan
+
+        def measure():
+            before = [
+                tf.reshape(a, v.shape) for a, v in zip(old, variables, strict=True)
+            ]
+            now = [tf.convert_to_tensor(value_of(v)) for v in variables]
+            return statistics.update_statistics(before, now)
+
+        def missing():
+            return tf.fill([len(variables), 2], float("nan"))
+
+        measurable = self.step.update_measured
+        if window.partial is not None:
+            measurable = measurable & ~window.partial
+        if any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer)):
+            measurable = tf.constant(False)
+        matrix = tf.cond(measurable, measure, missing)
+        self.step.judge_update(site, _scatter(matrix, places, len(site.names)))
+        if plan.skips and any(d.after_update for d in plan.detectors):
+            self.replicas.restore(site.revert, variables, old)
+
+    # -- several sites in one step -------------------------------------------------
+
+    def _remember(self, optimizer, variables):
+        everything = [*variables, *optimizer.variables]
+        unique = list({id(v): v for v in everything}.values())
+        self._before.append((unique, [tf.identity(value_of(v)) for v in unique]))
+
+    def restore_sites(self):
+        """Takes back earlier sites' updates where a later site of the step tripped."""
+        for index in reversed(range(len(self._before) - 1)):
+            later = self.step.skipped & ~self.step.sites[index].skip
+            self.replicas.restore(later, *self._before[index])
+
+    def finish(self):
+        """Ends the step."""
+        self.step.finish(self.rates)
+
+
+def _name(variable):
+    return getattr(variable, "path", variable.name)
+
+
+def _spread(items, places, count):
+    result = [None] * count
+    for place, item in zip(places, items, strict=True):
+        result[place] = item
+    return result
+
+
+def _merge(gradients, arguments, places):
+    result = list(gradients)
+    for place, gradient in zip(places, arguments, strict=True):
+        result[place] = gradient
+    return result
+
+
+def _scatter(matrix, places, count):
+    """Rows [P, C] at `places` of [count, C], NaN elsewhere."""
+    if len(places) == count:
+        return matrix
+    missing = tf.fill([count, matrix.shape[1]], float("nan"))
+    return tf.tensor_scatter_nd_update(missing, [[p] for p in places], matrix)

@@ -1,0 +1,60 @@
+"""One step as a row of the ring buffer."""
+
+from keras import ops
+
+from keras_gradwatch import statistics
+from keras_gradwatch.records import APPLIED, REVERTED, SCALARS, SKIPPED
+from keras_gradwatch.site import MISSING, any_of
+
+
+def pack(step, rate, factor):
+    """The row of one step: scalars, statistics, verdicts, as `Layout` has them.
+
+    Args:
+        step: The `Step` that is traced.
+        rate: Scalar float32, the learning rate in effect.
+        factor: Scalar float32, what the rate is multiplied by after this step.
+
+    Returns:
+        Tensor [width], float32.
+    """
+    sites = step.sites
+    revert = any_of([s.revert for s in sites])
+    losses = [s.measured.loss for s in sites]
+    outcome = ops.where(step.skipped, SKIPPED, ops.where(revert, REVERTED, APPLIED))
+    scalars = {
+        "global_norm": _together([s.measured.global_norm for s in sites]),
+        "clipped_norm": _together([s.clipped_norm for s in sites]),
+        "loss": losses[0] if losses else MISSING,
+        "learning_rate": rate,
+        "outcome": outcome,
+        "clipped": any_of([s.change for s in sites]),
+        "overflow": any_of([s.overflow for s in sites]),
+        "rate_factor": factor,
+        "halted": step.halted,
+    }
+    parts = [ops.stack([ops.cast(scalars[n], "float32") for n in SCALARS])]
+    parts += [ops.reshape(s.measured.statistics, (-1,)) for s in sites]
+    offset = 0
+    columns = []
+    for site in sites:
+        columns.append([_verdict_row(v, offset) for v in site.verdicts])
+        offset += len(site.names)
+    for d in range(len(step.plan.detectors)):
+        verdict = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
+        for rows in reversed(columns):
+            verdict = ops.where(rows[d][0] > 0, rows[d], verdict)
+        parts.append(verdict)
+    return ops.concatenate(parts)
+
+
+def _verdict_row(verdict, offset):
+    index = ops.where(verdict.variable >= 0, verdict.variable + offset, -1)
+    values = (verdict.tripped, index, verdict.value, verdict.baseline)
+    return ops.stack([ops.cast(v, "float32") for v in values])
+
+
+def _together(norms):
+    if not norms:
+        return ops.convert_to_tensor(MISSING)
+    return norms[0] if len(norms) == 1 else statistics.global_norm(ops.stack(norms))

@@ -1,0 +1,159 @@
+"""What is written is true: every snippet runs, every public name is documented."""
+
+import dataclasses
+import inspect
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_gradwatch
+from keras_gradwatch import callbacks, detectors, policies
+from keras_gradwatch.records import ACTIONS, Event
+from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.tensorboard import tags
+from tests import helper
+
+PAGES = [helper.ROOT / "README.md", *sorted((helper.ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NAMESPACES = (keras_gradwatch, callbacks, detectors, policies)
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in NAMESPACES
+    for name in module.__all__
+    if not name.startswith("__")
+}
+CLASSES = {name: found for name, found in PUBLIC.items() if inspect.isclass(found)}
+
+
+def blocks(text):
+    """The Python blocks of a text, each with the line that it begins at."""
+    return [
+        (text[: found.start()].count("\n") + 1, inspect.cleandoc(found[2]))
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def run(text, where, namespace):
+    """Runs the blocks of one text in order, in one namespace."""
+    for line, code in blocks(text):
+        # Blank lines, so that a traceback names the line of the page.
+        exec(compile("\n" * line + code, where, "exec"), namespace)
+
+
+def page_name(page):
+    return str(page.relative_to(helper.ROOT))
+
+
+def read(name):
+    return (helper.ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    """An empty working directory, and layers named from the beginning."""
+    monkeypatch.chdir(tmp_path)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+WITH_CODE = [p for p in PAGES if blocks(p.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=page_name)
+def test_every_snippet_runs(page):
+    run(page.read_text(encoding="utf-8"), str(page), {"__name__": "snippets"})
+
+
+def test_the_pages_with_snippets_are_found():
+    names = {page_name(page) for page in WITH_CODE}
+    guides = ("watching", "clipping", "responses", "tensorboard", "own_train_step")
+    assert {"README.md", "docs/index.md"} <= names
+    assert {f"docs/guides/{guide}.md" for guide in guides} <= names
+
+
+WITH_EXAMPLE = [name for name in PUBLIC if blocks(inspect.getdoc(PUBLIC[name]) or "")]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLE)
+def test_every_docstring_example_runs(name):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1, name="dense")(inputs))
+    model.compile("sgd", "mse")
+    given = {
+        "keras": keras,
+        "keras_gradwatch": keras_gradwatch,
+        "callbacks": callbacks,
+        "detectors": detectors,
+        "policies": policies,
+        "model": model,
+        "x": np.ones((8, 4), "float32"),
+        "y": np.ones((8, 1), "float32"),
+    }
+    run(inspect.getdoc(PUBLIC[name]), name, given)
+
+
+def test_what_is_used_by_itself_has_an_example():
+    assert len(WITH_EXAMPLE) > 15
+    for name in callbacks.__all__:
+        if not name.endswith("Error"):
+            assert f"keras_gradwatch.callbacks.{name}" in WITH_EXAMPLE
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_a_docstring(name):
+    found = PUBLIC[name]
+    first = (inspect.getdoc(found) or "").split("\n", 1)[0]
+    assert first.endswith("."), f"{name}: no first line that ends with a full stop"
+    if inspect.isclass(found):
+        assert "__doc__" in vars(found), f"{name} has the docstring of its base"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_argument_is_documented(name):
+    found, text = CLASSES[name], inspect.getdoc(CLASSES[name])
+    named = [
+        parameter.name
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if not named or issubclass(found, Exception):
+        return
+    # What the package makes and hands out has fields; what a user makes has arguments.
+    record = dataclasses.is_dataclass(found) or issubclass(found, tuple)
+    assert ("Attributes:" if record else "Args:") in text
+    for argument in named:
+        assert re.search(rf"\b{argument}\b", text), f"{name}: {argument}"
+    if not record and found is not keras_gradwatch.GradientMonitor:
+        assert "Raises:" in text
+
+
+@pytest.mark.parametrize("name", [*keras_gradwatch.callbacks.__all__, *PUBLIC])
+def test_every_public_name_is_in_the_guides(name):
+    text = "".join(p.read_text(encoding="utf-8") for p in PAGES if "api" not in p.parts)
+    assert re.search(rf"\b{name.rpartition('.')[2]}\b", text)
+
+
+def test_tables_name_what_there_is():
+    watching = read("docs/guides/watching.md")
+    assert set(
+        re.findall(r"^\| `(\w+)` \|.*(?:every step|sampled) \|$", watching, re.M)
+    )
+    for statistic in NAMES:
+        assert f"| `{statistic}` |" in watching
+    responses = read("docs/guides/responses.md")
+    for name in (*ACTIONS, *(field.name for field in dataclasses.fields(Event))):
+        assert f"`{name}`" in responses
+    for name in detectors.__all__:
+        found = getattr(detectors, name)
+        if getattr(found, "kind", "any") not in ("any", "explosion"):
+            assert f"`{found.kind}`" in responses
+    board = read("docs/guides/tensorboard.md")
+    for tag in (*tags.SCALARS, tags.HEATMAP, tags.EVENTS):
+        assert f"| `{tag}` |" in board
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)", read("README.md")):
+        assert (helper.ROOT / target).is_file(), target
