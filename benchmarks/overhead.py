@@ -105,9 +105,7 @@ def measure(make, rounds, steps, log_dir):
 
 def _fit(model, x, y, batch, callbacks):
     def fit():
-        model.fit(
-            x, y, batch_size=batch, verbose=0, shuffle=False, callbacks=callbacks
-        )
+        model.fit(x, y, batch_size=batch, verbose=0, shuffle=False, callbacks=callbacks)
 
     return fit
 

@@ -15,9 +15,13 @@ class Method:
 
     Attributes:
         settings: Dict of name to float, the numbers of the rule.
+        reads_details: True if the rule reads statistics that are otherwise sampled,
+            and NaN in between (all but `norm` and `nonfinite_count`); they are measured
+            at every step then.
     """
 
     settings: ClassVar[dict] = {}
+    reads_details = False
 
     def initial_state(self, num_variables):
         """The state before the first step.

@@ -26,7 +26,8 @@ def watch(model, policy=None, detector=None):
         policy: `policies.Policy` that changes gradients from now on, also outside of
             `fit` with callbacks, or None. Steps with non-finite gradients are skipped
             then.
-        detector: `detectors.Detector` whose events are recorded from now on, or None.
+        detector: `detectors.Detector` whose events are recorded from now on, or None:
+            they are in `model.gradwatch.recorder.events` after a drain.
 
     Returns:
         The model. `model.gradwatch` is its `GradientMonitor`.
@@ -40,7 +41,7 @@ def watch(model, policy=None, detector=None):
     ```python
     model = keras_gradwatch.watch(keras.Sequential([keras.layers.Dense(1)]))
     model.compile("sgd", "mse")
-    model.fit([[1.0]], [[2.0]])
+    model.fit(np.ones((8, 2)), np.ones((8, 1)))
     rows = model.gradwatch.drain()
     ```
     """

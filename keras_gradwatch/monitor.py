@@ -1,5 +1,6 @@
 """The state of a watched model: variables on the device, read by the host."""
 
+import dataclasses
 import weakref
 
 import keras
@@ -91,16 +92,17 @@ class GradientMonitor:
             self._replan()
         self._collecting = False
         if self._requests:
-            self._set("halted", 0.0)
-            self._set("halt/hits", [0.0] * len(self.plan.halts))
+            self._zero("halted")
+            self._zero("halt/hits")
         self._push()
         # An idle plan runs on whatever is traced: everything is switched off.
+        same = self._traced == self.plan.structure()
+        if same and self.layout is not None:
+            # The same detectors may have other numbers now.
+            detectors = tuple(self.plan.detectors)
+            self.layout = dataclasses.replace(self.layout, detectors=detectors)
         wanted = bool(self._requests or self._standing)
-        return (
-            wanted
-            and self._traced is not None
-            and self._traced != self.plan.structure()
-        )
+        return wanted and self._traced is not None and not same
 
     def _end(self):
         """Forgets the last `fit`; what an interrupted one left is handed out first."""
@@ -189,9 +191,10 @@ class GradientMonitor:
         """Notes that the present plan is what the traced step was built from."""
         self._traced = self.plan.structure()
 
-    def _set(self, name, value):
+    def _zero(self, name):
         if name in self._variables:
-            self._variables[name].assign(value)
+            variable = self._variables[name]
+            variable.assign(np.zeros(variable.shape, "float32"))
 
     def _push(self):
         """Writes the plan's numbers into the variables that the step reads."""

@@ -16,6 +16,8 @@ class Recorder:
 
     Attributes:
         events: The newest `Event`s, a deque.
+        before_line: What a printed line begins with: a line break where Keras draws a
+            progress bar.
         lost: Number of steps that were overwritten in the ring before they were read.
     """
 
@@ -24,6 +26,7 @@ class Recorder:
         self.lost = 0
         self._listeners = []
         self._told = set()
+        self.before_line = ""
         self.begin_epoch()
 
     def listen(self, listener):
@@ -38,19 +41,20 @@ class Recorder:
     def tell(self, events):
         """Prints events, one line each; each once, whoever asks for it."""
         for event in events:
-            key = (event.step, event.kind)
+            key = (event.step, event.message)
             if key in self._told:
                 continue
             self._told.add(key)
             if len(self._told) <= MAX_LINES:
                 self.say(event.message)
             elif len(self._told) == MAX_LINES + 1:
-                self.say("more events follow; they are in `.events`, and not printed")
+                self.say(
+                    "more events follow: not printed, but in the callback's `.events`"
+                )
 
-    @staticmethod
-    def say(message):
+    def say(self, message):
         """Prints a message, clear of Keras's progress bar."""
-        print(f"\n[gradwatch] {message}", flush=True)
+        print(f"{self.before_line}[gradwatch] {message}", flush=True)
 
     def begin_epoch(self):
         """Begins the sums of a new epoch."""

@@ -15,9 +15,10 @@ SCALARS = (
     "clipped",  # 1 where a policy changed the gradients
     "overflow",  # 1 where a loss scale overflowed and its optimizer dealt with it
     "rate_factor",  # what the rate was multiplied by after this step; 1: not cut
-    "halted",  # 1 where training had been halted before this step
+    "halted",  # 1 where training had been halted before this step, 2 by it
 )
 APPLIED, SKIPPED, REVERTED = 0, 1, 2
+HALTED, STOPPED = 1, 2
 
 ACTIONS = (
     "observed",
@@ -115,11 +116,16 @@ class Rows:
         """One statistic of all variables, float32 array [T, V]."""
         return self.statistics[:, :, NAMES.index(name)]
 
-    def events(self):
-        """The `Event`s of these steps, in order."""
+    def events(self, detectors=None):
+        """The `Event`s of these steps, in order.
+
+        Args:
+            detectors: The detectors whose events are wanted; None: of all.
+        """
         found = []
         for t, d in zip(*np.nonzero(self.verdicts[:, :, 0] > 0), strict=True):
-            if not self.scalars["halted"][t]:
+            wanted = detectors is None or self.layout.detectors[d] in detectors
+            if wanted and self.scalars["halted"][t] != HALTED:
                 found.append(self._event(t, d))
         return found
 
@@ -142,6 +148,8 @@ class Rows:
 
     def _action(self, t):
         outcome = int(self.scalars["outcome"][t])
+        if self.scalars["halted"][t] == STOPPED:
+            return "stopped"
         if outcome == SKIPPED:
             return "skipped"
         if outcome == REVERTED:
@@ -157,6 +165,7 @@ class Rows:
         factor = float(self.scalars["rate_factor"][t])
         parts = {
             "skipped": ["the update was skipped"],
+            "stopped": ["the update was left out, and training is stopped"],
             "reverted": ["the weights were put back"],
             "clipped": [
                 f"the gradients were clipped to norm "

@@ -45,7 +45,7 @@ def explain(events, steps=None, rates=None, stopped=False):
     actions = ", ".join(f"{n} x {action}" for action, n in actions.most_common())
     lines = [
         "training was stopped by an explosion." if stopped else "",
-        f"{tripped}{of_steps} steps tripped ({kinds}); what was done: {actions}.",
+        f"steps that tripped: {tripped}{of_steps} ({kinds}); what was done: {actions}.",
         f"first: {events[0].message}.",
     ]
     if rates is not None and rates[1] < rates[0]:

@@ -42,9 +42,12 @@ def count_halts(step, tripped):
     Args:
         step: The `Step` that is traced.
         tripped: Tensor [D], bool, which detectors tripped.
+
+    Returns:
+        Scalar bool, whether this step halted training.
     """
     if not step.plan.halts:
-        return
+        return ops.convert_to_tensor(False)
     monitor = step.monitor
     numbers = monitor.response_numbers()
     masks = step.read(monitor.variable("halt/mask", numbers["halt/mask"]))
@@ -57,3 +60,4 @@ def count_halts(step, tripped):
     halted = step.halted | ops.any(counted >= limits)
     step.updates.append((hits, counted))
     step.updates.append((monitor.variable("halted", 0.0), ops.where(halted, 1.0, 0.0)))
+    return halted & ~step.halted

@@ -31,7 +31,7 @@ def pack(step, rate, factor):
         "clipped": any_of([s.change for s in sites]),
         "overflow": any_of([s.overflow for s in sites]),
         "rate_factor": factor,
-        "halted": step.halted,
+        "halted": ops.where(step.halted, 1.0, ops.where(step.stopped, 2.0, 0.0)),
     }
     parts = [ops.stack([ops.cast(scalars[n], "float32") for n in SCALARS])]
     parts += [ops.reshape(s.measured.statistics, (-1,)) for s in sites]

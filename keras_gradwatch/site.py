@@ -53,7 +53,7 @@ def expand(matrix, connected):
 
 
 def contract(matrix, connected):
-    """Rows of all variables [V, C] to those of the connected ones [P, C]."""
+    """What there is of all variables [V, ...], of the connected ones [P, ...]."""
     if all(connected):
         return matrix
     places = [i for i, has_gradient in enumerate(connected) if has_gradient]

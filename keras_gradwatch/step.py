@@ -71,6 +71,8 @@ class Step:
         known = loss is not None
         loss = ops.cast(loss, "float32") if known else ops.convert_to_tensor(MISSING)
         detailed = self.sampled
+        if any(d.reads_details for d in self.plan.detectors):
+            detailed = ops.convert_to_tensor(True)
         if self.plan.policy is not None and self.plan.policy.reads_details:
             detailed = detailed | self.clipping
         measured_part = statistics.gradient_statistics(present, detailed)
@@ -119,9 +121,13 @@ class Step:
             return
         state, write = self._state("policy", policy, site, sum(site.connected))
         measured = site.measured
-        present = contract(measured.statistics, site.connected)
+        connected = measured._replace(
+            statistics=contract(measured.statistics, site.connected),
+            sizes=contract(measured.sizes, site.connected),
+            kernels=contract(measured.kernels, site.connected),
+        )
         change, site.limits, new = policy.decide(
-            measured._replace(statistics=present),
+            connected,
             state,
             self._settings("policy", policy),
         )
@@ -176,7 +182,7 @@ class Step:
                 site.revert = ops.convert_to_tensor(False)
         rate = rates.current()
         factor = responses.cut_rate(self, tripped, rates)
-        responses.count_halts(self, tripped)
+        self.stopped = responses.count_halts(self, tripped)
         if any(d.after_update for d in plan.detectors):
             dense = self.read(monitor.variable("dense_steps", 0, "int32"))
             until = monitor.variable("dense_until", -1, "int32")

@@ -43,6 +43,12 @@ class WatchingCallback(keras.callbacks.Callback):
         self._gradwatch.recorder.listen(self.on_rows)
         self._waiting = 0
 
+    def set_params(self, params):
+        """Takes `fit`'s parameters; called by `fit` after `set_model`."""
+        super().set_params(params)
+        bar = (params or {}).get("verbose") == 1
+        self._gradwatch.recorder.before_line = "\n" if bar else ""
+
     def on_train_batch_begin(self, batch, logs=None):
         """Drains the ring when enough steps are waiting in it."""
         del batch, logs

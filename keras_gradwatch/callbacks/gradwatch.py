@@ -9,6 +9,8 @@ from keras_gradwatch.plan import CutRate, Halt, Request, Skip
 from keras_gradwatch.policies.base import check_policy
 from keras_gradwatch.report import explain
 
+TRUST_BOUND = 0.5
+
 
 class GradWatch(Response):
     """Watches, logs and protects a run, and tells what happened.
@@ -18,7 +20,7 @@ class GradWatch(Response):
     | what is seen | what is done |
     |---|---|
     | a gradient or the loss is NaN or infinite | the update is skipped, the rate cut |
-    | the gradient norm or the loss spikes | the update is skipped, the rate cut |
+    | the norm or the loss spikes, after step 20 | the update is skipped, the rate cut |
     | an update is larger than `trust_bound` times the weights | the weights are put \
 back, the rate cut |
     | `max_events` steps have tripped | training ends, with a report |
@@ -32,7 +34,8 @@ back, the rate cut |
         policy: `policies.Policy` that changes the gradients, or None.
         detector: `detectors.Detector` instead of the default ones.
         trust_bound: Largest share of a kernel that one update may change, > 0; None
-            switches it off. Part of the default detectors.
+            switches it off. A part of the default detectors: with `detector`, add
+            `detectors.UpdateRatio` to that instead.
         factor: What the rate is multiplied by, between 0 and 1.
         cooldown: Steps after a cut in which no further one is made, >= 0; updates
             beyond the trust bound are cut at every step.
@@ -41,7 +44,10 @@ back, the rate cut |
         dense_steps: Steps in which the trust bound is measured at every step, >= 0.
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`).
-        update_freq, per_variable, histogram_freq, include: As in `GradientTensorBoard`.
+        update_freq: Steps between two points, as in `GradientTensorBoard`.
+        per_variable: Whether every variable is logged, as in `GradientTensorBoard`.
+        histogram_freq: Steps between histograms, as in `GradientTensorBoard`.
+        include: Which variables are logged, as in `GradientTensorBoard`.
         history_steps: How many of the newest steps `.history` keeps, >= 1.
         verbose: 0 prints nothing, 1 one line for each event.
 
@@ -58,7 +64,7 @@ back, the rate cut |
     ```python
     watch = keras_gradwatch.callbacks.GradWatch(log_dir="logs")
     model.fit(x, y, callbacks=[watch])
-    print(watch.report())
+    text = watch.report()  # which `fit` prints at its end where anything tripped
     ```
     """
 
@@ -67,7 +73,7 @@ back, the rate cut |
         log_dir=None,
         policy=None,
         detector=None,
-        trust_bound=0.5,
+        trust_bound=TRUST_BOUND,
         factor=0.5,
         cooldown=10,
         min_lr=0.0,
@@ -83,6 +89,12 @@ back, the rate cut |
     ):
         super().__init__(detector, verbose)
         self.policy = check_policy(policy)
+        if detector is not None and trust_bound not in (None, TRUST_BOUND):
+            raise ValueError(
+                "GradWatch: `trust_bound` belongs to the default detectors; with a "
+                "`detector` of your own use `detector | detectors.UpdateRatio(...)`. "
+                f"Received: trust_bound={trust_bound!r} and detector={detector!r}"
+            )
         if detector is None and trust_bound is not None:
             number(self, "trust_bound", trust_bound, above=0)
             self.detectors += (UpdateRatio(trust_bound),)
@@ -101,6 +113,7 @@ back, the rate cut |
             )
             self.update_freq = self.log.update_freq
         self._rates = None
+        self._steps = 0
 
     def _new_history(self):
         sample_freq, steps = self._history_options
@@ -128,7 +141,7 @@ back, the rate cut |
         """Watches `model`; what is known of another model before it is dropped."""
         if self.model is not None and self.model is not model:
             self.history = self._new_history()
-            self._rates = None
+            self._rates, self._steps = None, 0
         super().set_model(model)
         self.history.follow(self._gradwatch)
         if self.log is not None:
@@ -147,6 +160,7 @@ back, the rate cut |
         self.history.append(rows, events)
         if self.log is not None:
             self.log.on_rows(rows, events)
+        self._steps += len(rows)
         rates = rows.scalars["learning_rate"]
         factor = rows.scalars["rate_factor"][-1]
         first = self._rates[0] if self._rates else float(rates[0])
@@ -173,4 +187,4 @@ back, the rate cut |
         monitor = getattr(self, "_gradwatch", None)
         if monitor is None:
             return "nothing was watched yet."
-        return explain(self.events, monitor.step, self._rates, monitor.halted)
+        return explain(self.events, self._steps, self._rates, monitor.halted)

@@ -14,13 +14,13 @@ from keras_gradwatch.statistics import NAMES
 class GradientHistory(WatchingCallback):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
-    It only observes. Memory grows with the steps: 4·(8·V + 5) bytes each for V
-    variables; `GradWatch.history` is the bounded one.
+    It only observes. Memory grows with the steps: 4·(9 + 8·V + 4·D) + 8 bytes each for
+    V variables and D detectors; `GradWatch.history` is the bounded one.
 
     Args:
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
-            always sampled.
+            always sampled; of several callbacks the one that wants most is heard.
         max_steps: How many of the newest steps are kept, or None for all.
 
     Attributes:
@@ -28,6 +28,7 @@ class GradientHistory(WatchingCallback):
         global_norm: float32 array [T], before clipping.
         clipped_norm: float32 array [T], after clipping.
         loss: float32 array [T], each step's own; NaN where it cannot be seen.
+        learning_rate: float32 array [T], the rate in effect in each step.
         applied: bool array [T], False where the update was skipped or put back.
         variables: List of the V names of the variables.
         statistics: Dict of name (see `statistics.NAMES`) to float32 array [T, V]; NaN

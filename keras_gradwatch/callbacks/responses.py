@@ -35,9 +35,9 @@ class Response(WatchingCallback):
 
     def on_rows(self, rows, events):
         """Keeps and tells the events of this response's detectors."""
-        del rows
-        kinds = {d.kind for d in self.detectors} | {NonFinite.kind}
-        mine = [e for e in events if e.kind in kinds]
+        del events
+        # Steps that are not finite are skipped, whatever detector is followed.
+        mine = rows.events((*self.detectors, NonFinite()))
         self.events.extend(mine)
         if self.verbose:
             self._gradwatch.recorder.tell(mine)

@@ -88,7 +88,7 @@ class GradientTensorBoard(WatchingCallback):
         """Writes what is still in the ring, and closes the file."""
         atexit.unregister(self.finish)
         self._gradwatch.drain()
-        self.log.heatmap(self._gradwatch.step)
+        self.log.heatmap(self._gradwatch.step - 1)
         self.log.close()
 
     def on_rows(self, rows, events):

@@ -1,7 +1,7 @@
 """Detectors: pure rules that say whether a step has gone wrong, and where."""
 
 from keras_gradwatch.detectors.any_of import AnyOf
-from keras_gradwatch.detectors.base import Detector, Measurement, Verdict
+from keras_gradwatch.detectors.base import Detector, Measurement, Verdict, whole_step
 from keras_gradwatch.detectors.loss_spike import LossSpike
 from keras_gradwatch.detectors.non_finite import NonFinite
 from keras_gradwatch.detectors.norm_threshold import NormThreshold
@@ -18,4 +18,5 @@ __all__ = [
     "UpdateRatio",
     "Verdict",
     "ZScore",
+    "whole_step",
 ]

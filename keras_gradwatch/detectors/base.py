@@ -54,6 +54,9 @@ class Detector(Method):
         kind: The name that its events carry.
         after_update: True if it judges the update that was made (it reads
             `weight_norm` and `update_ratio`), False if it judges the gradient before.
+
+    What a detector says of a step with non-finite values counts only for `NonFinite`:
+    one thing that goes wrong is one event.
     """
 
     kind = "explosion"

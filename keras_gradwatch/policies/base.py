@@ -13,14 +13,7 @@ class Policy(Method):
     replicas, unscaled, and averaged over an accumulation window. It is asked in two
     parts, so that a step in which nothing needs to be changed costs no pass over the
     gradients, and its gradients stay the very same tensors.
-
-    Attributes:
-        reads_details: True if `decide` reads statistics that are otherwise sampled
-            (all but `norm` and `nonfinite_count`); they are measured at every step
-            then.
     """
-
-    reads_details = False
 
     def decide(self, measured, state, settings):
         """Says whether the gradients of this step are to be changed, and to what.

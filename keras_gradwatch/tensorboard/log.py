@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from keras_gradwatch.methods import whole
+from keras_gradwatch.records import HALTED
 from keras_gradwatch.statistics import NAMES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.layout import scalars_layout
@@ -38,6 +39,11 @@ class GradientLog:
                 "`log_dir` must be the path of a directory. "
                 f"Received: log_dir={log_dir!r}"
             )
+        if "://" in os.fspath(log_dir):
+            raise ValueError(
+                "`log_dir` must be a local directory; remote ones are not supported. "
+                f"Received: log_dir={log_dir!r}"
+            )
         self.log_dir = os.path.join(os.fspath(log_dir), "gradwatch")
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
         self.histogram_freq = whole(self, "histogram_freq", histogram_freq)
@@ -57,7 +63,7 @@ class GradientLog:
         self._writer.layout(scalars_layout())
         self._begin_window()
         self._last = None  # the newest row, as long as it is not written
-        self._histogram_step = first_step - 1
+        self._histogram_step = self._drawn = first_step - 1
         self._first = first_step
 
     def _begin_window(self):
@@ -77,7 +83,7 @@ class GradientLog:
         for event in events:
             told.setdefault(event.step, []).append(event.message)
         for t, step in enumerate(rows.steps.tolist()):
-            if rows.scalars["halted"][t]:
+            if rows.scalars["halted"][t] == HALTED:
                 continue
             self._count(rows, t, step in told)
             due = (step + 1) % self.update_freq == 0 or step == self._first
@@ -94,8 +100,11 @@ class GradientLog:
 
     def heatmap(self, step):
         """Writes the layer × step heatmap of all norms so far, under `step`."""
+        if self._writer is None or step <= self._drawn:
+            return
         picture = self._norms.picture()
         if picture is not None:
+            self._drawn = step
             self._writer.image(tags.HEATMAP, step, picture)
             self._writer.flush()
 
