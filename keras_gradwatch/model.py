@@ -41,7 +41,7 @@ def watch(model, policy=None, detector=None):
     ```python
     model = keras_gradwatch.watch(keras.Sequential([keras.layers.Dense(1)]))
     model.compile("sgd", "mse")
-    model.fit(np.ones((8, 2)), np.ones((8, 1)))
+    model.fit(x, y)
     rows = model.gradwatch.drain()
     ```
     """
