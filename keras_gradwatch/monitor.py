@@ -76,6 +76,12 @@ class GradientMonitor:
             raise
         return len(self._requests) == 1
 
+    def cancel(self):
+        """Takes back what was asked for, if no `fit` has begun since."""
+        if self._collecting:
+            self._collecting = False
+            self._end()
+
     def prepare(self):
         """Closes the asking and writes the plan's numbers into the variables.
 

@@ -1,5 +1,7 @@
 """What must be set before TensorFlow makes its first tensor, and what is shared."""
 
+import gc
+
 import tensorflow as tf
 
 # Two replicas, also on a machine with one device.
@@ -13,6 +15,9 @@ tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 import pytest  # noqa: E402
 
 from tests import helper  # noqa: E402
+
+# What the imports made stays: the garbage collector need not look at it at each step.
+gc.freeze()
 
 
 @pytest.fixture(scope="session")

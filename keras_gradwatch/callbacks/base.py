@@ -59,6 +59,16 @@ class WatchingCallback(keras.callbacks.Callback):
             self._waiting = 0
         self._waiting += _steps_per_execution(self.model)
 
+    def on_test_begin(self, logs=None):
+        """Asks for nothing in an `evaluate` that is no part of a `fit`."""
+        del logs
+        self._gradwatch.cancel()
+
+    def on_predict_begin(self, logs=None):
+        """Asks for nothing in a `predict`."""
+        del logs
+        self._gradwatch.cancel()
+
     def on_epoch_begin(self, epoch, logs=None):
         """Begins the epoch's sums."""
         del epoch, logs

@@ -53,7 +53,7 @@ def test_two_fits_and_the_log_keys(cls, tmp_path):
         )
         assert set(history) == {"loss", "val_loss", "grad_norm", "explosions"}
         # What only observes lets the NaN through, and every later step explodes.
-        observes = cls in (GradientTensorBoard, GradientHistory, ReduceLROnExplosion)
+        observes = cls in (GradientTensorBoard, GradientHistory)
         if not observes:
             assert history["explosions"] == [1, 1]
             assert np.isfinite(history["grad_norm"]).all()
@@ -231,3 +231,13 @@ def test_an_endless_explosion_does_not_flood_the_terminal(capsys):
     x, y = helper.regression_data(200)
     helper.fit(helper.regression(), np.full_like(x, np.nan), y, [SkipOnExplosion()], 1)
     assert capsys.readouterr().out.count("[gradwatch]") <= 22
+
+
+def test_evaluate_with_a_callback_leaves_nothing_for_the_next_fit():
+    x, y = helper.regression_data(60)
+    model, history = helper.regression(), GradientHistory()
+    clipping = GradientClipping(global_clipnorm=1e-6)
+    model.evaluate(x, y, verbose=0, callbacks=[clipping])
+    helper.fit(model, x, y, [history], batch_size=1)
+    assert len(history.steps) == len(x)
+    np.testing.assert_array_equal(history.clipped_norm, history.global_norm)

@@ -125,7 +125,7 @@ def test_histograms_count_the_gradient(tmp_path):
 def test_heatmap_and_layout(tmp_path):
     series, _ = logged(tmp_path)
     steps, images = series[tags.HEATMAP]
-    assert steps[-1] == 24
+    assert steps[-1] == 23
     width, height, png = images[-1]
     assert png.startswith(b"\x89PNG") and int(width) > 0 and int(height) > 0
     assert "custom_scalars__config__" in series

@@ -44,7 +44,8 @@ def apply(policy, gradients):
 
 def test_the_list_is_complete():
     public = {getattr(policies, name) for name in policies.__all__} - {Policy}
-    assert public == {type(p) for p in EVERY}
+    classes = {c for c in public if isinstance(c, type)}
+    assert classes == {type(p) for p in EVERY}
 
 
 @every

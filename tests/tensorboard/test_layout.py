@@ -20,7 +20,7 @@ def test_each_chart_matches_its_own_tags_and_no_other():
         for chart in _charts()
     ]
     assert shown == [
-        {tags.GRAD_NORM, tags.GRAD_NORM_CLIPPED},
+        {tags.GRAD_NORM, tags.GRAD_NORM_CLIPPED, tags.GRAD_NORM_MAX},
         {tags.CLIP_FACTOR, tags.CLIPPED_SHARE},
         {tags.EXPLOSIONS, tags.NONFINITE_COUNT},
         {tags.LEARNING_RATE},
