@@ -40,16 +40,21 @@ def pack(step, rate, factor):
     for site in sites:
         columns.append([_verdict_row(v, offset) for v in site.verdicts])
         offset += len(site.names)
-    for d in range(len(step.plan.detectors)):
-        verdict = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
-        for rows in reversed(columns):
+    for d in range(len(step.plan.detectors) if columns else 0):
+        verdict = columns[-1][d]
+        for rows in reversed(columns[:-1]):
             verdict = ops.where(rows[d][0] > 0, rows[d], verdict)
         parts.append(verdict)
+    if not columns:
+        nothing = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
+        parts += [nothing] * len(step.plan.detectors)
     return ops.concatenate(parts)
 
 
 def _verdict_row(verdict, offset):
-    index = ops.where(verdict.variable >= 0, verdict.variable + offset, -1)
+    index = verdict.variable
+    if offset:
+        index = ops.where(index >= 0, index + offset, -1)
     values = (verdict.tripped, index, verdict.value, verdict.baseline)
     return ops.stack([ops.cast(v, "float32") for v in values])
 

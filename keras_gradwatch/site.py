@@ -69,7 +69,7 @@ def size(shape):
 
 def any_of(flags):
     """Whether any of a list of scalar bool tensors is True; False for none."""
-    result = ops.convert_to_tensor(False)
-    for flag in flags:
-        result = result | flag
-    return result
+    first, *rest = flags or [ops.convert_to_tensor(False)]
+    for flag in rest:
+        first = first | flag
+    return first

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_gradwatch.capture.reductions import sum_of_squares
+from keras_gradwatch.capture.reductions import outlined, sum_of_squares
 
 NAMES = (
     "norm",
@@ -109,7 +109,8 @@ def gradient_statistics(gradients, detailed=True):
         columns = zip(*rows, strict=True)
         return ops.stack([ops.stack(column) for column in columns], axis=1)
 
-    return ops.cond(ops.all(well) & ~ops.cast(detailed, "bool"), quick, careful)
+    plain = ops.all(well) & ~ops.cast(detailed, "bool")
+    return ops.cond(plain, quick, outlined(careful))
 
 
 def norms(gradients):

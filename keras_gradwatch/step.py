@@ -13,6 +13,9 @@ from keras_gradwatch.names import unique
 from keras_gradwatch.records import Layout
 from keras_gradwatch.site import MISSING, Site, any_of, contract, expand, size
 
+# Outside of dense times, steps between two judgements of the update that was made.
+JUDGE_EVERY = 10
+
 
 class Step:
     """The decisions of one step.
@@ -43,7 +46,9 @@ class Step:
         monitor = self.monitor
         until = self.read(monitor.variable("dense_until", -1, "int32"))
         young = self.read(monitor.variable("dense_steps", 0, "int32"))
-        return self.responding & ((self.number < until) | (self.number < young))
+        now = (self.number < until) | (self.number < young)
+        now = now | ops.equal(ops.mod(self.number, JUDGE_EVERY), 0)
+        return self.responding & now
 
     # -- before the update ---------------------------------------------------------
 
@@ -67,7 +72,8 @@ class Step:
         """
         connected = [g is not None for g in gradients]
         present = [g for g in gradients if g is not None]
-        partial = ops.convert_to_tensor(False) if partial is None else partial
+        windowed = partial is not None
+        partial = partial if windowed else ops.convert_to_tensor(False)
         known = loss is not None
         loss = ops.cast(loss, "float32") if known else ops.convert_to_tensor(MISSING)
         detailed = self.sampled
@@ -82,15 +88,18 @@ class Step:
         if scaled is not None:
             overflow = ~finite & loss_finite & scaled
         norm = statistics.global_norm(measured_part[:, 0])
-        # Part of a window has no norm: that of the average is the gradient's.
-        kept = ops.where(partial, MISSING, measured_part[:, :5])
-        kept = ops.concatenate([kept, measured_part[:, 5:]], axis=1)
+        if windowed:
+            # Part of a window has no norm: that of the average is the gradient's.
+            norm = ops.where(partial, MISSING, norm)
+            kept = ops.where(partial, MISSING, measured_part[:, :5])
+            measured_part = ops.concatenate([kept, measured_part[:, 5:]], axis=1)
         unsampled = ops.full((len(present), 2), MISSING)
-        matrix = expand(ops.concatenate([kept, unsampled], axis=1), connected)
+        matrix = ops.concatenate([measured_part, unsampled], axis=1)
+        matrix = expand(matrix, connected)
         measured = Measurement(
             step=self.number,
             loss=loss,
-            global_norm=ops.where(partial, MISSING, norm),
+            global_norm=norm,
             statistics=matrix,
             finite=finite & loss_finite,
             sizes=ops.convert_to_tensor([size(s) for s in shapes], "float32"),
@@ -255,7 +264,8 @@ class Step:
         if not method.settings:
             return {}
         values = self.read(self.monitor.method_settings(name, method))
-        return {key: values[i] for i, key in enumerate(method.settings)}
+        values = ops.unstack(values, len(method.settings))
+        return dict(zip(method.settings, values, strict=True))
 
     def _matches(self, site, name, responses, after_update):
         """Whether a detector that one of `responses` follows has tripped at `site`."""

@@ -27,7 +27,7 @@ back, the rate cut |
 
     The trust bound needs no baseline, so it protects from the first step on. It costs
     a copy of the weights, and is measured at every step for the first `dense_steps`
-    steps and after each event, at every `sample_freq`-th step otherwise.
+    steps and after each event, at every 10th step otherwise.
 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.
@@ -79,7 +79,7 @@ back, the rate cut |
         min_lr=0.0,
         max_events=100,
         dense_steps=100,
-        sample_freq=10,
+        sample_freq=50,
         update_freq=50,
         per_variable=False,
         histogram_freq=0,
@@ -119,6 +119,12 @@ back, the rate cut |
         sample_freq, steps = self._history_options
         return GradientHistory(sample_freq, max_steps=steps)
 
+    def _sample_freq(self):
+        if self.log is not None and self.log.log.per_variable:
+            # A point shows all statistics of its step.
+            return min(self.history.sample_freq, self.log.log.update_freq)
+        return self.history.sample_freq
+
     def request(self):
         at_once = tuple(d for d in self.detectors if d.after_update)
         in_turn = tuple(d for d in self.detectors if not d.after_update)
@@ -132,7 +138,7 @@ back, the rate cut |
             "GradWatch",
             policy=self.policy,
             responses=tuple(responses),
-            sample_freq=self.history.sample_freq,
+            sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
             histogram_freq=self.log.log.histogram_freq if self.log else 0,
         )

@@ -69,7 +69,12 @@ class GradientTensorBoard(WatchingCallback):
         self.update_freq = min(50, update_freq, histogram_freq or 50)
 
     def request(self):
-        return Request("GradientTensorBoard", histogram_freq=self.log.histogram_freq)
+        return Request(
+            "GradientTensorBoard",
+            # A point shows all statistics of its step.
+            sample_freq=self.log.update_freq,
+            histogram_freq=self.log.histogram_freq,
+        )
 
     def join(self, model):
         """Follows `model` for another callback, which asks and drains for it."""

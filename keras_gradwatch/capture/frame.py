@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_gradwatch import statistics
 from keras_gradwatch.capture import rates, scaling, sparse
 from keras_gradwatch.capture.accumulation import Window
+from keras_gradwatch.capture.reductions import outlined
 from keras_gradwatch.capture.replicas import Replicas
 from keras_gradwatch.capture.state import value_of
 from keras_gradwatch.step import Step
@@ -188,7 +189,7 @@ class Frame:
             measurable = measurable & ~window.partial
         if any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer)):
             measurable = tf.constant(False)
-        matrix = tf.cond(measurable, measure, missing)
+        matrix = tf.cond(measurable, outlined(measure), missing)
         self.step.judge_update(site, _scatter(matrix, places, len(site.names)))
         if plan.skips and any(d.after_update for d in plan.detectors):
             self.replicas.restore(site.revert, variables, old)

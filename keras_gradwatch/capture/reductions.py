@@ -1,4 +1,4 @@
-"""The one reduction that runs over every gradient at every step."""
+"""What makes the passes over the gradients cheap on the backend in use."""
 
 import keras
 from keras import ops
@@ -15,3 +15,19 @@ def sum_of_squares(values):
 
         return 2.0 * tf.nn.l2_loss(values)
     return ops.sum(ops.square(values))
+
+
+def outlined(function):
+    """`function` as one operation of the graph, for a branch that is seldom taken.
+
+    TensorFlow's executor visits every operation of both branches of a condition, also
+    of the one that is not taken. A function that must not be inlined counts as one.
+    """
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.inside_function():
+            return tf.function(
+                function, autograph=False, experimental_attributes={"_noinline": True}
+            )
+    return function

@@ -86,7 +86,7 @@ class GradientLog:
             if rows.scalars["halted"][t] == HALTED:
                 continue
             self._count(rows, t, step in told)
-            due = (step + 1) % self.update_freq == 0 or step == self._first
+            due = step % self.update_freq == 0 or step == self._first
             if due or step in told:
                 self._point(rows, t)
             else:

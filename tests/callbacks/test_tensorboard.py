@@ -43,7 +43,7 @@ def test_scalars_are_those_of_the_steps(tmp_path):
     clipping = GradientClipping(global_clipnorm=0.5)
     series, seen = logged(tmp_path, clipping, update_freq=5)
     steps, norms = series[tags.GRAD_NORM]
-    assert steps == [0, 4, 9, 14, 19, 23]  # the first, each fifth, the last
+    assert steps == [0, 5, 10, 15, 20, 23]  # the first, each fifth, the last
     helper.assert_same(np.array(norms), seen.global_norm[steps])
     helper.assert_same(
         np.array(series[tags.GRAD_NORM_CLIPPED][1]), seen.clipped_norm[steps]
@@ -147,7 +147,7 @@ def test_steps_per_execution(tmp_path):
     board = GradientTensorBoard(tmp_path, update_freq=5)
     model = helper.regression(steps_per_execution=4)
     helper.fit(model, x, y, [board], batch_size=1)
-    assert read(tmp_path)[tags.GRAD_NORM][0] == [0, 4, 9, 14, 19, 22]
+    assert read(tmp_path)[tags.GRAD_NORM][0] == [0, 5, 10, 15, 20, 22]
 
 
 def test_two_layers_of_one_name_have_a_tag_each(tmp_path):
