@@ -13,6 +13,7 @@ from keras_gradwatch.callbacks import (
     GradWatch,
     SkipOnExplosion,
 )
+from keras_gradwatch.statistics import NAMES
 from keras_gradwatch.tensorboard import tags
 from tests import helper
 
@@ -98,6 +99,18 @@ def test_per_variable(tmp_path):
         helper.assert_same(np.array(values), seen.statistics["norm"][steps, v])
     weights = series[tags.variable("weight_norm", kernel)]
     assert weights[0][0] == 0 and np.isfinite(weights[1]).all()
+
+
+def test_a_point_has_all_statistics_of_its_step(tmp_path):
+    x, y = helper.regression_data(24)
+    board = GradientTensorBoard(tmp_path, update_freq=10, per_variable=True)
+    model = helper.regression()
+    helper.fit(model, x, y, [board], batch_size=1)
+    series = read(tmp_path)
+    for statistic in NAMES:
+        kernel = model.trainable_variables[0].path
+        steps, _ = series[tags.variable(statistic, kernel)]
+        assert steps[:3] == [0, 10, 20]
 
 
 def test_include(tmp_path):
