@@ -152,7 +152,6 @@ back, the rate cut |
         self.history.follow(self._gradwatch)
         if self.log is not None:
             self.log.join(model)
-        self._stopped = False
 
     def on_train_begin(self, logs=None):
         """Opens an event file where there is a `log_dir`."""
