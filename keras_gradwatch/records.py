@@ -11,13 +11,14 @@ SCALARS = (
     "clipped_norm",  # after clipping
     "loss",  # the step's own; NaN where it cannot be seen
     "learning_rate",  # in effect in this step
-    "outcome",  # APPLIED, SKIPPED or REVERTED
+    "outcome",  # APPLIED, SKIPPED, REVERTED or OVERFLOWED
     "clipped",  # 1 where a policy changed the gradients
-    "overflow",  # 1 where a loss scale overflowed and its optimizer dealt with it
+    "loss_scale",  # by which the loss was multiplied; NaN where it was not
     "rate_factor",  # what the rate was multiplied by after this step; 1: not cut
     "halted",  # 1 where training had been halted before this step, 2 by it
 )
-APPLIED, SKIPPED, REVERTED = 0, 1, 2
+# OVERFLOWED: a loss scale's overflow, that its optimizer left out by itself.
+APPLIED, SKIPPED, REVERTED, OVERFLOWED = 0, 1, 2, 3
 HALTED, STOPPED = 1, 2
 
 ACTIONS = (
@@ -150,7 +151,7 @@ class Rows:
         outcome = int(self.scalars["outcome"][t])
         if self.scalars["halted"][t] == STOPPED:
             return "stopped"
-        if outcome == SKIPPED:
+        if outcome in (SKIPPED, OVERFLOWED):
             return "skipped"
         if outcome == REVERTED:
             return "reverted"

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_gradwatch import statistics
-from keras_gradwatch.records import APPLIED, REVERTED, SCALARS, SKIPPED
+from keras_gradwatch.records import APPLIED, OVERFLOWED, REVERTED, SCALARS, SKIPPED
 from keras_gradwatch.site import MISSING, any_of
 
 
@@ -21,7 +21,9 @@ def pack(step, rate, factor):
     sites = step.sites
     revert = any_of([s.revert for s in sites])
     losses = [s.measured.loss for s in sites]
-    outcome = ops.where(step.skipped, SKIPPED, ops.where(revert, REVERTED, APPLIED))
+    overflow = any_of([s.overflow for s in sites])
+    outcome = ops.where(revert, REVERTED, ops.where(overflow, OVERFLOWED, APPLIED))
+    outcome = ops.where(step.skipped, SKIPPED, outcome)
     scalars = {
         "global_norm": _together([s.measured.global_norm for s in sites]),
         "clipped_norm": _together([s.clipped_norm for s in sites]),
@@ -29,7 +31,7 @@ def pack(step, rate, factor):
         "learning_rate": rate,
         "outcome": outcome,
         "clipped": any_of([s.change for s in sites]),
-        "overflow": any_of([s.overflow for s in sites]),
+        "loss_scale": sites[0].measured.loss_scale if sites else MISSING,
         "rate_factor": factor,
         "halted": ops.where(step.halted, 1.0, ops.where(step.stopped, 2.0, 0.0)),
     }

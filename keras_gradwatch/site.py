@@ -24,7 +24,9 @@ class Site:
         change: Scalar bool, the policy changes the gradients.
         limits: What the policy decided.
         clipped_norm: Scalar float32, the global norm after the policy.
-        overflow: Scalar bool, a loss scale overflowed.
+        overflow: Scalar bool, a loss scale overflowed, and its optimizer leaves the
+            update out.
+        lasting: Scalar bool, it has done so for long.
     """
 
     index: int
@@ -38,6 +40,7 @@ class Site:
     limits: dict = field(default_factory=dict)
     clipped_norm: object = None
     overflow: object = None
+    lasting: object = None
 
 
 def expand(matrix, connected):

@@ -7,7 +7,7 @@ out what is decided. A step may apply several optimizers (a GAN): each applicati
 
 from keras import ops
 
-from keras_gradwatch import histograms, responses, row, statistics
+from keras_gradwatch import histograms, overflow, responses, row, statistics
 from keras_gradwatch.detectors import Measurement, Verdict
 from keras_gradwatch.names import unique
 from keras_gradwatch.records import Layout
@@ -52,7 +52,9 @@ class Step:
 
     # -- before the update ---------------------------------------------------------
 
-    def judge(self, names, gradients, shapes, loss, scaled=None, partial=None):
+    def judge(
+        self, names, gradients, shapes, loss, scale=None, handled=None, partial=None
+    ):
         """Measures the gradients of one site, asks the detectors and the policy.
 
         Args:
@@ -61,8 +63,9 @@ class Step:
                 would see on one device; None where a variable is disconnected.
             shapes: List of the V shapes of the variables.
             loss: Scalar float32, or None where it is not known.
-            scaled: Scalar bool that is True where an optimizer scales the loss
-                dynamically and deals with overflows by itself; None where none does.
+            scale: Scalar float32 by which the loss was multiplied, or None.
+            handled: Scalar bool that is True where the optimizer deals with an
+                overflow of that scale by itself; None where it never does.
             partial: Scalar bool that is True where the gradients are only a part of an
                 accumulation window, or None: they are looked at for non-finite values
                 and not judged otherwise.
@@ -84,9 +87,8 @@ class Step:
         measured_part = statistics.gradient_statistics(present, detailed)
         finite = ops.equal(ops.sum(measured_part[:, 5]), 0.0)
         loss_finite = ops.isfinite(loss) if known else ops.convert_to_tensor(True)
-        overflow = ops.convert_to_tensor(False)
-        if scaled is not None:
-            overflow = ~finite & loss_finite & scaled
+        overflows = None if handled is None else ~finite & loss_finite & handled
+        overflowed = overflow.judge(self, len(self.sites), overflows, scale)
         norm = statistics.global_norm(measured_part[:, 0])
         if windowed:
             # Part of a window has no norm: that of the average is the gradient's.
@@ -101,18 +103,19 @@ class Step:
             loss=loss,
             global_norm=norm,
             statistics=matrix,
+            loss_scale=ops.convert_to_tensor(MISSING if scale is None else scale),
             finite=finite & loss_finite,
             sizes=ops.convert_to_tensor([size(s) for s in shapes], "float32"),
             kernels=ops.convert_to_tensor([len(s) >= 2 for s in shapes]),
         )
         site = Site(len(self.sites), list(names), connected, measured)
-        site.overflow = overflow
+        site.overflow, site.lasting = overflowed
         self.sites.append(site)
         self._detect(site, after_update=False, usable=~partial)
-        broken = ~measured.finite & ~overflow
+        broken = ~measured.finite & ~site.overflow
         tripped = self._matches(site, "skip/mask", self.plan.skips, after_update=False)
         site.skip = (self.guarded & broken) | (
-            self.responding & (tripped | self.halted)
+            self.responding & (tripped & ~site.overflow | self.halted)
         )
         for earlier in self.sites[:-1]:
             site.skip = site.skip | earlier.skip
@@ -238,7 +241,7 @@ class Step:
             verdict, new = detector.detect(measured, state, settings)
             # One thing that goes wrong is one event: what is not finite is
             # `NonFinite`'s, and an overflow is the loss scale's.
-            ours = ~site.overflow & ~self.halted
+            ours = (~site.overflow | site.lasting) & ~self.halted
             if index > 0:
                 ours = ours & measured.finite & usable
             write(new, usable & measured.finite & ~self.halted)

@@ -148,7 +148,7 @@ def test_tables_name_what_there_is():
         if getattr(found, "kind", "any") not in ("any", "explosion"):
             assert f"`{found.kind}`" in responses
     board = read("docs/guides/tensorboard.md")
-    for tag in (*tags.SCALARS, tags.HEATMAP, tags.EVENTS):
+    for tag in (*tags.SCALARS, *tags.SCALING, tags.HEATMAP, tags.EVENTS):
         assert f"| `{tag}` |" in board
 
 

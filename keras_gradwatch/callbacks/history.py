@@ -7,7 +7,7 @@ import numpy as np
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.methods import whole
 from keras_gradwatch.plan import Request
-from keras_gradwatch.records import APPLIED
+from keras_gradwatch.records import APPLIED, OVERFLOWED
 from keras_gradwatch.statistics import NAMES
 
 
@@ -30,6 +30,10 @@ class GradientHistory(WatchingCallback):
         loss: float32 array [T], each step's own; NaN where it cannot be seen.
         learning_rate: float32 array [T], the rate in effect in each step.
         applied: bool array [T], False where the update was skipped or put back.
+        loss_scale: float32 array [T], what the loss was multiplied by; NaN where it
+            was not.
+        overflowed: bool array [T], True where a dynamic loss scale overflowed, and its
+            optimizer left the update out: no event.
         variables: List of the V names of the variables.
         statistics: Dict of name (see `statistics.NAMES`) to float32 array [T, V]; NaN
             where a statistic was not sampled, or a variable has no gradient.
@@ -134,6 +138,16 @@ class GradientHistory(WatchingCallback):
         return self._scalar("outcome") == APPLIED
 
     @property
+    def loss_scale(self):
+        """float32 array [T], what the loss was multiplied by."""
+        return self._scalar("loss_scale")
+
+    @property
+    def overflowed(self):
+        """bool array [T], the overflows that a dynamic loss scale dealt with."""
+        return self._scalar("outcome") == OVERFLOWED
+
+    @property
     def variables(self):
         # Layers may be unfrozen between fits: the union, in order of appearance.
         names = {}
@@ -169,6 +183,8 @@ class GradientHistory(WatchingCallback):
             "loss": self.loss,
             "learning_rate": self.learning_rate,
             "applied": self.applied.astype(int),
+            "loss_scale": self.loss_scale,
+            "overflowed": self.overflowed.astype(int),
         }
         for i, variable in enumerate(self.variables):
             for name in NAMES:

@@ -6,9 +6,10 @@ import tensorflow as tf
 from keras_gradwatch import statistics
 from keras_gradwatch.capture import rates, scaling, sparse
 from keras_gradwatch.capture.accumulation import Window
+from keras_gradwatch.capture.interception import held_optimizers
 from keras_gradwatch.capture.reductions import outlined
 from keras_gradwatch.capture.replicas import Replicas
-from keras_gradwatch.capture.state import value_of
+from keras_gradwatch.capture.state import spoiled, value_of
 from keras_gradwatch.step import Step
 
 # Optimizers that write the weights anew from their accumulators, the first values
@@ -34,6 +35,9 @@ class Frame:
         self._loss = None  # the last one that `compute_loss` returned
         self._before = []  # per site: variables and their values before it
         self._inside = False
+        self._spoiled = None
+        if any(scaling.dynamic(o) for o in held_optimizers(model)):
+            self._spoiled = spoiled(model)  # before the step
 
     # -- called by the stand-ins ---------------------------------------------------
 
@@ -77,8 +81,10 @@ class Frame:
         loss, scale = self._losses.get(id(optimizer), (self._loss, None))
         known = loss is not None
         loss = tf.cast(loss, tf.float32) if known else tf.constant(float("nan"))
-        *summed, loss = self.replicas.sum([*local, loss])
-        summed = [sparse.unique_rows(g) for g in summed]
+        *sums, loss, newly_spoiled = self.replicas.sum(
+            [*local, loss, self._newly_spoiled()]
+        )
+        summed = [sparse.unique_rows(g) for g in sums]
         summed = window.average([scaling.unscale(g, scale) for g in summed])
         shown = [sparse.rows(g, v.shape) for g, v in zip(summed, trained, strict=True)]
         site = self.step.judge(
@@ -86,12 +92,16 @@ class Frame:
             _spread(shown, places, len(variables)),
             [tuple(v.shape) for v in variables],
             loss if known else None,
-            scaled=self._scales(optimizer),
+            scale=scale,
+            # What the forward pass did to the model's state is no matter of the scale.
+            handled=newly_spoiled < 1 if scaling.dynamic(optimizer) else None,
             partial=window.partial,
         )
         self.rates.add(optimizer)
         if plan.policy is not None:
-            local = self._transform(site, optimizer, local, summed, shown, window)
+            local, sums = self._transform(
+                site, optimizer, local, sums, summed, shown, window
+            )
         old = self._copies(trained)
         if plan.protects:
             self._remember(optimizer, variables)
@@ -101,48 +111,51 @@ class Frame:
             def run(arguments):
                 apply(_merge(gradients, arguments, places), variables)
 
-            self.replicas.run_if(~site.skip, run, local)
+            with self.replicas.known_sums(local, sums):
+                self.replicas.run_if(~site.skip, run, local)
         else:
-            apply(gradients, variables)
+            with self.replicas.known_sums(local, sums):
+                apply(gradients, variables)
         self._judge_update(site, optimizer, trained, old, places, window)
 
-    def _scales(self, optimizer):
-        """Whether `optimizer` deals with overflows, as far as this step may be one.
+    def _newly_spoiled(self):
+        """In how many of the model's variables this step left a non-finite value."""
+        if self._spoiled is None:
+            return tf.constant(0.0)
+        before, now = self._spoiled, spoiled(self.model)
+        newly = [now[v] & ~before[v] if v in before else now[v] for v in now]
+        return tf.add_n([tf.constant(0.0), *(tf.cast(n, tf.float32) for n in newly)])
 
-        None may where the forward pass has spoiled the model's state: that is no
-        matter of the scale.
+    def _transform(self, site, optimizer, local, sums, summed, shown, window):
+        """What `apply` is given where the policy changed the gradients.
+
+        Returns:
+            `(gradients, their sums over the replicas)`; while nothing is changed, what
+            came.
         """
-        if not scaling.dynamic(optimizer):
-            return None
-        variables = getattr(self.model, "non_trainable_variables", [])
-        state = [value_of(v) for v in variables]
-        spoiled = [
-            tf.cast(tf.reduce_any(~tf.math.is_finite(v)), tf.float32)
-            for v in state
-            if v.dtype.is_floating
-        ]
-        (count,) = self.replicas.sum([tf.add_n([tf.constant(0.0), *spoiled])])
-        return tf.equal(count, 0.0)
-
-    def _transform(self, site, optimizer, local, summed, shown, window):
-        """The gradients to be applied: changed by the policy, or the local ones."""
         factor = scaling.loss_scale(optimizer)
         count = self.replicas.count
 
         def change():
             changed, norm = self.step.transform(site, shown)
-            # `apply` unscales again, and sums over the replicas again.
-            handed = [
-                sparse.like(new, old, own.dtype, factor, count)
-                for new, old, own in zip(changed, summed, local, strict=True)
-            ]
-            return [*window.hand_over(handed), norm]
+
+            def ready(replicas):
+                # `apply` unscales again, and sums over the replicas again.
+                return window.hand_over(
+                    [
+                        sparse.like(new, old, own.dtype, factor, replicas)
+                        for new, old, own in zip(changed, summed, local, strict=True)
+                    ]
+                )
+
+            return [*ready(count), *(ready(1) if count > 1 else []), norm]
 
         def keep():
-            return [*local, site.clipped_norm]
+            return [*local, *(sums if count > 1 else []), site.clipped_norm]
 
         *handed, site.clipped_norm = tf.cond(site.change, change, keep)
-        return handed
+        handed, totals = handed[: len(local)], handed[len(local) :]
+        return handed, totals or handed
 
     def _build(self, optimizer, variables):
         """Builds an optimizer that `apply` would build inside a branch.

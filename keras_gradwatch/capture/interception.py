@@ -5,6 +5,8 @@ import threading
 
 import keras
 
+from keras_gradwatch.capture import reduced
+from keras_gradwatch.capture.rates import leaves
 from keras_gradwatch.capture.state import layers_of
 
 # Replica threads share the optimizer, and each traces the step: what stands in for
@@ -62,22 +64,24 @@ def intercept(model, frame):
         frame: Object with `apply(optimizer, apply, gradients, variables)`,
             `scale_loss(optimizer, loss)` and `compute_loss(loss)`.
     """
-    optimizers = held_optimizers(model)
+    stand_ins = [(model, "compute_loss", _computing)]
+    for optimizer in held_optimizers(model):
+        stand_ins.append((optimizer, "apply", _applying))
+        stand_ins.append((optimizer, "scale_loss", _scaling))
+        for leaf in leaves(optimizer):
+            if hasattr(leaf, reduced.HOOK):
+                stand_ins.append((leaf, reduced.HOOK, reduced.reducing))
     with _lock:
-        for optimizer in optimizers:
-            _stand_in(optimizer, "apply", _applying)
-            _stand_in(optimizer, "scale_loss", _scaling)
-        _stand_in(model, "compute_loss", _computing)
+        for owner, name, make in stand_ins:
+            _stand_in(owner, name, make)
     _active.frame = frame
     try:
         yield
     finally:
         _active.frame = None
         with _lock:
-            for optimizer in optimizers:
-                _stand_aside(optimizer, "apply")
-                _stand_aside(optimizer, "scale_loss")
-            _stand_aside(model, "compute_loss")
+            for owner, name, _ in stand_ins:
+                _stand_aside(owner, name)
 
 
 def _stand_in(owner, name, make):

@@ -5,7 +5,11 @@ A step under a strategy runs once in each replica. A branch must not hold a
 where every replica takes the same.
 """
 
+import contextlib
+
 import tensorflow as tf
+
+from keras_gradwatch.capture import reduced
 
 
 class Replicas:
@@ -24,6 +28,18 @@ class Replicas:
         if self.count == 1 or not tensors:
             return list(tensors)
         return list(self.context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
+
+    @contextlib.contextmanager
+    def known_sums(self, gradients, sums):
+        """While `apply` is traced: it need not sum `gradients` again."""
+        if self.count == 1:
+            yield
+            return
+        reduced.remember(gradients, sums)
+        try:
+            yield
+        finally:
+            reduced.forget(gradients)
 
     def run_if(self, predicate, function, arguments):
         """Calls `function(arguments)` in every replica, where `predicate` holds.

@@ -1,6 +1,7 @@
 """What a skipped step must leave as it was: the model's non-trainable state."""
 
 import keras
+import tensorflow as tf
 
 
 def layers_of(model):
@@ -36,6 +37,20 @@ def restorable(model):
         variables += metric.variables
     unique = {id(v): v for v in variables if id(v) not in seeds}
     return list(unique.values())
+
+
+def spoiled(model):
+    """Which of the model's non-trainable variables hold a value that is not finite.
+
+    Returns:
+        Dict from `id` of a `keras.Variable` to a scalar bool tensor.
+    """
+    result = {}
+    for variable in getattr(model, "non_trainable_variables", []):
+        value = tf.convert_to_tensor(value_of(variable))
+        if value.dtype.is_floating:
+            result[id(variable)] = tf.reduce_any(~tf.math.is_finite(value))
+    return result
 
 
 def value_of(variable):

@@ -19,6 +19,8 @@ class Measurement(NamedTuple):
         finite: Scalar bool: all gradients, and the loss where known, are finite.
         sizes: Tensor [V], float32, the number of elements of each variable.
         kernels: Tensor [V], bool, True where a variable has two or more axes.
+        loss_scale: Scalar float32, by which the loss was multiplied before it was
+            differentiated; NaN where it was not. The gradients are unscaled.
     """
 
     step: object
@@ -28,6 +30,7 @@ class Measurement(NamedTuple):
     finite: object
     sizes: object
     kernels: object
+    loss_scale: object = float("nan")
 
 
 class Verdict(NamedTuple):

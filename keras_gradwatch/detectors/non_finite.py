@@ -15,7 +15,11 @@ class NonFinite(Detector):
 
     Every watched model has this detector, whatever else is asked for. Its events name
     the variable with the most non-finite elements; `value` is their number, or the
-    loss itself where only the loss is not finite.
+    loss itself where only the loss is not finite. `baseline` is the loss scale, or 0.
+
+    Under a dynamic loss scale, gradients that are not finite although the loss is are
+    an overflow, which that scale deals with: no event, unless the scale is at 1 or
+    below, or it is the 20th overflow in a row.
 
     Reference: the check of loss-scaling optimizers (Micikevicius et al. 2018,
     "Mixed Precision Training", arXiv 1710.03740), here on every run.
@@ -34,13 +38,13 @@ class NonFinite(Detector):
             ~measured.finite,
             ops.where(in_gradient, worst, -1),
             ops.where(in_gradient, ops.max(counts), measured.loss),
-            ops.convert_to_tensor(0.0, "float32"),
+            ops.where(ops.isnan(measured.loss_scale), 0.0, measured.loss_scale),
         )
         return verdict, state
 
     def describe(self, variable, value, baseline):
-        del baseline
         if variable is None:
             return f"the loss is {value:g}"
         values = "value" if value == 1 else "values"
-        return f"{int(value)} non-finite gradient {values} in {variable}"
+        scale = f" at a loss scale of {baseline:g}" if baseline > 0 else ""
+        return f"{int(value)} non-finite gradient {values} in {variable}{scale}"

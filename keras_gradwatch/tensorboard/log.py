@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from keras_gradwatch.methods import whole
-from keras_gradwatch.records import HALTED
+from keras_gradwatch.records import HALTED, OVERFLOWED
 from keras_gradwatch.statistics import NAMES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.layout import scalars_layout
@@ -68,6 +68,7 @@ class GradientLog:
 
     def _begin_window(self):
         self._steps = self._clipped = self._bad = self._explosions = 0
+        self._overflows = 0
         self._largest = np.nan
 
     def write(self, rows, events, histograms=None):
@@ -122,6 +123,7 @@ class GradientLog:
         self._clipped += rows.scalars["clipped"][t]
         self._bad += np.nansum(rows.statistic("nonfinite_count")[t])
         self._explosions += tripped
+        self._overflows += rows.scalars["outcome"][t] == OVERFLOWED
         self._largest = np.fmax(self._largest, _finite(rows.scalars["global_norm"][t]))
 
     def _point(self, rows, t):
@@ -137,7 +139,10 @@ class GradientLog:
             tags.EXPLOSIONS: self._explosions,
             tags.LEARNING_RATE: row["learning_rate"],
             tags.LOSS: row["loss"],
+            tags.LOSS_SCALE: row["loss_scale"],
         }
+        if np.isfinite(row["loss_scale"]):
+            values[tags.OVERFLOWS] = self._overflows
         if self.per_variable:
             for v, name in self._included(rows.layout.variables):
                 for s, statistic in enumerate(NAMES):

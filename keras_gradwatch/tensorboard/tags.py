@@ -14,6 +14,8 @@ NONFINITE_COUNT = "gradwatch/nonfinite_count"
 LEARNING_RATE = "gradwatch/learning_rate"
 EXPLOSIONS = "gradwatch/explosions"
 LOSS = "gradwatch/loss"
+LOSS_SCALE = "gradwatch/loss_scale"
+OVERFLOWS = "gradwatch/overflows"
 
 SCALARS = (
     GRAD_NORM,
@@ -26,6 +28,9 @@ SCALARS = (
     EXPLOSIONS,
     LOSS,
 )
+
+# Only where the loss is scaled.
+SCALING = (LOSS_SCALE, OVERFLOWS)
 
 HEATMAP = "gradwatch/heatmap"
 EVENTS = "gradwatch/events"
