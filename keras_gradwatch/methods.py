@@ -1,6 +1,7 @@
 """What detectors and policies have in common: settings, declared state, a config."""
 
 import math
+import os
 from typing import ClassVar
 
 import numpy as np
@@ -121,3 +122,27 @@ def whole(owner, name, value, *, at_least=0):
             f"Received: {name}={value!r}"
         )
     return int(value)
+
+
+def local_directory(owner, name, value):
+    """Checks one argument that is the path of a local directory, or None.
+
+    Args:
+        owner: The object whose constructor was called, for the message.
+        name: The argument's name.
+        value: What came.
+
+    Returns:
+        `value` as a str, or None.
+
+    Raises:
+        ValueError: Where `value` is no such path.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or "://" in os.fspath(value):
+        raise ValueError(
+            f"{type(owner).__name__}: `{name}` must be the path of a local directory. "
+            f"Received: {name}={value!r}"
+        )
+    return os.fspath(value)

@@ -6,6 +6,7 @@ import weakref
 import keras
 import numpy as np
 
+from keras_gradwatch.keeper import Keeper
 from keras_gradwatch.plan import Request, unite
 from keras_gradwatch.recorder import Recorder
 
@@ -17,6 +18,9 @@ class GradientMonitor:
     model's own: a ring buffer of rows, the detectors' and the policy's state, and the
     numbers that a user can turn. None of them is part of the model: `model.weights`,
     what `save` writes and what `evaluate` returns stay as they are.
+
+    Where a callback names a directory, the state is kept there, and a new process goes
+    on with it; see `keras_gradwatch.backup`.
 
     The ring takes `4 · capacity · (9 + 8·V + 4·D)` bytes for V variables and D
     detectors, whatever the number of steps.
@@ -36,9 +40,11 @@ class GradientMonitor:
         self.layout = None
         self.recorder = Recorder()
         self.histogram_names = ()
+        self.keeper = Keeper(self)
         self._capture = capture
         self._model = weakref.ref(model)
         self._variables = {}
+        self._restored = {}  # values for variables that are not made yet
         self._standing = None  # what `watch` itself asked for
         self._requests = []
         self._collecting = False
@@ -153,11 +159,19 @@ class GradientMonitor:
         initial = np.asarray(initial, dtype)
         found = self._variables.get(name)
         if found is None or tuple(found.shape) != initial.shape:
+            restored = np.asarray(self._restored.pop(name, initial), dtype)
+            if restored.shape == initial.shape:
+                initial = restored
             found = self._capture.create_variable(
                 f"gradwatch_{name.replace('/', '_')}", initial, dtype, self._model()
             )
             self._variables[name] = found
         return found
+
+    def renew(self, name, initial):
+        """A new variable `name`, whatever had that name before."""
+        self._variables.pop(name, None)
+        return self.variable(name, initial)
 
     @property
     def variables(self):
@@ -253,6 +267,35 @@ class GradientMonitor:
             numbers["halt/limit"] = np.asarray(limits, "float32")
         return numbers
 
+    # -- over the end of the process -----------------------------------------------
+
+    def begin_steps(self):
+        """Called before the first batch of a `fit`, when the model is as it will be."""
+        self.keeper.begin(self.plan.state_dir, *self._progress())
+
+    def keep(self, epoch_end=False):
+        """Writes the state to where the plan wants it, if it does; after a drain."""
+        if self.plan.state_dir is not None:
+            self.keeper.keep(*self._progress(), epoch_end)
+
+    def _progress(self):
+        model = self._model()
+        shapes = [list(v.shape) for v in model.trainable_variables]
+        return self._capture.updates(model), shapes
+
+    def state(self, wanted):
+        """Values of the variables whose name is `wanted`, as nested lists by name."""
+        return {n: _read(v).tolist() for n, v in self._variables.items() if wanted(n)}
+
+    def restore(self, state):
+        """Goes on from what `state` returned, with variables that are yet to come."""
+        for name, value in state.items():
+            if name in self._variables:
+                self._variables[name].assign(value)
+        made = self._variables
+        self._restored = {n: v for n, v in state.items() if n not in made}
+        self._position = int(_read(self.variable("step", 0, "int32")))
+
     # -- reading -------------------------------------------------------------------
 
     @property
@@ -284,7 +327,7 @@ class GradientMonitor:
         steps = np.arange(begin, end)
         rows = self.layout.unpack(steps, _read(ring)[steps % capacity])
         self._position = end
-        self.recorder.take(rows)
+        self.keeper.add(self.recorder.take(rows))
         return rows
 
     def histograms(self):

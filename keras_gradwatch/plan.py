@@ -60,6 +60,7 @@ class Request:
         dense_steps: Steps in which the update is judged at every step, from the first
             and again after each event.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
+        state_dir: Directory in which the state is kept for a new process, or None.
     """
 
     owner: str
@@ -71,6 +72,7 @@ class Request:
     sample_freq: int | None = None
     dense_steps: int = 0
     histogram_freq: int = 0
+    state_dir: str | None = None
 
 
 @dataclass(eq=False)
@@ -85,6 +87,7 @@ class Plan:
         capacity: Rows of the ring: enough for whoever drains most rarely, and for the
             execution that runs before the drain.
         sample_freq, dense_steps, histogram_freq: The most that is asked for.
+        state_dir: The first that is asked for.
     """
 
     policy: Policy | None = None
@@ -97,6 +100,7 @@ class Plan:
     sample_freq: int = 10
     dense_steps: int = 0
     histogram_freq: int = 0
+    state_dir: str | None = None
 
     @property
     def protects(self):
@@ -153,6 +157,8 @@ def unite(requests):
         plan.dense_steps = max(plan.dense_steps, request.dense_steps)
         if request.sample_freq:
             frequencies.append(request.sample_freq)
+        if plan.state_dir is None:
+            plan.state_dir = request.state_dir
         if request.histogram_freq:
             plan.histogram_freq = request.histogram_freq
     if frequencies:

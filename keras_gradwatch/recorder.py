@@ -61,7 +61,7 @@ class Recorder:
         self._norms, self._steps, self._explosions = 0.0, 0, 0
 
     def take(self, rows):
-        """Takes newly drained `Rows`: events are derived, listeners told."""
+        """Takes newly drained `Rows`: events are derived, returned, listeners told."""
         events = rows.events()
         self.events.extend(events)
         norms = rows.scalars["global_norm"].astype("float64")
@@ -71,6 +71,7 @@ class Recorder:
         self._explosions += len({e.step for e in events})
         for listener in self._listeners:
             listener(rows, events)
+        return events
 
     def epoch_logs(self):
         """The log keys of the epoch: mean finite norm, and steps with an event."""

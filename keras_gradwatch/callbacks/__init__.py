@@ -3,6 +3,7 @@
 from keras_gradwatch.callbacks.clipping import GradientClipping
 from keras_gradwatch.callbacks.gradwatch import GradWatch
 from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.callbacks.keep_state import KeepState
 from keras_gradwatch.callbacks.reduce_lr import ReduceLROnExplosion
 from keras_gradwatch.callbacks.skip import SkipOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
@@ -14,6 +15,7 @@ __all__ = [
     "GradientClipping",
     "GradientHistory",
     "GradientTensorBoard",
+    "KeepState",
     "ReduceLROnExplosion",
     "SkipOnExplosion",
     "TerminateOnExplosion",

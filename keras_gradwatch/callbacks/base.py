@@ -42,6 +42,7 @@ class WatchingCallback(keras.callbacks.Callback):
         self._drains = self._gradwatch.ask(request)
         self._gradwatch.recorder.listen(self.on_rows)
         self._waiting = 0
+        self._begun = False
 
     def set_params(self, params):
         """Takes `fit`'s parameters; called by `fit` after `set_model`."""
@@ -49,13 +50,27 @@ class WatchingCallback(keras.callbacks.Callback):
         bar = (params or {}).get("verbose") == 1
         self._gradwatch.recorder.before_line = "\n" if bar else ""
 
+    def on_first_batch(self):
+        """Called before the first batch of a `fit`, when the model is as it will be.
+
+        In `on_train_begin` a callback that comes later may not have brought back yet
+        what it saved in another process.
+        """
+
     def on_train_batch_begin(self, batch, logs=None):
         """Drains the ring when enough steps are waiting in it."""
         del batch, logs
+        if not self._begun:
+            self._begun = True
+            if self._drains:
+                self._gradwatch.drain()
+                self._gradwatch.begin_steps()
+            self.on_first_batch()
         if not self._drains:
             return
         if self._waiting >= self._gradwatch.plan.update_freq:
             self._gradwatch.drain()
+            self._gradwatch.keep()
             self._waiting = 0
         self._waiting += _steps_per_execution(self.model)
 
@@ -80,6 +95,8 @@ class WatchingCallback(keras.callbacks.Callback):
         """Drains, and adds `grad_norm` and `explosions` to the epoch's logs."""
         del epoch
         self._gradwatch.drain()
+        if self._drains:
+            self._gradwatch.keep(epoch_end=True)
         self._waiting = 0
         if logs is not None:
             for key, value in self._gradwatch.recorder.epoch_logs().items():

@@ -4,7 +4,7 @@ from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
 from keras_gradwatch.detectors import UpdateRatio
-from keras_gradwatch.methods import number, whole
+from keras_gradwatch.methods import local_directory, number, whole
 from keras_gradwatch.plan import CutRate, Halt, Request, Skip
 from keras_gradwatch.policies.base import check_policy
 from keras_gradwatch.report import explain
@@ -49,6 +49,8 @@ back, the rate cut |
         histogram_freq: Steps between histograms, as in `GradientTensorBoard`.
         include: Which variables are logged, as in `GradientTensorBoard`.
         history_steps: How many of the newest steps `.history` keeps, >= 1.
+        state_dir: Local directory in which the state is kept for a new process that
+            goes on with this run, as in `KeepState`; default: `gradwatch` in `log_dir`.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Attributes:
@@ -85,6 +87,7 @@ back, the rate cut |
         histogram_freq=0,
         include=None,
         history_steps=1000,
+        state_dir=None,
         verbose=1,
     ):
         super().__init__(detector, verbose)
@@ -112,6 +115,9 @@ back, the rate cut |
                 log_dir, update_freq, per_variable, histogram_freq, include
             )
             self.update_freq = self.log.update_freq
+        self.state_dir = local_directory(self, "state_dir", state_dir)
+        if self.state_dir is None and self.log is not None:
+            self.state_dir = self.log.log.log_dir
         self._rates = None
         self._steps = 0
 
@@ -141,6 +147,7 @@ back, the rate cut |
             sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
             histogram_freq=self.log.log.histogram_freq if self.log else 0,
+            state_dir=self.state_dir,
         )
 
     def set_model(self, model):
@@ -153,10 +160,13 @@ back, the rate cut |
         if self.log is not None:
             self.log.join(model)
 
-    def on_train_begin(self, logs=None):
-        """Opens an event file where there is a `log_dir`."""
+    def on_first_batch(self):
+        """Goes on from another process, and opens an event file for `log_dir`."""
+        super().on_first_batch()
+        if self._gradwatch.keeper.resumed is not None:
+            self._steps, _ = self._gradwatch.keeper.resumed
         if self.log is not None:
-            self.log.on_train_begin(logs)
+            self.log.on_first_batch()
 
     def on_rows(self, rows, events):
         """Keeps, logs and tells what was recorded."""

@@ -33,6 +33,19 @@ class Response(WatchingCallback):
             self.events = []
         super().set_model(model)
 
+    def on_first_batch(self):
+        """Takes over the events of the process that this `fit` goes on from."""
+        if self._gradwatch.keeper.resumed is None:
+            return
+        step, events = self._gradwatch.keeper.resumed
+        kinds = {d.kind for d in (*self.detectors, NonFinite())}
+        self.events = [e for e in events if e.kind in kinds] + self.events
+        if self.verbose and self._drains:
+            self._gradwatch.recorder.say(
+                f"the run goes on at step {step}, with its baselines and "
+                f"{len(events)} events before"
+            )
+
     def on_rows(self, rows, events):
         """Keeps and tells the events of this response's detectors."""
         del events

@@ -76,6 +76,7 @@ class GradientTensorBoard(WatchingCallback):
             # A point shows all statistics of its step.
             sample_freq=self.log.update_freq,
             histogram_freq=self.log.histogram_freq,
+            state_dir=self.log.log_dir,
         )
 
     def join(self, model):
@@ -83,10 +84,8 @@ class GradientTensorBoard(WatchingCallback):
         keras.callbacks.Callback.set_model(self, model)
         self._gradwatch = model.gradwatch
 
-    def on_train_begin(self, logs=None):
+    def on_first_batch(self):
         """Opens an event file."""
-        del logs
-        self._gradwatch.drain()
         self.log.begin(self._gradwatch.step)
         # Keras tells nobody that `fit` was interrupted.
         atexit.register(self.finish)

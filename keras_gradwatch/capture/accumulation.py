@@ -1,8 +1,15 @@
 """Gradient accumulation: what the optimizer will see is the average over a window."""
 
+import keras
 import tensorflow as tf
 
 from keras_gradwatch.capture.rates import leaves
+
+
+def applications(optimizer):
+    """How often `apply` has changed something, an int: micro-batches count one each."""
+    leaf = leaves(optimizer)[0]
+    return int(keras.ops.convert_to_numpy(leaf._iterations))
 
 
 class Window:

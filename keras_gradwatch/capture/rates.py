@@ -90,16 +90,17 @@ def hook_schedules(optimizers, make_variable):
 
     Args:
         optimizers: List of optimizers, with or without schedules.
-        make_variable: Function of no arguments that makes a float32 variable of 1.
+        make_variable: Function that makes a float32 variable of 1, of a number: the
+            optimizer's place among all that have a rate of their own.
 
     Raises:
         RuntimeError: If this version of Keras reads schedules in another way.
     """
-    for optimizer in optimizers:
-        for leaf in leaves(optimizer):
-            scheduled = not isinstance(leaf.learning_rate, keras.Variable)
-            if scheduled and scale_of(leaf) is None:
-                _hook(leaf, make_variable())
+    every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
+    for index, leaf in enumerate(every):
+        scheduled = not isinstance(leaf.learning_rate, keras.Variable)
+        if scheduled and scale_of(leaf) is None:
+            _hook(leaf, make_variable(index))
 
 
 def _hook(leaf, scale):

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gradwatch.capture import rates
+from keras_gradwatch.capture.accumulation import applications
 from keras_gradwatch.capture.building import build_ahead
 from keras_gradwatch.capture.frame import Frame
 from keras_gradwatch.capture.interception import active, held_optimizers, intercept
@@ -74,6 +75,15 @@ def check(model):
         )
 
 
+def updates(model):
+    """How many updates a model's optimizer has made, an int; the first of several's.
+
+    Micro-batches of an accumulation window count one each.
+    """
+    optimizers = held_optimizers(model)
+    return applications(optimizers[0]) if optimizers else 0
+
+
 def release(model):
     """Removes what stays on a model's optimizers between steps."""
     rates.unhook_schedules(held_optimizers(model))
@@ -99,7 +109,7 @@ def run_step(model, monitor, step, data):
     if plan.cuts:
         rates.hook_schedules(
             held_optimizers(model),
-            lambda: create_variable("gradwatch_rate_scale", 1.0, "float32", model),
+            lambda index: monitor.renew(f"rate_scale/{index}", 1.0),
         )
     frame = Frame(model, monitor)
     kept = restorable(model) if plan.protects else []

@@ -38,6 +38,7 @@ class EventWriter:
 
     def __init__(self, log_dir, first_step):
         self._file = EventFile(log_dir, first_step)
+        self._first_step = first_step
         self._described = set()
 
     @property
@@ -155,7 +156,7 @@ class EventWriter:
         """
         content = scalars_layout.SerializeToString()
         self._add(
-            0,
+            self._first_step,
             {
                 layout_metadata.CONFIG_SUMMARY_TAG: tensor_util.make_tensor_proto(
                     content

@@ -1,0 +1,49 @@
+"""Keeping what is known of a run for a process that goes on with it."""
+
+from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.methods import local_directory
+from keras_gradwatch.plan import Request
+
+
+class KeepState(WatchingCallback):
+    """Keeps the step count, the baselines, rate cuts and events in a directory.
+
+    For runs without a `log_dir`: `GradWatch` and `GradientTensorBoard` with one keep
+    their state by themselves. The model itself comes back by
+    `keras.callbacks.BackupAndRestore`, or by a checkpoint with the optimizer's state. A
+    new process that trains it on, with this callback on the same directory, counts its
+    steps from there, and its detectors go on with the baselines that they had then.
+
+    The state is written at each drain (`update_freq` steps) and each epoch's end, to
+    `state.jsonl` and `events.jsonl`; a process that is killed leaves both readable. It
+    is no part of what the model saves.
+
+    Args:
+        directory: Local directory; made if missing.
+
+    Raises:
+        ValueError: If `directory` is no local path, or, when `fit` begins, if it
+            cannot be written.
+
+    Example:
+
+    ```python
+    callbacks = [
+        keras.callbacks.BackupAndRestore("backup"),
+        keras_gradwatch.callbacks.ReduceLROnExplosion(),
+        keras_gradwatch.callbacks.KeepState("gradwatch_state"),
+    ]
+    ```
+    """
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = local_directory(self, "directory", directory)
+        if self.directory is None:
+            raise ValueError(
+                "KeepState: `directory` must be the path of a local directory. "
+                f"Received: directory={directory!r}"
+            )
+
+    def request(self):
+        return Request("KeepState", state_dir=self.directory)

@@ -1,0 +1,267 @@
+"""A run that is killed and taken up by a new process is the run it would have been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing import plugin_event_accumulator
+
+from keras_gradwatch import watch
+from keras_gradwatch.callbacks import (
+    GradientTensorBoard,
+    GradWatch,
+    KeepState,
+    ReduceLROnExplosion,
+    SkipOnExplosion,
+)
+from keras_gradwatch.tensorboard import tags
+from tests import helper
+
+# 30 steps an epoch, of which numbers 5 and 12 are bad; with `kill` the process dies by
+# SIGKILL before that many batches of the third epoch.
+SCRIPT = """
+import os, signal, sys
+import keras
+from keras_gradwatch.callbacks import GradWatch
+from tests import helper
+
+directory, kill = sys.argv[1], int(sys.argv[2])
+x, y = helper.regression_data(240)
+x = helper.with_nan(helper.with_nan(x, 5, 8), 12, 8)
+schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 30, 0.9)
+model = helper.regression(keras.optimizers.Adam(schedule))
+
+
+class Kill(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if kill and (self.epoch, batch) == (2, kill):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+watching = GradWatch(directory + "/logs", trust_bound=None, update_freq=10, cooldown=0)
+backup = keras.callbacks.BackupAndRestore(
+    directory + "/backup", save_freq=SAVE_FREQ, delete_checkpoint=False
+)
+helper.fit(model, x, y, [watching, backup, Kill()], epochs=4)
+model.save(directory + "/model.keras")
+print(len(watching.events), watching.report())
+"""
+
+
+def run(directory, kill=0, save_freq="epoch"):
+    """What the script printed; with `kill` it must have died by SIGKILL."""
+    code = SCRIPT.replace("SAVE_FREQ", repr(save_freq))
+    env = {**os.environ, "PYTHONPATH": str(helper.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(directory), str(kill)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    expected = -signal.SIGKILL if kill else 0
+    assert done.returncode == expected, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def shown(directory):
+    """`{tag: (steps, values)}` as TensorBoard shows it."""
+    loaded = plugin_event_accumulator.EventAccumulator(
+        str(directory / "logs" / "gradwatch"), size_guidance={"tensors": 0}
+    ).Reload()
+    series = {}
+    for tag in loaded.Tags()["tensors"]:
+        events = loaded.Tensors(tag)
+        values = [e.tensor_proto.SerializeToString() for e in events]
+        series[tag] = [e.step for e in events], values
+    return series
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a run that nobody killed."""
+    directory = tmp_path_factory.mktemp("whole")
+    run(directory)
+    return directory
+
+
+def test_killed_and_resumed(whole, tmp_path):
+    run(tmp_path, kill=25)
+    before = shown(tmp_path)
+    assert before[tags.GRAD_NORM][0][-1] >= 70  # readable, up to the last drain
+    printed = run(tmp_path)
+    assert "the run goes on at step 60" in printed
+    # The state of the detectors, and of all that goes on, is that of the whole run.
+    actual, expected = (
+        lines(d / "logs" / "gradwatch" / "state.jsonl")[-1] for d in (tmp_path, whole)
+    )
+    assert actual["step"] == 120 and actual["state"]["site0/ZScore_0/seen"] > 100
+    assert actual == expected
+    # Every event once, in the file and in the report.
+    kept, wanted = (
+        lines(d / "logs" / "gradwatch" / "events.jsonl") for d in (tmp_path, whole)
+    )
+    assert [e["step"] for e in kept] == [30 * e + b for e in range(4) for b in (5, 12)]
+    assert kept == wanted
+    assert "\n8 steps that tripped: 8 of 120" in printed
+    # One point a step, and the same ones.
+    series, expected_series = shown(tmp_path), shown(whole)
+    for tag in (*tags.SCALARS, tags.EVENTS):
+        steps, values = series[tag]
+        assert steps == sorted(set(steps)), tag
+        wanted = dict(zip(*expected_series[tag], strict=True))
+        for step, value in zip(steps, values, strict=True):
+            # A window that the kill cut in two is shorter.
+            if tag in (tags.GRAD_NORM, tags.LOSS, tags.LEARNING_RATE, tags.EVENTS):
+                assert wanted.get(step, value) == value, (tag, step)
+    # The schedule stayed cut; what is saved knows nothing of that.
+    saved, expected_model = (
+        keras.saving.load_model(d / "model.keras") for d in (tmp_path, whole)
+    )
+    helper.assert_same(saved.get_weights(), expected_model.get_weights())
+    assert actual["state"]["rate_scale/0"] == 0.5**8
+
+
+def test_a_backup_in_the_middle_of_an_epoch(tmp_path):
+    run(tmp_path, kill=20, save_freq=25)
+    # The last backup was made after step 74, between two drains.
+    printed = run(tmp_path, save_freq=25)
+    state = lines(tmp_path / "logs" / "gradwatch" / "state.jsonl")
+    steps = [s["step"] for s in state]
+    assert steps == sorted(set(steps))
+    assert "the run goes on at step 75," in printed
+    kept = lines(tmp_path / "logs" / "gradwatch" / "events.jsonl")
+    assert [e["step"] for e in kept][:6] == [5, 12, 35, 42, 65, 72]
+    for steps, _ in shown(tmp_path).values():
+        assert steps == sorted(set(steps))
+
+
+def test_without_a_log_dir_and_in_one_process(tmp_path):
+    x, y = helper.regression_data(240)
+    bad = helper.with_nan(x, 3, 8)
+
+    def optimizer():
+        return keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.01, 100))
+
+    def train(model, data, **kwargs):
+        cut = ReduceLROnExplosion(verbose=0)
+        keep = KeepState(tmp_path / "state")
+        helper.fit(model, data, y, [cut, keep], **kwargs)
+        return cut
+
+    model = helper.regression(optimizer())
+    train(model, bad)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    # The file knows nothing of the cut.
+    assert "gradwatch" not in str(loaded.optimizer.get_config())
+    cut = train(loaded, x)
+    train(model, x)
+    assert [e.step for e in cut.events] == [3]
+    assert loaded.gradwatch.step == model.gradwatch.step == 60
+    helper.assert_same(loaded.get_weights(), model.get_weights())
+    scale = loaded.gradwatch.state(lambda name: name == "rate_scale/0")
+    assert scale == {"rate_scale/0": 0.5}
+
+
+@pytest.mark.parametrize("other", ["new", "wider", "elsewhere"])
+def test_another_run_begins_anew(tmp_path, other):
+    x, y = helper.regression_data(80)
+    model = helper.regression("adam")
+    helper.fit(model, helper.with_nan(x, 3, 8), y, [GradWatch(tmp_path, verbose=0)])
+    model.save(tmp_path / "model.keras")
+    if other == "new":  # the same script, started again
+        second = helper.regression("adam")
+    elif other == "wider":  # trained, but not here
+        second = helper.regression("adam", units=4)
+        x2, y2 = helper.regression_data(80, units=4)
+        helper.fit(second, x2, y2)
+        y = y2
+    else:
+        second = keras.saving.load_model(tmp_path / "model.keras")
+    directory = tmp_path / "b" if other == "elsewhere" else tmp_path
+    watching = GradWatch(directory, verbose=0)
+    helper.fit(second, x, y, [watching])
+    assert watching.history.steps.tolist() == list(range(10))
+    assert watching.events == []
+    state = lines(directory / "gradwatch" / "state.jsonl")
+    assert [s["step"] for s in state] == [10]
+    assert lines(directory / "gradwatch" / "events.jsonl") == []
+
+
+def test_a_second_fit_in_the_same_process_goes_on(tmp_path):
+    x, y = helper.regression_data(80)
+    model = watch(helper.regression("adam"))
+    skip = SkipOnExplosion(verbose=0)
+    for bad in (3, 4):
+        board = GradientTensorBoard(tmp_path)
+        helper.fit(model, helper.with_nan(x, bad, 8), y, [board, skip])
+    state = lines(tmp_path / "gradwatch" / "state.jsonl")
+    assert [(s["step"], s["updates"]) for s in state] == [(10, 9), (20, 18)]
+    events = lines(tmp_path / "gradwatch" / "events.jsonl")
+    assert [e["step"] for e in events] == [3, 14]
+
+
+def test_files_stay_small(tmp_path):
+    x, y = helper.regression_data(64)
+    board = GradientTensorBoard(tmp_path, update_freq=2)
+    helper.fit(helper.regression(), x, y, [board], batch_size=1, epochs=2)
+    state = lines(tmp_path / "gradwatch" / "state.jsonl")
+    assert sum(not s["epoch_end"] for s in state) == 16
+    assert [s["step"] for s in state if s["epoch_end"]] == [64, 128]
+
+
+def test_a_line_that_is_not_finished_is_none(tmp_path):
+    x, y = helper.regression_data(80)
+    model = helper.regression("adam")
+    helper.fit(model, x, y, [GradWatch(tmp_path, verbose=0)])
+    model.save(tmp_path / "model.keras")
+    for name in ("state", "events"):
+        with open(tmp_path / "gradwatch" / f"{name}.jsonl", "a") as file:
+            file.write('{"step": 11, "upd')
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    watching = GradWatch(tmp_path, verbose=0)
+    helper.fit(loaded, x, y, [watching])
+    assert watching.history.steps.tolist() == list(range(10, 20))
+
+
+@pytest.mark.parametrize("directory", [3, "s3://bucket/run", None])
+def test_bad_directories(directory):
+    with pytest.raises(ValueError, match="`directory` must be the path of a local"):
+        KeepState(directory)
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = helper.regression()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="state_dir"):
+        keep = GradWatch(state_dir=tmp_path / "file", verbose=0)
+        helper.fit(model, *helper.regression_data(8), [keep])
+    helper.assert_same(model.get_weights(), before)
+
+
+def test_the_seen_baseline_is_taken_up_exactly(tmp_path):
+    x, y = helper.regression_data(400)
+    model = helper.regression("adam")
+    helper.fit(model, x, y, [KeepState(tmp_path), SkipOnExplosion(verbose=0)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    spiking = np.concatenate([x[:8] * 100, x[8:]])
+    skip = SkipOnExplosion(verbose=0)
+    helper.fit(loaded, spiking, y, [KeepState(tmp_path), skip])
+    assert {(e.step, e.kind) for e in skip.events} == {
+        (50, "norm spike"),
+        (50, "loss spike"),
+    }
