@@ -35,6 +35,7 @@ def watch(model, policy=None, detector=None):
     Raises:
         TypeError: If `model` is not a Keras 3 trainer, or an argument of a wrong type.
         RuntimeError: If the Keras backend is not supported.
+        ValueError: If the model was made under a strategy that is not supported.
 
     Example:
 
@@ -101,6 +102,8 @@ def _check(model):
 
 def _attach(model):
     backend = capture.load()
+    # Now: `fit` itself fails before it comes to the callbacks.
+    backend.check_strategy(model)
     own_step, own_make = model.train_step, model.make_train_function
     monitor = GradientMonitor(backend, model)
 

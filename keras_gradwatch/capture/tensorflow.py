@@ -13,6 +13,13 @@ from keras_gradwatch.capture.frame import Frame
 from keras_gradwatch.capture.interception import active, held_optimizers, intercept
 from keras_gradwatch.capture.state import restorable, value_of
 
+# Steps of these run in other ways than those of `MirroredStrategy`.
+UNTRIED = (
+    tf.distribute.TPUStrategy,
+    tf.distribute.experimental.CentralStorageStrategy,
+    tf.distribute.experimental.ParameterServerStrategy,
+)
+
 
 def host():
     """Context in which code of a traced step runs at once, outside the graph."""
@@ -56,22 +63,37 @@ def write_row(ring, index, row):
 
 
 def check(model):
-    """Raises where this model cannot be watched in the way it is set up.
+    """Raises where this model cannot be watched in the way it is compiled.
 
     Raises:
-        ValueError: Without an optimizer, or under `MultiWorkerMirroredStrategy`.
+        ValueError: Without an optimizer.
     """
     if not held_optimizers(model):
         raise ValueError(
             f"The model {model.name!r} has no optimizer, so it has no gradients to "
             "watch. Call `model.compile(optimizer=...)` before `fit`."
         )
+
+
+def check_strategy(model):
+    """Raises where this model was made under a strategy that is not supported.
+
+    Raises:
+        ValueError: Under a strategy for several machines, for TPUs, or for parameter
+            servers.
+    """
     strategy = model.distribute_strategy
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
             "keras_gradwatch cannot watch a model under MultiWorkerMirroredStrategy: "
             "Keras 3 itself cannot fit one (keras-team/keras issue 20585). Use "
             "MirroredStrategy on one machine."
+        )
+    if isinstance(strategy, UNTRIED):
+        raise ValueError(
+            "keras_gradwatch watches on one device and under MirroredStrategy; it has "
+            "never been tried under others, and protects nothing that it was not tried "
+            f"on. Received: a model under {type(strategy).__name__}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -79,18 +80,23 @@ import json, os, sys
 import tensorflow as tf
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 import keras
+from keras_gradwatch import watch
 from tests import helper
 with strategy.scope():
     model = helper.regression()
 try:
     helper.fit(model, *helper.regression_data(16))
 except Exception as error:
-    print("raised", type(error).__name__, error)
+    print("stock", type(error).__name__, error)
+try:
+    watch(model)
+except Exception as error:
+    print("watched", type(error).__name__, error)
 """
 
 
 def test_fact_17_fit_does_not_run_on_several_machines():
-    """Else `check` in capture/tensorflow.py need not refuse this strategy."""
+    """Else `check_strategy` in capture/tensorflow.py need not refuse this strategy."""
     sockets = [socket.socket() for _ in range(2)]
     for one in sockets:
         one.bind(("localhost", 0))
@@ -120,10 +126,12 @@ def test_fact_17_fit_does_not_run_on_several_machines():
     try:
         for process in processes:
             printed, _ = process.communicate(timeout=120)
-            assert "raised" in printed and "PerReplica" in printed
+            assert re.search("^stock .*PerReplica", printed, re.M), printed
+            assert re.search("^watched ValueError .*20585", printed, re.M), printed
     finally:
         for process in processes:
             process.kill()
+            process.stdout.close()
 
 
 def test_fact_18_no_accumulation_under_a_strategy(strategy):
