@@ -41,7 +41,7 @@ def event_files(folder):
 
 
 def test_each_example_has_a_test():
-    tested = {"quickstart.py", "subclass.py", "own_train_step.py"}
+    tested = {"quickstart.py", "subclass.py", "own_train_step.py", "distributed.py"}
     assert {path.name for path in EXAMPLES} == tested
 
 
@@ -89,3 +89,14 @@ def test_own_train_step(tmp_path):
     assert "step 7: 4096 non-finite gradient values in mixup/hidden/kernel" in watched
     assert "steps: 57, of which skipped: 1" in watched
     assert event_files(tmp_path / "here")["gradwatch"] > 1000
+
+
+def test_distributed(tmp_path):
+    printed = run("distributed.py", tmp_path, "--epochs", "1")
+    norms = re.findall(r"^  (.+?)  +([\d.]+)$", printed, re.M)
+    assert [float(norm) == 0.1 for _, norm in norms] == [True, False, True]
+    assert norms[-1][0] == "replicas, GradientClipping"
+    alone, watched = printed.split("with GradWatch:")
+    assert "loss nan" in alone and re.search(r"loss \d+\.\d+", watched)
+    assert re.search(r"step 5: \d+ non-finite .+; the update was skipped", watched)
+    assert event_files(tmp_path / "logs" / "distributed")["gradwatch"] > 1000
