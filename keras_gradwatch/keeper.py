@@ -1,12 +1,16 @@
 """Keeping a monitor's state over the end of its process."""
 
 import os
+import time
 
 from keras_gradwatch.backup import Backup, Snapshot
 
 # What goes on beside each site's detectors and policy; all else is set by the plan, or
 # belongs to one `fit`.
 STATE = ("step", "cut/last", "dense_until", "halt/hits")
+
+# Seconds between two snapshots within an epoch, at least: one takes about 1 ms.
+PAUSE = 1.0
 
 
 def is_state(name):
@@ -30,6 +34,7 @@ class Keeper:
         self._monitor = monitor
         self._backups = {}  # directory -> Backup
         self._backup = None
+        self._last = -PAUSE
 
     def begin(self, directory, updates, shapes):
         """Begins a `fit`; a new monitor of a model that was trained takes up its run.
@@ -66,10 +71,15 @@ class Keeper:
         if self._backup is not None:
             self._backup.add(events)
 
+    def due(self, epoch_end):
+        """Whether the state is to be kept now: at an epoch's end, else now and then."""
+        if self._backup is None:
+            return False
+        return epoch_end or time.monotonic() - self._last >= PAUSE
+
     def keep(self, updates, shapes, epoch_end=False):
         """Writes the present state; to be called when the ring has been drained."""
-        if self._backup is None:
-            return
         state = self._monitor.state(is_state)
         step = state.get("step", 0)
         self._backup.keep(Snapshot(step, updates, shapes, epoch_end, state))
+        self._last = time.monotonic()

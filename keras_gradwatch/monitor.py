@@ -274,8 +274,8 @@ class GradientMonitor:
         self.keeper.begin(self.plan.state_dir, *self._progress())
 
     def keep(self, epoch_end=False):
-        """Writes the state to where the plan wants it, if it does; after a drain."""
-        if self.plan.state_dir is not None:
+        """Writes the state to where the plan wants it, if it is due; after a drain."""
+        if self.keeper.due(epoch_end):
             self.keeper.keep(*self._progress(), epoch_end)
 
     def _progress(self):

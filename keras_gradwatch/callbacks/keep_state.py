@@ -14,9 +14,9 @@ class KeepState(WatchingCallback):
     new process that trains it on, with this callback on the same directory, counts its
     steps from there, and its detectors go on with the baselines that they had then.
 
-    The state is written at each drain (`update_freq` steps) and each epoch's end, to
-    `state.jsonl` and `events.jsonl`; a process that is killed leaves both readable. It
-    is no part of what the model saves.
+    The state is written at each epoch's end, and about every second in between, to
+    `state.jsonl`, and each event to `events.jsonl`; a process that is killed leaves
+    both readable. They are no part of what the model saves.
 
     Args:
         directory: Local directory; made if missing.

@@ -12,6 +12,7 @@ import pytest
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from keras_gradwatch import watch
+from keras_gradwatch.backup import Backup, Snapshot
 from keras_gradwatch.callbacks import (
     GradientTensorBoard,
     GradWatch,
@@ -19,6 +20,7 @@ from keras_gradwatch.callbacks import (
     ReduceLROnExplosion,
     SkipOnExplosion,
 )
+from keras_gradwatch.records import Event
 from keras_gradwatch.tensorboard import tags
 from tests import helper
 
@@ -214,12 +216,23 @@ def test_a_second_fit_in_the_same_process_goes_on(tmp_path):
 
 
 def test_files_stay_small(tmp_path):
-    x, y = helper.regression_data(64)
-    board = GradientTensorBoard(tmp_path, update_freq=2)
-    helper.fit(helper.regression(), x, y, [board], batch_size=1, epochs=2)
-    state = lines(tmp_path / "gradwatch" / "state.jsonl")
-    assert sum(not s["epoch_end"] for s in state) == 16
-    assert [s["step"] for s in state if s["epoch_end"]] == [64, 128]
+    backup = Backup(tmp_path)
+    backup.begin(0)
+    for step in range(1, 500):
+        epoch_end = step % 5 == 0
+        backup.keep(Snapshot(step, step, [[2, 2]], epoch_end, {"step": step}))
+    kept = lines(tmp_path / "state.jsonl")
+    assert [s["step"] for s in kept if s["epoch_end"]] == list(range(180, 500, 5))
+    assert [s["step"] for s in kept if not s["epoch_end"]][-1] == 499
+    assert len(kept) == 64 + 16
+    # Whatever the model's age, the newest snapshot that is no older is found.
+    for updates, found in ((499, 499), (491, 491), (300, 300), (304, 300), (100, None)):
+        snapshot = Backup(tmp_path).find(updates, [[2, 2]])
+        assert (snapshot and snapshot.step) == found
+    event = Event(3, "norm", None, 1.0, 0.5, "observed", "step 3: ...")
+    for _ in range(101):
+        backup.add([event] * 100)
+    assert len(lines(tmp_path / "events.jsonl")) == 10_000
 
 
 def test_a_line_that_is_not_finished_is_none(tmp_path):
