@@ -25,7 +25,7 @@ class Recorder:
         self.events = deque(maxlen=max_events)
         self.lost = 0
         self._listeners = []
-        self._told = set()
+        self._told, self._lines = set(), 0
         self.before_line = ""
         self.begin_epoch()
 
@@ -36,7 +36,7 @@ class Recorder:
     def begin(self):
         """Begins a new `fit`: forgets the listeners and what has been told."""
         self._listeners = []
-        self._told = set()
+        self._told, self._lines = set(), 0
 
     def tell(self, events):
         """Prints events, one line each; each once, whoever asks for it."""
@@ -45,12 +45,19 @@ class Recorder:
             if key in self._told:
                 continue
             self._told.add(key)
-            if len(self._told) <= MAX_LINES:
+            self._lines += 1
+            if self._lines <= MAX_LINES:
                 self.say(event.message)
-            elif len(self._told) == MAX_LINES + 1:
+            elif self._lines == MAX_LINES + 1:
                 self.say(
                     "more events follow: not printed, but in the callback's `.events`"
                 )
+
+    def say_once(self, message):
+        """Prints a message, unless another callback of this `fit` has done so."""
+        if message not in self._told:
+            self._told.add(message)
+            self.say(message)
 
     def say(self, message):
         """Prints a message, clear of Keras's progress bar."""

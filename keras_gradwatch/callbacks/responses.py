@@ -35,13 +35,14 @@ class Response(WatchingCallback):
 
     def on_first_batch(self):
         """Takes over the events of the process that this `fit` goes on from."""
-        if self._gradwatch.keeper.resumed is None:
+        keeper, recorder = self._gradwatch.keeper, self._gradwatch.recorder
+        if keeper.resumed is None:
             return
-        step, events = self._gradwatch.keeper.resumed
+        step, events = keeper.resumed
         kinds = {d.kind for d in (*self.detectors, NonFinite())}
         self.events = [e for e in events if e.kind in kinds] + self.events
-        if self.verbose and self._drains:
-            self._gradwatch.recorder.say(
+        if self.verbose:
+            recorder.say_once(
                 f"the run goes on at step {step}, with its baselines and "
                 f"{len(events)} events before"
             )

@@ -278,3 +278,33 @@ def test_the_seen_baseline_is_taken_up_exactly(tmp_path):
         (50, "norm spike"),
         (50, "loss spike"),
     }
+
+
+def test_under_a_strategy(strategy, tmp_path, capsys):
+    def model():
+        schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)
+        with strategy.scope():
+            return helper.regression(keras.optimizers.SGD(schedule, momentum=0.9))
+
+    def callbacks():
+        board = GradientTensorBoard(tmp_path)
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path / "backup", delete_checkpoint=False
+        )
+        return [board, cut := ReduceLROnExplosion(), SkipOnExplosion(), backup], cut
+
+    x, y = helper.regression_data(80)
+    bad = helper.with_nan(x, 3, 8, slice(6, 7))
+    first, _ = callbacks()
+    helper.fit(model(), bad, y, first)
+    resumed = model()
+    second, cut = callbacks()
+    helper.fit(resumed, bad, y, second, epochs=2)
+    assert [e.step for e in cut.events] == [3, 13]
+    assert capsys.readouterr().out.count("the run goes on at step 10,") == 1
+    expected = model()
+    helper.fit(expected, bad, y, [ReduceLROnExplosion(), SkipOnExplosion()], epochs=2)
+    helper.assert_same(
+        helper.values(resumed.weights + resumed.optimizer.variables),
+        helper.values(expected.weights + expected.optimizer.variables),
+    )
