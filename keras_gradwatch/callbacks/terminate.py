@@ -64,6 +64,10 @@ class TerminateOnExplosion(Response):
         """Watches `model`; a new `fit` may run until it explodes again."""
         super().set_model(model)
         self._halted = self._stopped = False
+
+    def on_first_batch(self):
+        """What came before this `fit` does not end it."""
+        super().on_first_batch()
         self._before = len(self.events)
 
     def on_train_batch_begin(self, batch, logs=None):
