@@ -34,6 +34,7 @@ def watch(model, policy=None, detector=None):
 
     Raises:
         TypeError: If `model` is not a Keras 3 trainer, or an argument of a wrong type.
+        ValueError: If the model has an attribute `gradwatch` of its own.
         RuntimeError: If the Keras backend is not supported.
         ValueError: If the model was made under a strategy that is not supported.
 
@@ -98,6 +99,12 @@ def _check(model):
             "Sequential, or another Keras trainer, and an instance, not a class. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
+    if hasattr(model, "gradwatch") and not is_watched(model):
+        raise ValueError(
+            "keras_gradwatch keeps its `GradientMonitor` in `model.gradwatch`, and "
+            "this model has an attribute of that name already: rename it. "
+            f"Received: model.gradwatch={model.gradwatch!r}"
+        )
 
 
 def _attach(model):
@@ -112,10 +119,13 @@ def _attach(model):
         return backend.run_step(model, monitor, own_step, *args)
 
     @functools.wraps(own_make)
-    def make_train_function(force=False):
+    def make_train_function(*args, **kwargs):
         if monitor.asked:
             backend.check(model)
-        return own_make(force=monitor.prepare() or force)
+        if monitor.prepare():
+            # Not by `force`: a subclass's own need not have it, `fit` calls it bare.
+            model.train_function = None
+        return own_make(*args, **kwargs)
 
     # Past Keras's tracking: none of these is a part of the model.
     object.__setattr__(model, "gradwatch", monitor)

@@ -19,7 +19,8 @@ class Window:
     private attributes are read here and nowhere else.
 
     Args:
-        optimizer: A built Keras optimizer, with or without accumulation.
+        optimizer: A built Keras optimizer, with or without accumulation. The members
+            of a `MultiOptimizer` accumulate each for itself.
         variables: The variables whose gradients are watched.
 
     Attributes:
@@ -28,24 +29,28 @@ class Window:
     """
 
     def __init__(self, optimizer, variables):
-        leaf = leaves(optimizer)[0]
-        self.steps = leaf.gradient_accumulation_steps
         self.partial = None
-        if not self.steps:
-            return
-        done = tf.convert_to_tensor(leaf._iterations.value)
-        self.partial = (done + 1) % self.steps != 0
-        self._accumulators = [
-            leaf._accumulated_gradients[leaf._get_variable_index(v)] for v in variables
-        ]
+        self._parts = [_part(optimizer, variable) for variable in variables]
+        for leaf in leaves(optimizer):
+            if leaf.built and leaf.gradient_accumulation_steps:
+                done = tf.convert_to_tensor(leaf._iterations.value)
+                more = (done + 1) % leaf.gradient_accumulation_steps != 0
+                self.partial = more if self.partial is None else self.partial | more
 
     def average(self, gradients):
         """The averages over the window so far; the gradients without accumulation."""
-        if not self.steps:
-            return gradients
         return [
-            (tf.convert_to_tensor(g) + tf.cast(a.value, g.dtype)) / self.steps
-            for g, a in zip(gradients, self._accumulators, strict=True)
+            (tf.convert_to_tensor(g) + tf.cast(part.value, g.dtype)) / steps
+            if steps
+            else g
+            for g, (steps, part) in zip(gradients, self._parts, strict=True)
+        ]
+
+    def dense(self, gradients):
+        """The gradients, dense where they are accumulated: a window is."""
+        return [
+            tf.convert_to_tensor(g) if steps else g
+            for g, (steps, _) in zip(gradients, self._parts, strict=True)
         ]
 
     def hand_over(self, averages):
@@ -53,8 +58,20 @@ class Window:
 
         To be called inside the branch in which the gradients are changed.
         """
-        if not self.steps:
-            return averages
-        for accumulator in self._accumulators:
-            accumulator.assign(tf.zeros_like(accumulator.value))
-        return [g * self.steps for g in averages]
+        for steps, accumulator in self._parts:
+            if steps:
+                accumulator.assign(tf.zeros_like(accumulator.value))
+        return [
+            g * steps if steps else g
+            for g, (steps, _) in zip(averages, self._parts, strict=True)
+        ]
+
+
+def _part(optimizer, variable):
+    """`(steps, accumulator)` of the optimizer that has `variable`; None without."""
+    for leaf in leaves(optimizer):
+        steps = leaf.gradient_accumulation_steps
+        if steps and leaf._var_key(variable) in leaf._trainable_variables_indices:
+            index = leaf._get_variable_index(variable)
+            return steps, leaf._accumulated_gradients[index]
+    return None, None

@@ -108,11 +108,11 @@ class Frame:
             if scaling.dynamic(optimizer) and self.replicas.count > 1:
                 local = scaling.spoil(local, site.overflow)
 
-            def run(arguments):
-                apply(_merge(gradients, arguments, places), variables)
-
+            # All of them are arguments: a replica's own, also where a "gradient" is a
+            # new value and is not watched.
+            handed = _merge(gradients, local, places)
             with self.replicas.known_sums(local, sums):
-                self.replicas.run_if(~site.skip, run, local)
+                self.replicas.run_if(~site.skip, lambda g: apply(g, variables), handed)
         else:
             with self.replicas.known_sums(local, sums):
                 apply(gradients, variables)
@@ -151,7 +151,8 @@ class Frame:
             return [*ready(count), *(ready(1) if count > 1 else []), norm]
 
         def keep():
-            return [*local, *(sums if count > 1 else []), site.clipped_norm]
+            kept = window.dense(local)
+            return [*kept, *(sums if count > 1 else []), site.clipped_norm]
 
         *handed, site.clipped_norm = tf.cond(site.change, change, keep)
         handed, totals = handed[: len(local)], handed[len(local) :]
@@ -189,7 +190,8 @@ class Frame:
 
         def measure():
             before = [
-                tf.reshape(a, v.shape) for a, v in zip(old, variables, strict=True)
+                _constrained(tf.reshape(a, v.shape), v)
+                for a, v in zip(old, variables, strict=True)
             ]
             now = [tf.convert_to_tensor(value_of(v)) for v in variables]
             return statistics.update_statistics(before, now)
@@ -225,6 +227,16 @@ class Frame:
         self.step.finish(self.rates)
 
 
+def _constrained(value, variable):
+    """Weights as their constraint has them, if they have one.
+
+    What a constraint does to the first weights, which need not satisfy it, is no
+    update: it moves them at a rate of zero, too.
+    """
+    constraint = getattr(variable, "constraint", None)
+    return value if constraint is None else constraint(value)
+
+
 def _name(variable):
     return getattr(variable, "path", variable.name)
 
@@ -236,9 +248,9 @@ def _spread(items, places, count):
     return result
 
 
-def _merge(gradients, arguments, places):
+def _merge(gradients, changed, places):
     result = list(gradients)
-    for place, gradient in zip(places, arguments, strict=True):
+    for place, gradient in zip(places, changed, strict=True):
         result[place] = gradient
     return result
 

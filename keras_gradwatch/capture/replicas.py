@@ -27,7 +27,15 @@ class Replicas:
         """
         if self.count == 1 or not tensors:
             return list(tensors)
-        return list(self.context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
+        # What is summed together is packed together, and must be of one type.
+        sums = [None] * len(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            alike = [tensors[i] for i in places]
+            alike = self.context.all_reduce(tf.distribute.ReduceOp.SUM, alike)
+            for i, tensor in zip(places, alike, strict=True):
+                sums[i] = tensor
+        return sums
 
     @contextlib.contextmanager
     def known_sums(self, gradients, sums):
