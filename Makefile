@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Of `make test-matrix`: processes at a time, and parts.
+JOBS ?= 2
+SHARDS ?= 40
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Material for MkDocs prints a notice about its own future at every build.
@@ -16,16 +19,22 @@ install := $(python) -m pip install --quiet --disable-pip-version-check --editab
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test test-matrix lint docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo  ## run examples/quickstart.py
 	$(python) examples/quickstart.py
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k name" to choose some)
 	$(python) -m pytest $(PYTEST_ARGS)
+
+# In many parts, each in a process of its own: TensorFlow keeps some of the memory of
+# every model that it has trained.
+test-matrix: $(VENV)/.installed-test  ## run the full matrix, hours (JOBS=2 at a time)
+	seq $(SHARDS) | xargs -P $(JOBS) -I '{}' $(python) -m pytest tests/regimes -q \
+		-m full --shard '{}/$(SHARDS)' $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint  ## check the code with ruff
 	$(python) -m ruff check .
