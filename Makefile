@@ -19,7 +19,7 @@ install := $(python) -m pip install --quiet --disable-pip-version-check --editab
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-matrix lint docs clean
+.PHONY: help demo test test-matrix test-keras lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k name" to choose
 test-matrix: $(VENV)/.installed-test  ## run the full matrix, hours (JOBS=2 at a time)
 	seq $(SHARDS) | xargs -P $(JOBS) -I '{}' $(python) -m pytest tests/regimes -q \
 		-m full --shard '{}/$(SHARDS)' $(PYTEST_ARGS)
+
+test-keras: $(VENV)/.installed-test  ## run Keras's own tests on watched models (10 to 20 minutes)
+	$(python) tests/keras_own/run.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint  ## check the code with ruff
 	$(python) -m ruff check .

@@ -198,6 +198,30 @@ def test_train_on_batch_after_a_protected_fit_is_stock(policy, digits):
     assert np.isnan(model.get_weights()[0]).all()
 
 
+@pytest.mark.parametrize("constraint", ["non_neg", "unit_norm"])
+def test_a_constraint_is_no_explosion(constraint):
+    """It moves the first weights, which do not satisfy it, by more than the bound."""
+
+    def train(callbacks):
+        keras.utils.set_random_seed(7)
+        layer = keras.layers.Dense(
+            3, kernel_initializer="random_normal", kernel_constraint=constraint
+        )
+        model = keras.Sequential([keras.Input((5,)), layer])
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        before = model.get_weights()[0]
+        history = helper.fit(model, *helper.regression_data(24), callbacks)
+        moved = np.linalg.norm(model.get_weights()[0] - before)
+        assert moved > 0.5 * np.linalg.norm(before)
+        return history, helper.state(model)
+
+    expected_history, expected = train([])
+    history, actual = train([GradWatch()])
+    assert history["explosions"] == [0]
+    helper.assert_same(helper.without_our_keys(history), expected_history)
+    helper.assert_same(actual, expected)
+
+
 def test_steps_per_execution(digits):
     def train(callbacks):
         keras.utils.set_random_seed(7)

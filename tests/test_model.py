@@ -97,6 +97,31 @@ def test_a_bare_trainer():
     assert seen.steps.tolist() == [0, 1, 2] and np.isfinite(seen.global_norm).all()
 
 
+def test_a_name_that_is_taken():
+    model = helper.regression()
+    model.gradwatch = keras.layers.Dense(2, name="mine")
+    with pytest.raises(ValueError, match=r"model\.gradwatch=<Dense name=mine"):
+        watch(model)
+    assert model.gradwatch.name == "mine" and "train_step" not in vars(model)
+
+
+def test_a_make_train_function_of_ones_own():
+    """As `fit` calls it: without an argument. It still traces a new plan."""
+
+    class Bare(keras.Sequential):
+        def make_train_function(self):
+            super().make_train_function()
+
+    model = Bare([keras.Input((5,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    x, y = helper.regression_data(8)
+    helper.fit(model, x, y, [GradientHistory()])
+    before = model.get_weights()
+    helper.fit(model, np.full_like(x, np.nan), y, [watching := GradWatch(verbose=0)])
+    assert [e.action for e in watching.events] == ["skipped"]
+    helper.assert_same(model.get_weights(), before)
+
+
 def test_a_standing_detector_tells():
     x, y = helper.regression_data(24)
     y[8:16] *= 1e4

@@ -143,18 +143,28 @@ def run_step(model, monitor, step, data):
     if plan.protects and frame.step.sites:
         frame.replicas.restore(frame.step.skipped, kept, before)
         frame.restore_sites()
-        logs = _metrics_again(model, logs, frame.step.skipped)
+        logs = _logs_again(model, monitor, logs, frame.step.skipped)
     return logs
 
 
-def _metrics_again(model, logs, skipped):
-    """The step's logs, with the metrics as they are without a skipped batch."""
+def _logs_again(model, monitor, logs, skipped):
+    """The step's logs as they are without a skipped batch.
+
+    Metrics have been put back. Another number that a step of the user's own returns is,
+    where the step is skipped, that of the last step that was not.
+    """
     if not isinstance(logs, dict):
         return logs
     fresh = model.get_metrics_result()
-    return {
-        key: tf.where(skipped, tf.cast(fresh[key], value.dtype), value)
-        if key in fresh and tf.is_tensor(value)
-        else value
-        for key, value in logs.items()
-    }
+    result = dict(logs)
+    for key, value in logs.items():
+        if not tf.is_tensor(value):
+            continue
+        if key in fresh:
+            result[key] = tf.where(skipped, tf.cast(fresh[key], value.dtype), value)
+        elif value.dtype.is_floating and value.shape.rank == 0:
+            last = monitor.variable(f"log/{key}", float("nan"))
+            before = tf.cast(tf.convert_to_tensor(last), value.dtype)
+            result[key] = tf.where(skipped, before, value)
+            last.assign(tf.cast(result[key], "float32"))
+    return result

@@ -38,6 +38,11 @@ STOCK_FAILS = [
         "class weights are for models with a single output",
     ),
     (
+        {"ema", "float8"},
+        ValueError,
+        "what is overwritten by its gradient has no average to be overwritten with",
+    ),
+    (
         {"eager", "float8"},
         ValueError,
         "the gradient of a float8 layer takes other arguments outside of a graph",
