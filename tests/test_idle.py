@@ -138,54 +138,6 @@ def test_a_run_ends_as_it_does_in_stock_keras(name, way, tmp_path):
     helper.assert_same(actual, stock(name))
 
 
-def test_under_a_strategy(strategy):
-    def train(callbacks):
-        keras.utils.set_random_seed(7)
-        with strategy.scope():
-            model = helper.compiled(helper.functional(), OPTIMIZERS["sgd"]())
-        history = helper.fit(model, *helper.digits(64), callbacks, 32, epochs=2)
-        return history, helper.state(model)
-
-    expected_history, expected = train([])
-    history, actual = train([GradWatch(), GradientHistory()])
-    helper.assert_same(helper.without_our_keys(history), expected_history)
-    helper.assert_same(actual, expected)
-
-
-def test_mixed_precision(digits):
-    def train(callbacks):
-        keras.utils.set_random_seed(7)
-        keras.config.set_dtype_policy("mixed_float16")
-        try:
-            model = helper.functional()
-        finally:
-            keras.config.set_dtype_policy("float32")
-        # Its optimizer is put into a LossScaleOptimizer by Keras.
-        model = helper.compiled(model, OPTIMIZERS["adam"]())
-        history = helper.fit(model, *digits, callbacks, 32)
-        assert hasattr(model.optimizer, "dynamic_scale")
-        return history, helper.state(model)
-
-    expected_history, expected = train([])
-    history, actual = train([GradWatch()])
-    helper.assert_same(helper.without_our_keys(history), expected_history)
-    helper.assert_same(actual, expected)
-
-
-def test_xla():
-    """To 1e-6: XLA folds anew what has one more reader."""
-
-    def train(callbacks):
-        model = helper.regression("adam", jit_compile=True, metrics=["mae"])
-        history = helper.fit(model, *helper.regression_data(24), callbacks)
-        return history, helper.state(model)
-
-    expected_history, expected = train([])
-    history, actual = train([GradWatch()])
-    helper.assert_same(helper.without_our_keys(history), expected_history, 1e-6)
-    helper.assert_same(actual, expected, 1e-6)
-
-
 @pytest.mark.parametrize("policy", [None, GradientClipping(clipvalue=1e6).policy])
 def test_train_on_batch_after_a_protected_fit_is_stock(policy, digits):
     """Policies and responses are on from `on_train_begin` to `on_train_end` only."""
@@ -218,20 +170,6 @@ def test_a_constraint_is_no_explosion(constraint):
     expected_history, expected = train([])
     history, actual = train([GradWatch()])
     assert history["explosions"] == [0]
-    helper.assert_same(helper.without_our_keys(history), expected_history)
-    helper.assert_same(actual, expected)
-
-
-def test_steps_per_execution(digits):
-    def train(callbacks):
-        keras.utils.set_random_seed(7)
-        model = helper.functional()
-        model = helper.compiled(model, OPTIMIZERS["adamw"](), steps_per_execution=4)
-        history = helper.fit(model, *digits, callbacks, 16, epochs=2)
-        return history, helper.state(model)
-
-    expected_history, expected = train([])
-    history, actual = train([GradWatch()])
     helper.assert_same(helper.without_our_keys(history), expected_history)
     helper.assert_same(actual, expected)
 
@@ -352,15 +290,3 @@ def test_no_stand_in_is_left_by_a_step_that_fails():
         helper.fit(model, *helper.regression_data(8), [GradWatch()])
     assert not {"apply", "scale_loss"} & set(vars(model.optimizer))
     assert "compute_loss" not in vars(model)
-
-
-def test_run_eagerly():
-    def train(callbacks):
-        model = helper.regression("adam", run_eagerly=True, metrics=["mae"])
-        history = helper.fit(model, *helper.regression_data(16), callbacks)
-        return history, helper.state(model)
-
-    expected_history, expected = train([])
-    history, actual = train([GradWatch()])
-    helper.assert_same(helper.without_our_keys(history), expected_history)
-    helper.assert_same(actual, expected)

@@ -123,42 +123,6 @@ def test_a_bad_target_is_as_bad_as_a_bad_input():
     helper.assert_same(helper.state(model), helper.state(expected))
 
 
-def test_steps_per_execution(digits):
-    x, y = digits
-
-    def train(x, y, callbacks, steps):
-        keras.utils.set_random_seed(3)
-        model = helper.functional(dropout=0)
-        model = helper.compiled(model, "adam", steps_per_execution=steps)
-        return run(model, x, y, callbacks)
-
-    expected_history, expected = train(
-        helper.without(x, BAD, SIZE), helper.without(y, BAD, SIZE), [], 1
-    )
-    history, actual = train(
-        helper.with_nan(x, BAD, SIZE), y, [SkipOnExplosion(verbose=0)], 4
-    )
-    helper.assert_same(helper.without_our_keys(history), expected_history)
-    helper.assert_same(actual, expected)
-
-
-@pytest.mark.parametrize("jit", [True, False])
-def test_xla_and_eager(jit):
-    x, y = helper.regression_data(24)
-    how = {"jit_compile": True} if jit else {"run_eagerly": True}
-    model = helper.regression("adam", metrics=["mae"], **how)
-    history = helper.fit(
-        model, helper.with_nan(x, 1, 8), y, [SkipOnExplosion(verbose=0)]
-    )
-    expected = helper.regression("adam", metrics=["mae"])
-    expected_history = helper.fit(
-        expected, helper.without(x, 1, 8), helper.without(y, 1, 8)
-    )
-    history = helper.without_our_keys(history)
-    helper.assert_same(history, expected_history, 1e-5)
-    helper.assert_same(helper.state(model), helper.state(expected), 1e-5)
-
-
 def rate_of(model):
     leaf = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     return float(leaf._get_current_learning_rate())
