@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-# Of `make test-matrix`: processes at a time, and parts.
+# Processes at a time, and parts of `make test-matrix`.
 JOBS ?= 2
 SHARDS ?= 40
 
@@ -28,7 +28,7 @@ demo: $(VENV)/.installed-demo  ## run examples/quickstart.py
 	$(python) examples/quickstart.py
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k name" to choose some)
-	$(python) -m pytest $(PYTEST_ARGS)
+	$(python) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # In many parts, each in a process of its own: TensorFlow keeps some of the memory of
 # every model that it has trained.

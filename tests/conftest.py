@@ -20,6 +20,13 @@ from tests import helper  # noqa: E402
 gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_graphs():
+    """Each file of tests begins without the graphs of those before it."""
+    yield
+    helper.forget_graphs()
+
+
 @pytest.fixture(scope="session")
 def strategy():
     """The one `MirroredStrategy` of this process: they share collective keys."""

@@ -1,6 +1,7 @@
 """What several test files need: data, models, and comparisons bit for bit."""
 
 import functools
+import gc
 import os
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import keras
 import numpy as np
 from sklearn.datasets import load_digits
+from tensorflow.python.framework import func_graph
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -140,6 +142,20 @@ def without_our_keys(history):
 def all_finite(arrays):
     """Whether nothing in a list of arrays is NaN or infinite."""
     return all(np.isfinite(a).all() for a in arrays)
+
+
+def forget_graphs():
+    """Frees what models that are gone have left behind.
+
+    TensorFlow keeps the graph of a step in which variables were made, stock Keras's,
+    too: the garbage collector would go through all of them again and again.
+    """
+    keras.backend.clear_session()
+    gc.collect()
+    for graph in gc.get_objects():
+        if type(graph) is func_graph.FuncGraph:
+            func_graph.dismantle_func_graph(graph)
+    gc.collect()
 
 
 def run_python(code, *arguments):

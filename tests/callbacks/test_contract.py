@@ -11,6 +11,7 @@ from keras_gradwatch.callbacks import (
     GradientHistory,
     GradientTensorBoard,
     GradWatch,
+    KeepState,
     ReduceLROnExplosion,
     SkipOnExplosion,
     TerminateOnExplosion,
@@ -22,6 +23,7 @@ EVERY = {
     GradientHistory: lambda folder: GradientHistory(),
     GradientTensorBoard: lambda folder: GradientTensorBoard(folder / "board"),
     GradWatch: lambda folder: GradWatch(folder / "watch", verbose=0),
+    KeepState: lambda folder: KeepState(folder / "state"),
     ReduceLROnExplosion: lambda folder: ReduceLROnExplosion(verbose=0),
     SkipOnExplosion: lambda folder: SkipOnExplosion(verbose=0),
     TerminateOnExplosion: lambda folder: TerminateOnExplosion(limit=9, verbose=0),
@@ -53,7 +55,7 @@ def test_two_fits_and_the_log_keys(cls, tmp_path):
         )
         assert set(history) == {"loss", "val_loss", "grad_norm", "explosions"}
         # What only observes lets the NaN through, and every later step explodes.
-        observes = cls in (GradientTensorBoard, GradientHistory)
+        observes = cls in (GradientTensorBoard, GradientHistory, KeepState)
         if not observes:
             assert history["explosions"] == [1, 1]
             assert np.isfinite(history["grad_norm"]).all()

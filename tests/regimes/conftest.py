@@ -1,11 +1,10 @@
 """The full matrix runs only where it is asked for, in parts if need be."""
 
-import gc
 import pathlib
 
-import keras
 import pytest
-from tensorflow.python.framework import func_graph
+
+from tests import helper
 
 HERE = pathlib.Path(__file__).parent
 
@@ -34,13 +33,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def leave_nothing_behind():
-    """Frees the graphs of a test: thousands of models pass through one process."""
+def leave_nothing_behind(request):
+    """Thousands of models pass through one process of the full matrix."""
     yield
-    keras.backend.clear_session()
-    gc.collect()
-    # TensorFlow keeps the graph of a step in which variables were made, stock Keras's
-    # too. What is still there belongs to models that are gone.
-    for graph in gc.get_objects():
-        if type(graph) is func_graph.FuncGraph:
-            func_graph.dismantle_func_graph(graph)
+    if request.node.get_closest_marker("full"):
+        helper.forget_graphs()
