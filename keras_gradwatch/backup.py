@@ -57,19 +57,19 @@ class Backup:
     """
 
     def __init__(self, directory):
-        self.directory = os.fspath(directory)
+        self.directory = os.path.abspath(directory)
         self._state = os.path.join(self.directory, "state.jsonl")
         self._events = os.path.join(self.directory, "events.jsonl")
         self._kept = []  # pairs of a Snapshot and its line
-        self._written = None  # number of events in the file; None: not ours yet
+        self._written = 0  # number of events in the file
         try:
             os.makedirs(self.directory, exist_ok=True)
             with open(self._state, "a"), open(self._events, "a"):
                 pass
         except OSError as error:
             raise ValueError(
-                "`log_dir` or `state_dir` must be a local directory that can be "
-                f"written. Received: {self.directory!r} ({error})"
+                "`log_dir`, `state_dir` or `directory` must be a local directory that "
+                f"can be written. Received: {self.directory!r} ({error})"
             ) from error
 
     def find(self, updates, shapes):
@@ -103,19 +103,24 @@ class Backup:
             step += 1
         return step
 
-    def begin(self, step):
-        """Goes on from `step`: what was kept of it and of later steps is dropped.
+    def events(self, step):
+        """List of the `Event`s before `step` that are in the file."""
+        return [e for e in _read(self._events, Event) if e.step < step]
 
-        Returns:
-            List of the `Event`s before `step`.
+    def begin(self, step):
+        """Goes on from `step`, or begins a new run.
+
+        Args:
+            step: What was kept of it and of later steps is dropped; None: everything.
         """
-        snapshots = [s for s in _read(self._state, Snapshot) if s.step <= step]
-        self._kept = [(s, _line(s)) for s in snapshots] if step else []
+        kept, events = [], []
+        if step is not None:
+            kept = [s for s in _read(self._state, Snapshot) if s.step <= step]
+            events = self.events(step)
+        self._kept = [(s, _line(s)) for s in kept]
         _replace(self._state, [line for _, line in self._kept])
-        events = [e for e in _read(self._events, Event) if e.step < step]
         _replace(self._events, [_line(e) for e in events])
         self._written = len(events)
-        return events
 
     def keep(self, snapshot):
         """Writes a snapshot, and drops what is too old."""
@@ -135,6 +140,7 @@ class Backup:
         if not events:
             return
         self._written += len(events)
+        os.makedirs(self.directory, exist_ok=True)
         with open(self._events, "a", encoding="utf-8") as file:
             file.writelines(_line(e) for e in events)
 
@@ -157,7 +163,8 @@ def _read(path, kind):
 
 def _replace(path, lines):
     """Writes a file as a whole: a process that is killed leaves the old or the new."""
-    beside = f"{path}.{os.getpid()}"
+    beside = f"{path}.new"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(beside, "w", encoding="utf-8") as file:
         file.writelines(lines)
     os.replace(beside, path)

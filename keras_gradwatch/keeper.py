@@ -32,54 +32,64 @@ class Keeper:
     def __init__(self, monitor):
         self.resumed = None
         self._monitor = monitor
-        self._backups = {}  # directory -> Backup
-        self._backup = None
+        self._backups = {}  # directory -> Backup, of all fits
+        self._active = []  # those of this `fit`
         self._last = -PAUSE
 
-    def begin(self, directory, updates, shapes):
+    def begin(self, directories, updates, shapes):
         """Begins a `fit`; a new monitor of a model that was trained takes up its run.
 
         Keras has brought the model back by now, if it did (`BackupAndRestore` does it
         in `on_train_begin`).
 
         Args:
-            directory: Where the state is kept; None: nowhere.
+            directories: Where the state is kept; the first one that has it is read.
             updates: Number of updates that the optimizer has made.
             shapes: Shapes of the trainable variables.
         """
-        self.resumed = self._backup = None
-        if directory is None:
-            return
-        directory = os.path.abspath(os.fspath(directory))
-        known = self._backups.get(directory)
-        self._backup = known or Backup(directory)
-        self._backups[directory] = self._backup
-        if known:
-            return
-        monitor, found = self._monitor, None
-        if monitor.step == 0 and updates:
-            found = self._backup.find(updates, shapes)
-        if found is None:
-            self._backup.begin(monitor.step)
-            return
-        step = self._backup.step_at(updates, found)
-        monitor.restore({**found.state, "step": step})
-        self.resumed = step, self._backup.begin(step)
+        self.resumed, self._active, new = None, [], []
+        for directory in map(os.path.abspath, directories):
+            if directory not in self._backups:
+                self._backups[directory] = Backup(directory)
+                new.append(self._backups[directory])
+            self._active.append(self._backups[directory])
+        fresh = self._monitor.step == 0 and updates > 0
+        for backup in new if fresh else []:
+            found = backup.find(updates, shapes)
+            if found is not None:
+                step = backup.step_at(updates, found)
+                self._monitor.restore({**found.state, "step": step})
+                self.resumed = step, backup.events(step)
+                break
+        for backup in new:
+            backup.begin(self._monitor.step if self.resumed else None)
 
     def add(self, events):
         """Writes newly found events."""
-        if self._backup is not None:
-            self._backup.add(events)
+        self._write(lambda backup: backup.add(events))
 
     def due(self, epoch_end):
         """Whether the state is to be kept now: at an epoch's end, else now and then."""
-        if self._backup is None:
-            return False
-        return epoch_end or time.monotonic() - self._last >= PAUSE
+        now = epoch_end or time.monotonic() - self._last >= PAUSE
+        return bool(self._active) and now
 
     def keep(self, updates, shapes, epoch_end=False):
         """Writes the present state; to be called when the ring has been drained."""
         state = self._monitor.state(is_state)
+        if self._monitor.halted:
+            state.pop("halt/hits", None)  # what was ended may begin again
         step = state.get("step", 0)
-        self._backup.keep(Snapshot(step, updates, shapes, epoch_end, state))
+        snapshot = Snapshot(step, updates, shapes, epoch_end, state)
+        self._write(lambda backup: backup.keep(snapshot))
         self._last = time.monotonic()
+
+    def _write(self, write):
+        """Writes to every directory; one that cannot be written ends no training."""
+        for backup in list(self._active):
+            try:
+                write(backup)
+            except OSError as error:
+                self._active.remove(backup)
+                self._monitor.recorder.say_once(
+                    f"the state is no longer kept in {backup.directory!r}: {error}"
+                )

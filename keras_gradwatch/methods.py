@@ -140,9 +140,10 @@ def local_directory(owner, name, value):
     """
     if value is None:
         return None
-    if not isinstance(value, str | os.PathLike) or "://" in os.fspath(value):
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(path, str) or not path or "://" in path:
         raise ValueError(
             f"{type(owner).__name__}: `{name}` must be the path of a local directory. "
             f"Received: {name}={value!r}"
         )
-    return os.fspath(value)
+    return path

@@ -271,7 +271,9 @@ class GradientMonitor:
 
     def begin_steps(self):
         """Called before the first batch of a `fit`, when the model is as it will be."""
-        self.keeper.begin(self.plan.state_dir, *self._progress())
+        directories = self.plan.state_dirs
+        progress = self._progress() if directories else (0, [])
+        self.keeper.begin(directories, *progress)
 
     def keep(self, epoch_end=False):
         """Writes the state to where the plan wants it, if it is due; after a drain."""
@@ -285,7 +287,8 @@ class GradientMonitor:
 
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
-        return {n: _read(v).tolist() for n, v in self._variables.items() if wanted(n)}
+        made = {n: _read(v).tolist() for n, v in self._variables.items() if wanted(n)}
+        return {**{n: v for n, v in self._restored.items() if wanted(n)}, **made}
 
     def restore(self, state):
         """Goes on from what `state` returned, with variables that are yet to come."""

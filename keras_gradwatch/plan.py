@@ -87,7 +87,7 @@ class Plan:
         capacity: Rows of the ring: enough for whoever drains most rarely, and for the
             execution that runs before the drain.
         sample_freq, dense_steps, histogram_freq: The most that is asked for.
-        state_dir: The first that is asked for.
+        state_dirs: All that are asked for, in order.
     """
 
     policy: Policy | None = None
@@ -100,6 +100,7 @@ class Plan:
     sample_freq: int = 10
     dense_steps: int = 0
     histogram_freq: int = 0
+    state_dirs: list[str] = field(default_factory=list)
     state_dir: str | None = None
 
     @property
@@ -157,8 +158,8 @@ def unite(requests):
         plan.dense_steps = max(plan.dense_steps, request.dense_steps)
         if request.sample_freq:
             frequencies.append(request.sample_freq)
-        if plan.state_dir is None:
-            plan.state_dir = request.state_dir
+        if request.state_dir is not None and request.state_dir not in plan.state_dirs:
+            plan.state_dirs.append(request.state_dir)
         if request.histogram_freq:
             plan.histogram_freq = request.histogram_freq
     if frequencies:

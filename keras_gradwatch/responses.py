@@ -54,10 +54,9 @@ def count_halts(step, tripped):
     limits = step.read(monitor.variable("halt/limit", numbers["halt/limit"]))
     hits = monitor.variable("halt/hits", [0.0] * len(step.plan.halts))
     hit = ops.any((masks > 0) & tripped[None], axis=1)
-    counted = step.read(hits) + ops.where(
-        hit & step.responding & ~step.halted, 1.0, 0.0
-    )
-    halted = step.halted | ops.any(counted >= limits)
+    hit = hit & step.responding & ~step.halted
+    counted = step.read(hits) + ops.where(hit, 1.0, 0.0)
+    halted = step.halted | ops.any(hit & (counted >= limits))
     step.updates.append((hits, counted))
     step.updates.append((monitor.variable("halted", 0.0), ops.where(halted, 1.0, 0.0)))
     return halted & ~step.halted

@@ -23,7 +23,8 @@ def pack(step, rate, factor):
     losses = [s.measured.loss for s in sites]
     overflow = any_of([s.overflow for s in sites])
     outcome = ops.where(revert, REVERTED, ops.where(overflow, OVERFLOWED, APPLIED))
-    outcome = ops.where(step.skipped, SKIPPED, outcome)
+    skipped = step.skipped | any_of([s.left_out & ~s.overflow for s in sites])
+    outcome = ops.where(skipped, SKIPPED, outcome)
     scalars = {
         "global_norm": _together([s.measured.global_norm for s in sites]),
         "clipped_norm": _together([s.clipped_norm for s in sites]),

@@ -27,6 +27,8 @@ class Site:
         overflow: Scalar bool, a loss scale overflowed, and its optimizer leaves the
             update out.
         lasting: Scalar bool, it has done so for long.
+        left_out: Scalar bool, a dynamic loss scale leaves the update out, for whatever
+            non-finite gradient.
     """
 
     index: int
@@ -41,6 +43,7 @@ class Site:
     clipped_norm: object = None
     overflow: object = None
     lasting: object = None
+    left_out: object = None
 
 
 def expand(matrix, connected):

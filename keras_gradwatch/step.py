@@ -110,6 +110,8 @@ class Step:
         )
         site = Site(len(self.sites), list(names), connected, measured)
         site.overflow, site.lasting = overflowed
+        # What a dynamic loss scale leaves out whatever is done here.
+        site.left_out = ~finite if handled is not None else site.overflow
         self.sites.append(site)
         self._detect(site, after_update=False, usable=~partial)
         broken = ~measured.finite & ~site.overflow

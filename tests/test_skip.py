@@ -494,3 +494,48 @@ def test_the_rate_is_cut_once_under_a_strategy(strategy):
         watching.history.learning_rate, [0.05, 0.025, 0.025 * 0.8**0.5], 1e-5
     )
     assert_replicas_agree(model)
+
+
+def test_logs_that_are_no_metric_stay_those_of_the_last_good_step():
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            weights = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+            # "loss" is the name of a metric of Keras, too, which has seen nothing.
+            return {"loss": loss, "twice": 2 * loss, "count": tf.constant(3)}
+
+    def train(x, y):
+        keras.utils.set_random_seed(0)
+        model = Own([keras.Input((5,)), keras.layers.Dense(3)])
+        model.compile("sgd", "mse")
+        return helper.fit(model, x, y, [SkipOnExplosion(verbose=0)])
+
+    x, y = helper.regression_data(24)
+    expected = helper.without_our_keys(train(x[:16], y[:16]))
+    actual = helper.without_our_keys(train(helper.with_nan(x, 2, 8), y))
+    assert actual == expected and actual["loss"][0] > 0
+
+
+def test_a_multi_optimizer_of_a_function_is_built_with_the_step():
+    x, y = helper.regression_data(24)
+    members = [keras.optimizers.SGD(schedule()), keras.optimizers.SGD(schedule())]
+    choose = lambda variable: members["bias" in variable.path]  # noqa: E731
+    model = helper.regression(keras.optimizers.MultiOptimizer(choose))
+    cut = ReduceLROnExplosion(factor=0.5, verbose=0)
+    helper.fit(model, helper.with_nan(x, 0, 8), y, [cut])
+    for member in members:
+        uncut = 0.05 * 0.8 ** (2 / 2)
+        np.testing.assert_allclose(float(member.learning_rate), uncut / 2, 1e-6)
+
+
+def test_windows_of_several_lengths_are_refused():
+    members = keras.optimizers.OptimizerMap(
+        keras.optimizers.SGD(0.1),
+        {".*bias": keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)},
+    )
+    model = helper.regression(keras.optimizers.MultiOptimizer(members))
+    with pytest.raises(ValueError, match="gradient_accumulation_steps"):
+        helper.fit(model, *helper.regression_data(8), [SkipOnExplosion()])

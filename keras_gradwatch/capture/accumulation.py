@@ -8,8 +8,9 @@ from keras_gradwatch.capture.rates import leaves
 
 def applications(optimizer):
     """How often `apply` has changed something, an int: micro-batches count one each."""
-    leaf = leaves(optimizer)[0]
-    return int(keras.ops.convert_to_numpy(leaf._iterations))
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return int(keras.ops.convert_to_numpy(optimizer._iterations))
 
 
 class Window:
@@ -26,10 +27,15 @@ class Window:
     Attributes:
         partial: Scalar bool, True where more micro-batches of the window are to come;
             None without accumulation.
+        lengths: Set of the window's lengths, 1 without accumulation; several where the
+            members of a `MultiOptimizer` differ.
     """
 
     def __init__(self, optimizer, variables):
         self.partial = None
+        self.lengths = {
+            leaf.gradient_accumulation_steps or 1 for leaf in leaves(optimizer)
+        }
         self._parts = [_part(optimizer, variable) for variable in variables]
         for leaf in leaves(optimizer):
             if leaf.built and leaf.gradient_accumulation_steps:

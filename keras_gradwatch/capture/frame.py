@@ -38,6 +38,7 @@ class Frame:
         self._spoiled = None
         if any(scaling.dynamic(o) for o in held_optimizers(model)):
             self._spoiled = spoiled(model)  # before the step
+        self._hook_schedules()
 
     # -- called by the stand-ins ---------------------------------------------------
 
@@ -78,6 +79,12 @@ class Frame:
         local = [gradients[i] for i in places]
         trained = [variables[i] for i in places]
         window = Window(optimizer, trained)
+        if plan.protects and len(window.lengths) > 1:
+            raise ValueError(
+                "keras_gradwatch protects a MultiOptimizer whose members have the same "
+                "`gradient_accumulation_steps`: their windows must end together. "
+                f"Received: {sorted(window.lengths)} (1: none)"
+            )
         loss, scale = self._losses.get(id(optimizer), (self._loss, None))
         known = loss is not None
         loss = tf.cast(loss, tf.float32) if known else tf.constant(float("nan"))
@@ -168,6 +175,14 @@ class Frame:
             with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(variables)
             optimizer.built = True
+            self._hook_schedules()  # a `MultiOptimizer` may have its members only now
+
+    def _hook_schedules(self):
+        if self.monitor.plan.cuts:
+            rates.hook_schedules(
+                held_optimizers(self.model),
+                lambda index: self.monitor.renew(f"rate_scale/{index}", 1.0),
+            )
 
     # -- the weights before and after ----------------------------------------------
 

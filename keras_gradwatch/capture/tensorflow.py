@@ -98,12 +98,11 @@ def check_strategy(model):
 
 
 def updates(model):
-    """How many updates a model's optimizer has made, an int; the first of several's.
+    """How many updates a model's optimizer has made, an int; of several the most.
 
     Micro-batches of an accumulation window count one each.
     """
-    optimizers = held_optimizers(model)
-    return applications(optimizers[0]) if optimizers else 0
+    return max(map(applications, held_optimizers(model)), default=0)
 
 
 def release(model):
@@ -128,43 +127,57 @@ def run_step(model, monitor, step, data):
     plan = monitor.plan
     if plan.protects:
         build_ahead(model, step, data)
-    if plan.cuts:
-        rates.hook_schedules(
-            held_optimizers(model),
-            lambda index: monitor.renew(f"rate_scale/{index}", 1.0),
-        )
     frame = Frame(model, monitor)
     kept = restorable(model) if plan.protects else []
     before = [tf.identity(value_of(v)) for v in kept]
     with intercept(model, frame):
         logs = step(data)
+    # The logs of the stock step are the metrics; one of the user's may have others.
+    stock = getattr(step, "__func__", None) is keras.Model.train_step
+    seen = None if stock or not plan.protects else model.get_metrics_result()
     frame.finish()
     monitor.traced()
     if plan.protects and frame.step.sites:
         frame.replicas.restore(frame.step.skipped, kept, before)
         frame.restore_sites()
-        logs = _logs_again(model, monitor, logs, frame.step.skipped)
+        logs = _logs_again(model, monitor, logs, seen, frame.step.skipped)
     return logs
 
 
-def _logs_again(model, monitor, logs, skipped):
+def _logs_again(model, monitor, logs, seen, skipped):
     """The step's logs as they are without a skipped batch.
 
     Metrics have been put back. Another number that a step of the user's own returns is,
     where the step is skipped, that of the last step that was not.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        logs: What the step returned.
+        seen: The metrics as the step left them, a dict; None where the logs are these.
+        skipped: Scalar bool.
     """
     if not isinstance(logs, dict):
         return logs
     fresh = model.get_metrics_result()
     result = dict(logs)
     for key, value in logs.items():
-        if not tf.is_tensor(value):
+        if not (tf.is_tensor(value) and value.dtype.is_floating):
             continue
-        if key in fresh:
-            result[key] = tf.where(skipped, tf.cast(fresh[key], value.dtype), value)
-        elif value.dtype.is_floating and value.shape.rank == 0:
+        metric = tf.cast(fresh[key], value.dtype) if key in fresh else None
+        if seen is None:
+            result[key] = tf.where(skipped, metric, value)
+        elif value.shape.rank == 0:
             last = monitor.variable(f"log/{key}", float("nan"))
             before = tf.cast(tf.convert_to_tensor(last), value.dtype)
+            if metric is not None:
+                # A metric has this name, too: is this the metric?
+                same = _equal(value, tf.cast(seen[key], value.dtype))
+                before = tf.where(same, metric, before)
             result[key] = tf.where(skipped, before, value)
             last.assign(tf.cast(result[key], "float32"))
     return result
+
+
+def _equal(a, b):
+    return tf.equal(a, b) | (tf.math.is_nan(a) & tf.math.is_nan(b))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from keras_gradwatch import watch
@@ -19,6 +21,7 @@ from keras_gradwatch.callbacks import (
     KeepState,
     ReduceLROnExplosion,
     SkipOnExplosion,
+    TerminateOnExplosion,
 )
 from keras_gradwatch.records import Event
 from keras_gradwatch.tensorboard import tags
@@ -249,7 +252,7 @@ def test_a_line_that_is_not_finished_is_none(tmp_path):
     assert watching.history.steps.tolist() == list(range(10, 20))
 
 
-@pytest.mark.parametrize("directory", [3, "s3://bucket/run", None])
+@pytest.mark.parametrize("directory", [3, "", "s3://bucket/run", None])
 def test_bad_directories(directory):
     with pytest.raises(ValueError, match="`directory` must be the path of a local"):
         KeepState(directory)
@@ -308,3 +311,101 @@ def test_under_a_strategy(strategy, tmp_path, capsys):
         helper.values(resumed.weights + resumed.optimizer.variables),
         helper.values(expected.weights + expected.optimizer.variables),
     )
+
+
+def test_a_run_that_was_ended_may_be_taken_up(tmp_path):
+    x, y = helper.regression_data(80)
+
+    def callbacks():
+        return [TerminateOnExplosion(verbose=0), KeepState(tmp_path / "state")]
+
+    model = helper.regression("adam")
+    helper.fit(model, helper.with_nan(x, 5, 8), y, callbacks(), epochs=2)
+    assert model.gradwatch.halted
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    helper.fit(loaded, x, y, callbacks(), epochs=2)
+    assert not loaded.gradwatch.halted
+    assert int(loaded.optimizer.iterations) == 5 + 20
+
+
+def test_several_optimizers_and_directories(tmp_path):
+    """The model's own `optimizer` never steps; one directory is lost on the way."""
+
+    class Two(keras.Sequential):
+        def compile(self):
+            super().compile(loss="mse")
+            layers = self.layers
+            self.optimizers = [keras.optimizers.SGD(0.01), keras.optimizers.Adam(0.01)]
+            for optimizer, layer in zip(self.optimizers, layers, strict=True):
+                optimizer.build(layer.trainable_variables)
+
+        def train_step(self, data):
+            with tf.GradientTape(persistent=True) as tape:
+                loss = self.compute_loss(*data[:1], data[1], self(data[0]))
+            for optimizer, layer in zip(self.optimizers, self.layers, strict=True):
+                weights = layer.trainable_variables
+                optimizer.apply(tape.gradient(loss, weights), weights)
+            return {"loss": loss}
+
+    def train(epochs, initial_epoch=0):
+        keras.utils.set_random_seed(0)
+        model = Two([keras.Input((5,)), keras.layers.Dense(3), keras.layers.Dense(3)])
+        model.compile()
+        if initial_epoch:
+            model.set_weights(weights)
+            for optimizer, old in zip(model.optimizers, slots, strict=True):
+                for variable, value in zip(optimizer.variables, old, strict=True):
+                    variable.assign(value)
+        callbacks = [
+            GradWatch(state_dir=tmp_path / "one", verbose=0),
+            KeepState(tmp_path / "two"),
+        ]
+        options = {"epochs": epochs, "initial_epoch": initial_epoch}
+        helper.fit(model, x, y, callbacks, **options)
+        return model
+
+    x, y = helper.regression_data(80)
+    first = train(1)
+    weights = first.get_weights()
+    slots = [helper.values(optimizer.variables) for optimizer in first.optimizers]
+    shutil.rmtree(tmp_path / "one")
+    second = train(2, initial_epoch=1)
+    assert second.gradwatch.step == 20
+    whole = train(2)
+    helper.assert_same(second.get_weights(), whole.get_weights())
+
+
+def test_a_directory_that_vanishes_ends_no_training(tmp_path, capsys):
+    x, y = helper.regression_data(80)
+    model = helper.regression("adam")
+    directory = tmp_path / "state"
+    helper.fit(model, x, y, [KeepState(directory)])
+    shutil.rmtree(directory)
+    helper.fit(model, x, y, [KeepState(directory)])
+    assert lines(directory / "state.jsonl")[-1]["step"] == 20
+    shutil.rmtree(directory)
+    directory.write_text("")
+    helper.fit(model, x, y, [KeepState(directory)], epochs=2)
+    assert capsys.readouterr().out.count("the state is no longer kept in") == 1
+    assert model.gradwatch.step == 40
+
+
+def test_a_cut_outlives_a_process_that_only_observes(tmp_path):
+    def model():
+        schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)
+        return helper.regression(keras.optimizers.SGD(schedule))
+
+    x, y = helper.regression_data(80)
+    bad = helper.with_nan(x, 3, 8)
+    first = model()
+    helper.fit(first, bad, y, [KeepState(tmp_path), ReduceLROnExplosion(verbose=0)])
+    path = tmp_path / "model.keras"
+    first.save(path)
+    second = keras.saving.load_model(path)
+    helper.fit(second, x, y, [KeepState(tmp_path)])
+    second.save(path)
+    third = keras.saving.load_model(path)
+    helper.fit(third, x, y, [KeepState(tmp_path), ReduceLROnExplosion(verbose=0)])
+    scale = third.gradwatch.state(lambda name: name.startswith("rate_scale"))
+    assert scale == {"rate_scale/0": 0.5} and third.gradwatch.step == 30
