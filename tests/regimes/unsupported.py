@@ -72,6 +72,8 @@ LOST_BATCHES = {"mirrored", "generator"}
 # Stock Keras packs gradients of two types together, of float16 and of LoRA's float32,
 # and raises; watched, the model trains.
 TWO_TYPES = {"mirrored", "float16", "lora"}
+# Nor can it sum the squares of float64 and of LoRA's float32 for a global norm.
+TWO_TYPES_IN_A_NORM = {"float64", "own_clip", "lora"}
 # Its masks are random, so the batch left out is the last one; and metrics begin anew
 # with each `train_on_batch`: those of no batch stay behind.
 LAST_METRICS = {"train_on_batch", "counter_dropout"}
@@ -95,6 +97,7 @@ _UNSUPPORTED = [
     *(names for names, *_ in STOCK_FAILS),
     LOST_BATCHES,
     TWO_TYPES,
+    TWO_TYPES_IN_A_NORM,
     LAST_METRICS,
     *({"float16", optimizer} for optimizer in DIVERGE_IN_FLOAT16),
 ]
