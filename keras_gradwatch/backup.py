@@ -6,10 +6,10 @@
 | `events.jsonl` | every `Event`, one a line |
 
 A snapshot is written at the end of each epoch and, after a drain, about every second in
-between; the model itself is
-brought back by whoever saved it (`keras.callbacks.BackupAndRestore`, a checkpoint), and
-may be older than the last snapshot. So several are kept, and the one that fits is found
-by the number of updates that the optimizer has made.
+between; the model itself is brought back by whoever saved it (a checkpoint,
+`keras.callbacks.BackupAndRestore`), and may be older than the last snapshot. So several
+are kept, and the one that fits is found by the number of updates that the optimizer has
+made.
 """
 
 import dataclasses

@@ -125,7 +125,7 @@ def whole(owner, name, value, *, at_least=0):
 
 
 def local_directory(owner, name, value):
-    """Checks one argument that is the path of a local directory, or None.
+    """Checks one argument that is the path of a local directory.
 
     Args:
         owner: The object whose constructor was called, for the message.
@@ -133,13 +133,11 @@ def local_directory(owner, name, value):
         value: What came.
 
     Returns:
-        `value` as a str, or None.
+        `value` as a str.
 
     Raises:
         ValueError: Where `value` is no such path.
     """
-    if value is None:
-        return None
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if not isinstance(path, str) or not path or "://" in path:
         raise ValueError(

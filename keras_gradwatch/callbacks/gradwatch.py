@@ -115,9 +115,9 @@ back, the rate cut |
                 log_dir, update_freq, per_variable, histogram_freq, include
             )
             self.update_freq = self.log.update_freq
-        self.state_dir = local_directory(self, "state_dir", state_dir)
-        if self.state_dir is None and self.log is not None:
-            self.state_dir = self.log.log.log_dir
+        self.state_dir = self.log.log.log_dir if self.log is not None else None
+        if state_dir is not None:
+            self.state_dir = local_directory(self, "state_dir", state_dir)
         self._rates = None
         self._steps = 0
 

@@ -39,11 +39,6 @@ class KeepState(WatchingCallback):
     def __init__(self, directory):
         super().__init__()
         self.directory = local_directory(self, "directory", directory)
-        if self.directory is None:
-            raise ValueError(
-                "KeepState: `directory` must be the path of a local directory. "
-                f"Received: directory={directory!r}"
-            )
 
     def request(self):
         return Request("KeepState", state_dir=self.directory)

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from keras_gradwatch.methods import whole
+from keras_gradwatch.methods import local_directory, whole
 from keras_gradwatch.records import HALTED, OVERFLOWED
 from keras_gradwatch.statistics import NAMES
 from keras_gradwatch.tensorboard import tags
@@ -34,17 +34,8 @@ class GradientLog:
     """
 
     def __init__(self, log_dir, update_freq, per_variable, histogram_freq, include):
-        if not isinstance(log_dir, str | os.PathLike):
-            raise ValueError(
-                "`log_dir` must be the path of a directory. "
-                f"Received: log_dir={log_dir!r}"
-            )
-        if "://" in os.fspath(log_dir):
-            raise ValueError(
-                "`log_dir` must be a local directory; remote ones are not supported. "
-                f"Received: log_dir={log_dir!r}"
-            )
-        self.log_dir = os.path.join(os.fspath(log_dir), "gradwatch")
+        log_dir = local_directory(self, "log_dir", log_dir)
+        self.log_dir = os.path.join(log_dir, "gradwatch")
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
         self.histogram_freq = whole(self, "histogram_freq", histogram_freq)
         self.per_variable = bool(per_variable)
