@@ -7,7 +7,7 @@ from keras_gradwatch.backup import Backup, Snapshot
 
 # What goes on beside each site's detectors and policy; all else is set by the plan, or
 # belongs to one `fit`.
-STATE = ("step", "cut/last", "dense_until", "halt/hits")
+STATE = ("step", "cut/last", "cut/counted", "dense_until", "halt/hits")
 
 # Seconds between two snapshots within an epoch, at least: one takes about 1 ms.
 PAUSE = 1.0

@@ -239,6 +239,8 @@ class GradientMonitor:
             self._push_settings(f"detector_{index}", detector)
         if plan.policy is not None:
             self._push_settings("policy", plan.policy)
+        if plan.holds:
+            self._push_settings("trust", plan.holds[0][0].region)
         for name, value in self.response_numbers().items():
             self.variable(name, value).assign(value)
 
@@ -260,12 +262,54 @@ class GradientMonitor:
             numbers["cut/factor"] = np.asarray([c.factor for c in cuts], "float32")
             numbers["cut/cooldown"] = np.asarray([c.cooldown for c in cuts], "float32")
             numbers["cut/min_lr"] = np.asarray([c.min_lr for c in cuts], "float32")
+            numbers["cut/patience"] = np.asarray([c.patience for c in cuts], "float32")
+        if plan.holds:
+            hold, mask = plan.holds[0]
+            numbers["hold/mask"] = mask.astype("float32")
+            numbers["hold/min_lr"] = np.asarray(hold.min_lr, "float32")
         if plan.halts:
             masks = [m for _, m in plan.halts]
             numbers["halt/mask"] = np.asarray(masks, "float32")
             limits = [h.limit for h, _ in plan.halts]
             numbers["halt/limit"] = np.asarray(limits, "float32")
         return numbers
+
+    # -- what the host does ----------------------------------------------------------
+
+    def snapshot(self):
+        """Pairs of a variable and its value: all that a step may have harmed."""
+        return [(v, _read(v)) for v in self._capture.harmed(self._model())]
+
+    def cut_rates(self, factor, min_lr):
+        """Multiplies every learning rate of the model by `factor`, now."""
+        self._capture.cut_rates(self._model(), factor, min_lr)
+
+    def begin_anew(self):
+        """Has every detector forget what it has seen."""
+        kinds = {type(detector).__name__: detector for detector in self.plan.detectors}
+        for name, variable in self._variables.items():
+            place, _, field = name.rpartition("/")
+            kind = place.rpartition("/")[2].rpartition("_")[0]
+            if name.startswith("site") and kind in kinds:
+                value = kinds[kind].initial_state(1)[field]
+                variable.assign(np.broadcast_to(value, variable.shape))
+
+    def halt(self):
+        """No update is applied any more in this `fit`."""
+        self.variable("halted", 0.0).assign(1.0)
+
+    def tighten(self, factor):
+        """Holds updates to a trust region `factor` times as large, from now on."""
+        if not self.plan.holds:
+            return
+        settings, site = self.plan.holds[0][0].region.settings, 0
+        until = self.step + 1 + int(settings["quiet"])
+        while f"site{site}/trust/radius" in self._variables:
+            radius = self._variables[f"site{site}/trust/radius"]
+            radius.assign(max(float(_read(radius)) * factor, settings["least"]))
+            self._variables[f"site{site}/trust/until"].assign(until)
+            site += 1
+        self.variable("dense_until", -1, "int32").assign(until)
 
     # -- over the end of the process -----------------------------------------------
 

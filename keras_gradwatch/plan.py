@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_gradwatch.detectors import Detector, NonFinite
 from keras_gradwatch.policies import Policy
+from keras_gradwatch.trust import TrustRegion
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,37 @@ class CutRate:
         factor: 0 to 1.
         cooldown: Steps after a cut in which no further one is made.
         min_lr: The rate is never cut below this.
+        patience: How many steps must trip within a short time: each counts one, and
+            what was counted fades by `responses.FADING` a step.
     """
 
     detectors: tuple[Detector, ...]
     factor: float
     cooldown: int
     min_lr: float
+    patience: int = 1
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Hold updates to a trust region from where one of `detectors` trips.
+
+    Attributes:
+        detectors: Detectors that judge the update.
+        region: The `TrustRegion`.
+        min_lr: The rate is never cut below this.
+    """
+
+    detectors: tuple[Detector, ...]
+    region: TrustRegion
+    min_lr: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Take the run back, on the host, where one of `detectors` has tripped."""
+
+    detectors: tuple[Detector, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +78,7 @@ class Request:
         owner: Who asks, for messages.
         policy: A `Policy` or None.
         detectors: Detectors that only tell.
-        responses: `Skip`, `CutRate` and `Halt` objects.
+        responses: `Skip`, `CutRate`, `Hold`, `Rewind` and `Halt` objects.
         update_freq: Steps between two drains of the ring, at most.
         steps_per_execution: Steps that run between two calls to a callback.
         sample_freq: Steps between two samples of the statistics that need a pass over
@@ -82,7 +108,8 @@ class Plan:
     Attributes:
         policy: The one policy, or None.
         detectors: All detectors, `NonFinite` first, equal ones once.
-        skips, cuts, halts: The responses, each with a bool mask over `detectors`.
+        skips, cuts, holds, rewinds, halts: The responses, each with a bool mask over
+            `detectors`.
         update_freq: Steps between two drains, the least that is asked for.
         capacity: Rows of the ring: enough for whoever drains most rarely, and for the
             execution that runs before the drain.
@@ -94,6 +121,8 @@ class Plan:
     detectors: list[Detector] = field(default_factory=lambda: [NonFinite()])
     skips: list[tuple[Skip, np.ndarray]] = field(default_factory=list)
     cuts: list[tuple[CutRate, np.ndarray]] = field(default_factory=list)
+    holds: list[tuple[Hold, np.ndarray]] = field(default_factory=list)
+    rewinds: list[tuple[Rewind, np.ndarray]] = field(default_factory=list)
     halts: list[tuple[Halt, np.ndarray]] = field(default_factory=list)
     update_freq: int = 50
     capacity: int = 51
@@ -106,7 +135,8 @@ class Plan:
     @property
     def protects(self):
         """True if anything may ever be changed: a policy or a response is asked for."""
-        return bool(self.policy or self.skips or self.cuts or self.halts)
+        responses = (self.skips, self.cuts, self.holds, self.rewinds, self.halts)
+        return bool(self.policy or any(responses))
 
     def structure(self):
         """What is built into the traced step; everything else is in variables."""
@@ -116,6 +146,8 @@ class Plan:
             self.protects,
             bool(self.skips),
             len(self.cuts),
+            bool(self.holds),
+            bool(self.rewinds),
             len(self.halts),
             self.capacity,
             bool(self.histogram_freq),
@@ -164,7 +196,13 @@ def unite(requests):
             plan.histogram_freq = request.histogram_freq
     if frequencies:
         plan.sample_freq = min(frequencies)
-    lists = {Skip: plan.skips, CutRate: plan.cuts, Halt: plan.halts}
+    lists = {
+        Skip: plan.skips,
+        CutRate: plan.cuts,
+        Hold: plan.holds,
+        Rewind: plan.rewinds,
+        Halt: plan.halts,
+    }
     for request in requests:
         for response in request.responses:
             mask = np.zeros(len(plan.detectors), bool)

@@ -24,7 +24,7 @@ class Recorder:
     def __init__(self, max_events=1000):
         self.events = deque(maxlen=max_events)
         self.lost = 0
-        self._listeners = []
+        self._listeners, self._deciders = [], []
         self._told, self._lines = set(), 0
         self.before_line = ""
         self.begin_epoch()
@@ -33,9 +33,13 @@ class Recorder:
         """Has `listener(rows, events)` called with everything that is drained."""
         self._listeners.append(listener)
 
+    def decide(self, decider):
+        """Has `decider(rows)` called before the events of drained rows are told."""
+        self._deciders.append(decider)
+
     def begin(self):
         """Begins a new `fit`: forgets the listeners and what has been told."""
-        self._listeners = []
+        self._listeners, self._deciders = [], []
         self._told, self._lines = set(), 0
 
     def tell(self, events):
@@ -69,6 +73,8 @@ class Recorder:
 
     def take(self, rows):
         """Takes newly drained `Rows`: events are derived, returned, listeners told."""
+        for decider in self._deciders:
+            decider(rows)
         events = rows.events()
         self.events.extend(events)
         norms = rows.scalars["global_norm"].astype("float64")

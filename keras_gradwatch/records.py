@@ -1,6 +1,6 @@
 """Host side: rows drained from the ring, and the events they tell of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,8 @@ SCALARS = (
     "learning_rate",  # in effect in this step
     "outcome",  # APPLIED, SKIPPED, REVERTED or OVERFLOWED
     "clipped",  # 1 where a policy changed the gradients
+    "held",  # 1 where the update was cut down to the trust region
+    "trust_radius",  # share of a kernel that an update may change; NaN: any
     "loss_scale",  # by which the loss was multiplied; NaN where it was not
     "rate_factor",  # what the rate was multiplied by after this step; 1: not cut
     "halted",  # 1 where training had been halted before this step, 2 by it
@@ -102,6 +104,8 @@ class Rows:
         scalars: Dict of the names in `SCALARS` to float32 arrays [T].
         statistics: float32 array [T, V, 8], columns as in `statistics.NAMES`.
         verdicts: float32 array [T, D, 4]: tripped, variable, value, baseline.
+        done: Dict of a detector's index to `(action, words)`: what the host is about to
+            do about it, where that is more than what the step itself did.
     """
 
     layout: Layout
@@ -109,6 +113,7 @@ class Rows:
     scalars: dict
     statistics: np.ndarray
     verdicts: np.ndarray
+    done: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.steps)
@@ -135,8 +140,11 @@ class Rows:
         variable = self.layout.variables[int(index)] if index >= 0 else None
         detector = self.layout.detectors[d]
         action = self._action(t)
+        done = self._done(t, action)
+        if d in self.done:
+            action, done = self.done[d]
         what = detector.describe(variable, value, baseline)
-        message = f"step {self.steps[t]}: {what}; {self._done(t, action)}"
+        message = f"step {self.steps[t]}: {what}; {done}"
         return Event(
             int(self.steps[t]),
             detector.kind,
@@ -157,22 +165,25 @@ class Rows:
             return "reverted"
         if self.scalars["rate_factor"][t] < 1:
             return "rate reduced"
-        if self.scalars["clipped"][t]:
+        if self.scalars["clipped"][t] or self.scalars["held"][t]:
             return "clipped"
         return "observed"
 
     def _done(self, t, action):
         rate = float(self.scalars["learning_rate"][t])
         factor = float(self.scalars["rate_factor"][t])
+        held = self.scalars["held"][t] > 0
+        radius = float(self.scalars["trust_radius"][t])
+        clipped = "the gradients were clipped to norm "
+        clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
+        if held:
+            clipped = f"updates are held to {radius:.2g} times the weights"
         parts = {
             "skipped": ["the update was skipped"],
             "stopped": ["the update was left out, and training is stopped"],
             "reverted": ["the weights were put back"],
-            "clipped": [
-                f"the gradients were clipped to norm "
-                f"{self.scalars['clipped_norm'][t]:.3g}"
-            ],
-            "rate reduced": [],
+            "clipped": [clipped],
+            "rate reduced": [clipped] if held else [],
             "observed": ["observed, nothing was changed"],
         }[action]
         if factor < 1:

@@ -32,6 +32,8 @@ def pack(step, rate, factor):
         "learning_rate": rate,
         "outcome": outcome,
         "clipped": any_of([s.change for s in sites]),
+        "held": any_of([s.held for s in sites]),
+        "trust_radius": sites[0].radius if sites else MISSING,
         "loss_scale": sites[0].measured.loss_scale if sites else MISSING,
         "rate_factor": factor,
         "halted": ops.where(step.halted, 1.0, ops.where(step.stopped, 2.0, 0.0)),

@@ -41,6 +41,11 @@ class Site:
     change: object = None
     limits: dict = field(default_factory=dict)
     clipped_norm: object = None
+    trust: object = None
+    hold: object = None
+    held: object = None
+    radius: object = None
+    rate_factor: object = None
     overflow: object = None
     lasting: object = None
     left_out: object = None

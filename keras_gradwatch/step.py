@@ -179,6 +179,52 @@ class Step:
         self._detect(site, after_update=True, usable=usable)
         tripped = self._matches(site, "skip/mask", self.plan.skips, after_update=True)
         site.revert = self.responding & tripped & ~site.skip
+        if self.plan.holds:
+            self._consider_hold(site)
+
+    def _consider_hold(self, site):
+        """Whether this update has to be looked at again, to hold it."""
+        region = self.plan.holds[0][0].region
+        state, write = self._state("trust", region, site, len(site.names))
+        settings = self._settings("trust", region)
+        tripped = self._matches(site, "hold/mask", self.plan.holds, after_update=True)
+        active = state["until"] > ops.cast(self.number, "float32")
+        site.trust = (state, settings, write, tripped, active)
+        possible = self.responding & ~self.halted & ~site.skip & ~site.overflow
+        site.hold = possible & (active | tripped)
+
+    def limit(self, site, before, after, inner):
+        """What is left of an update that may have to be held; see `TrustRegion`.
+
+        To be called inside the branch in which `site.hold` holds.
+
+        Returns:
+            `(weights, held)`.
+        """
+        region = self.plan.holds[0][0].region
+        state, settings, *_ = site.trust
+        return region.limit(before, after, inner, site.measured.loss, state, settings)
+
+    def note_hold(self, site, held):
+        """Notes whether an update was held, and what follows for rate and radius."""
+        region = self.plan.holds[0][0].region
+        state, settings, write, tripped, active = site.trust
+        number = ops.cast(self.number, "float32")
+        loss = site.measured.loss
+        new, factor = region.advance(state, number, tripped, held, loss, settings)
+        usable = self.responding & ~self.halted & ~site.skip & ~site.overflow
+        write(new, usable)
+        site.held = held
+        site.radius = ops.where(active | held, state["radius"], MISSING)
+        site.rate_factor = ops.where(usable, factor, 1.0)
+        # One trouble is one event: where it begins, and where the rate is cut for it.
+        stalled = site.rate_factor < 1
+        _, mask = self.plan.holds[0]
+        for index, detector in enumerate(self.plan.detectors):
+            if mask[index] and detector.after_update:
+                verdict = site.verdicts[index]
+                told = (verdict.tripped & ~active) | stalled
+                site.verdicts[index] = verdict._replace(tripped=told)
 
     # -- the end of the step -------------------------------------------------------
 
@@ -192,20 +238,23 @@ class Step:
         tripped = self._tripped()
         any_event = ops.any(tripped)
         for site in self.sites:
-            if site.revert is None:
-                site.revert = ops.convert_to_tensor(False)
+            site.revert = _or_else(site.revert, False)
+            site.held = _or_else(site.held, False)
+            site.radius = _or_else(site.radius, MISSING)
+            site.rate_factor = _or_else(site.rate_factor, 1.0)
         rate = rates.current()
         factor = responses.cut_rate(self, tripped, rates)
         self.stopped = responses.count_halts(self, tripped)
         if any(d.after_update for d in plan.detectors):
             dense = self.read(monitor.variable("dense_steps", 0, "int32"))
             until = monitor.variable("dense_until", -1, "int32")
-            self.updates.append(
-                (
-                    until,
-                    ops.where(any_event, self.number + 1 + dense, self.read(until)),
-                )
-            )
+            end = ops.where(any_event, self.number + 1 + dense, self.read(until))
+            for site in self.sites:
+                if site.trust is not None:
+                    quiet = ops.cast(site.trust[1]["quiet"], "int32")
+                    held_until = ops.where(site.held, self.number + 1 + quiet, end)
+                    end = ops.maximum(end, held_until)
+            self.updates.append((until, end))
         layout = Layout(
             tuple(unique(name for site in self.sites for name in site.names)),
             tuple(plan.detectors),
@@ -300,6 +349,10 @@ class Step:
     def read(variable):
         """The value of a variable, a tensor."""
         return ops.convert_to_tensor(variable)
+
+
+def _or_else(value, default):
+    return ops.convert_to_tensor(default) if value is None else value
 
 
 def _silent():

@@ -5,6 +5,7 @@ from keras_gradwatch.callbacks.gradwatch import GradWatch
 from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.keep_state import KeepState
 from keras_gradwatch.callbacks.reduce_lr import ReduceLROnExplosion
+from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.skip import SkipOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
 from keras_gradwatch.callbacks.terminate import ExplosionError, TerminateOnExplosion
@@ -17,6 +18,7 @@ __all__ = [
     "GradientTensorBoard",
     "KeepState",
     "ReduceLROnExplosion",
+    "RewindOnExplosion",
     "SkipOnExplosion",
     "TerminateOnExplosion",
 ]

@@ -2,14 +2,19 @@
 
 from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
 from keras_gradwatch.detectors import UpdateRatio
 from keras_gradwatch.methods import local_directory, number, whole
-from keras_gradwatch.plan import CutRate, Halt, Request, Skip
+from keras_gradwatch.plan import CutRate, Halt, Hold, Request, Skip
 from keras_gradwatch.policies.base import check_policy
 from keras_gradwatch.report import explain
+from keras_gradwatch.trust import TrustRegion
 
 TRUST_BOUND = 0.5
+# A batch that is bad once an epoch says nothing about the rate; three steps in a short
+# time do.
+PATIENCE = 3
 
 
 class GradWatch(Response):
@@ -19,11 +24,16 @@ class GradWatch(Response):
 
     | what is seen | what is done |
     |---|---|
-    | a gradient or the loss is NaN or infinite | the update is skipped, the rate cut |
-    | the norm or the loss spikes, after step 20 | the update is skipped, the rate cut |
-    | an update is larger than `trust_bound` times the weights | the weights are put \
-back, the rate cut |
-    | `max_events` steps have tripped | training ends, with a report |
+    | a gradient or the loss is NaN or infinite | the update is skipped |
+    | the norm or the loss spikes | the update is skipped |
+    | three such steps in a short time | the rate is cut, too |
+    | `max_events` such steps | training ends, with a report |
+    | an update is larger than `trust_bound` times the weights | it is cut down to \
+what can be trusted, and so is each later one, until all is quiet; while the loss does \
+not fall, rate and trust shrink (see `trust.TrustRegion`) |
+
+    And soon after: a network that has died, or whose loss stays far above what it was,
+    goes back to its last sound snapshot, `max_rewinds` times (see `RewindOnExplosion`).
 
     The trust bound needs no baseline, so it protects from the first step on. It costs
     a copy of the weights, and is measured at every step for the first `dense_steps`
@@ -37,10 +47,12 @@ back, the rate cut |
             switches it off. A part of the default detectors: with `detector`, add
             `detectors.UpdateRatio` to that instead.
         factor: What the rate is multiplied by, between 0 and 1.
-        cooldown: Steps after a cut in which no further one is made, >= 0; updates
-            beyond the trust bound are cut at every step.
+        cooldown: Steps after a cut in which no further one is made, >= 0.
         min_lr: The rate is never cut below this, >= 0.
         max_events: Number of tripped steps in one `fit` that ends it, >= 1.
+        max_rewinds: How often one `fit` is taken back to a snapshot, >= 0; 0: never,
+            and no snapshots are kept.
+        snapshot_freq: Steps between two snapshots, >= 1.
         dense_steps: Steps in which the trust bound is measured at every step, >= 0.
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`).
@@ -80,6 +92,8 @@ back, the rate cut |
         cooldown=10,
         min_lr=0.0,
         max_events=100,
+        max_rewinds=3,
+        snapshot_freq=200,
         dense_steps=100,
         sample_freq=50,
         update_freq=50,
@@ -101,6 +115,13 @@ back, the rate cut |
         if detector is None and trust_bound is not None:
             number(self, "trust_bound", trust_bound, above=0)
             self.detectors += (UpdateRatio(trust_bound),)
+        self._in_step = self.detectors
+        self.rewind = None
+        if whole(self, "max_rewinds", max_rewinds):
+            self.rewind = RewindOnExplosion(
+                snapshot_freq, max_rewinds=max_rewinds, min_lr=min_lr, verbose=0
+            )
+            self.detectors += self.rewind.detectors
         self.factor = number(self, "factor", factor, above=0, below=1)
         self.cooldown = whole(self, "cooldown", cooldown)
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
@@ -132,14 +153,16 @@ back, the rate cut |
         return self.history.sample_freq
 
     def request(self):
-        at_once = tuple(d for d in self.detectors if d.after_update)
-        in_turn = tuple(d for d in self.detectors if not d.after_update)
-        responses = [Skip(self.detectors), Halt(self.detectors, self.max_events)]
+        at_once = tuple(d for d in self._in_step if d.after_update)
+        in_turn = tuple(d for d in self._in_step if not d.after_update)
+        responses = list(self.rewind.request().responses) if self.rewind else []
         if in_turn:
-            responses.append(CutRate(in_turn, self.factor, self.cooldown, self.min_lr))
+            cut = (self.factor, self.cooldown, self.min_lr, PATIENCE)
+            responses.append(Skip(in_turn))
+            responses.append(CutRate(in_turn, *cut))
+            responses.append(Halt(in_turn, self.max_events))
         if at_once:
-            # The rate is wrong as long as the bound trips: no cooldown.
-            responses.append(CutRate(at_once, self.factor, 0, self.min_lr))
+            responses.append(Hold(at_once, TrustRegion(), self.min_lr))
         return Request(
             "GradWatch",
             policy=self.policy,
@@ -157,6 +180,8 @@ back, the rate cut |
             self._rates, self._steps = None, 0
         super().set_model(model)
         self.history.follow(self._gradwatch)
+        if self.rewind is not None:
+            self.rewind.join(model)
         if self.log is not None:
             self.log.join(model)
 
@@ -167,6 +192,14 @@ back, the rate cut |
             self._steps, _ = self._gradwatch.keeper.resumed
         if self.log is not None:
             self.log.on_first_batch()
+        if self.rewind is not None:
+            self.rewind.begin()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Drains, and goes back to a snapshot where that is called for."""
+        super().on_train_batch_begin(batch, logs)
+        if self.rewind is not None:
+            self.rewind.act()
 
     def on_rows(self, rows, events):
         """Keeps, logs and tells what was recorded."""
@@ -186,11 +219,16 @@ back, the rate cut |
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and draws the heatmap."""
         super().on_epoch_end(epoch, logs)
+        if self.rewind is not None:
+            self.rewind.act()
         if self.log is not None:
             self.log.on_epoch_end(epoch)
 
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
+        self._gradwatch.drain()
+        if self.rewind is not None:
+            self.rewind.act()
         super().on_train_end(logs)
         if self.log is not None:
             self.log.on_train_end()

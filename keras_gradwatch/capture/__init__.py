@@ -1,8 +1,8 @@
 """The seam between a model's own training step and the monitor: one file a backend.
 
-A backend's module gives `check`, `check_strategy`, `create_variable`, `host`,
-`release`, `run_step`, `updates` and `write_row`; nothing else in the package knows
-which backend it runs on.
+A backend's module gives `check`, `check_strategy`, `create_variable`, `cut_rates`,
+`harmed`, `host`, `release`, `run_step`, `updates` and `write_row`; nothing else in the
+package knows which backend it runs on.
 """
 
 import importlib

@@ -78,6 +78,10 @@ class Frame:
         ]
         local = [gradients[i] for i in places]
         trained = [variables[i] for i in places]
+        for gradient, variable in zip(local, trained, strict=True):
+            if tf.is_tensor(gradient):
+                # Some operations' gradients have a shape that is not known as yet.
+                gradient.set_shape(variable.shape)
         window = Window(optimizer, trained)
         if plan.protects and len(window.lengths) > 1:
             raise ValueError(
@@ -124,6 +128,8 @@ class Frame:
             with self.replicas.known_sums(local, sums):
                 apply(gradients, variables)
         self._judge_update(site, optimizer, trained, old, places, window)
+        if plan.holds:
+            self._hold(site, trained, old, summed)
 
     def _newly_spoiled(self):
         """In how many of the model's variables this step left a non-finite value."""
@@ -178,7 +184,8 @@ class Frame:
             self._hook_schedules()  # a `MultiOptimizer` may have its members only now
 
     def _hook_schedules(self):
-        if self.monitor.plan.cuts:
+        plan = self.monitor.plan
+        if plan.cuts or plan.holds or plan.rewinds:
             rates.hook_schedules(
                 held_optimizers(self.model),
                 lambda index: self.monitor.renew(f"rate_scale/{index}", 1.0),
@@ -223,6 +230,35 @@ class Frame:
         self.step.judge_update(site, _scatter(matrix, places, len(site.names)))
         if plan.skips and any(d.after_update for d in plan.detectors):
             self.replicas.restore(site.revert, variables, old)
+
+    def _hold(self, site, variables, old, gradients):
+        """Cuts an update down to the trust region, where it must be."""
+
+        def now():
+            return [tf.convert_to_tensor(value_of(v)) for v in variables]
+
+        def inner(moved):
+            pairs = zip(gradients, moved, strict=True)
+            return tf.add_n([sparse.inner(g, change) for g, change in pairs])
+
+        def limited():
+            pairs = zip(old, variables, strict=True)
+            before = [tf.reshape(a, v.shape) for a, v in pairs]
+            weights, held = self.step.limit(site, before, now(), inner)
+            return [
+                *(
+                    _constrained(tf.cast(w, v.dtype), v)
+                    for w, v in zip(weights, variables, strict=True)
+                ),
+                held,
+            ]
+
+        def kept():
+            return [*now(), False]
+
+        *weights, held = tf.cond(site.hold, outlined(limited), kept)
+        self.replicas.restore(held, variables, weights)
+        self.step.note_hold(site, held)
 
     # -- several sites in one step -------------------------------------------------
 

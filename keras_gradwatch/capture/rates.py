@@ -76,6 +76,25 @@ class Rates:
         return done
 
 
+def cut_now(optimizers, factor, floor):
+    """Multiplies the rates of `optimizers` by `factor`, outside of a step.
+
+    Args:
+        optimizers: List of optimizers.
+        factor: 0 to 1.
+        floor: No rate is cut below this.
+    """
+    for leaf in [leaf for optimizer in optimizers for leaf in leaves(optimizer)]:
+        variable = leaf.learning_rate
+        if not isinstance(variable, keras.Variable):
+            variable = scale_of(leaf)
+        rate = float(ops.convert_to_numpy(_rate(leaf)))
+        if variable is not None and rate > 0:
+            wanted = max(rate * factor, min(rate, floor))
+            value = float(ops.convert_to_numpy(variable))
+            variable.assign(value * wanted / rate)
+
+
 def _rate(leaf):
     return ops.cast(ops.convert_to_tensor(leaf.learning_rate), "float32")
 

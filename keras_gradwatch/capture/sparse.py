@@ -71,3 +71,15 @@ def like(new, gradient, dtype, scale, count):
         values = ready(new.rows)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
     return ready(new)
+
+
+def inner(gradient, tensor):
+    """Σ gᵢ·tᵢ of a gradient and a dense tensor, a float32 scalar.
+
+    Args:
+        gradient: Dense tensor, or an `IndexedSlices` of unique rows.
+        tensor: Dense tensor, float32.
+    """
+    if isinstance(gradient, tf.IndexedSlices):
+        tensor, gradient = tf.gather(tensor, gradient.indices), gradient.values
+    return tf.reduce_sum(tf.cast(gradient, tf.float32) * tensor)

@@ -105,6 +105,29 @@ def updates(model):
     return max(map(applications, held_optimizers(model)), default=0)
 
 
+def harmed(model):
+    """The variables that a bad step may have harmed: weights, state, optimizers'.
+
+    Learning rates are left out, and so are seeds and metrics.
+
+    Returns:
+        List of `keras.Variable`, each once.
+    """
+    optimizers = held_optimizers(model)
+    leaves = [leaf for optimizer in optimizers for leaf in rates.leaves(optimizer)]
+    left_out = {id(leaf.learning_rate) for leaf in leaves}
+    left_out |= {id(v) for metric in model.metrics for v in metric.variables}
+    variables = [*model.trainable_variables, *restorable(model)]
+    for optimizer in optimizers:
+        variables += optimizer.variables
+    return [v for v in {id(v): v for v in variables}.values() if id(v) not in left_out]
+
+
+def cut_rates(model, factor, min_lr):
+    """Multiplies the learning rates of a model's optimizers by `factor`, now."""
+    rates.cut_now(held_optimizers(model), factor, min_lr)
+
+
 def release(model):
     """Removes what stays on a model's optimizers between steps."""
     rates.unhook_schedules(held_optimizers(model))

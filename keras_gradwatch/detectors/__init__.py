@@ -2,6 +2,8 @@
 
 from keras_gradwatch.detectors.any_of import AnyOf
 from keras_gradwatch.detectors.base import Detector, Measurement, Verdict, whole_step
+from keras_gradwatch.detectors.collapse import Collapse
+from keras_gradwatch.detectors.divergence import Divergence
 from keras_gradwatch.detectors.loss_spike import LossSpike
 from keras_gradwatch.detectors.non_finite import NonFinite
 from keras_gradwatch.detectors.norm_threshold import NormThreshold
@@ -10,7 +12,9 @@ from keras_gradwatch.detectors.z_score import ZScore
 
 __all__ = [
     "AnyOf",
+    "Collapse",
     "Detector",
+    "Divergence",
     "LossSpike",
     "Measurement",
     "NonFinite",

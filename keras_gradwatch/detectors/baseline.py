@@ -6,6 +6,12 @@ from keras import ops
 from keras_gradwatch.detectors.base import Detector, whole_step
 from keras_gradwatch.methods import number, whole
 
+# A spike is this many times the largest of the newest steps, whatever their spread.
+PEAK = 100.0
+# Steps that must have been seen before any may be a spike.
+FIRST = 3
+# Steps after which the largest of the last ones is that of the last ones but these.
+SPAN = 100
 # A value so small that its logarithm would drag the baseline to nowhere.
 TINY = 1e-30
 
@@ -14,11 +20,14 @@ class LogBaseline(Detector):
     """Base of the detectors that compare a quantity with its running log-scale range.
 
     With ℓ = log of the quantity, and μ, σ the running mean and standard deviation of
-    ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps were seen.
-    What enters the baseline is ℓ cut off at that distance on both sides: one spike
-    moves it little, a lasting shift is taken in step by step, and after `patience`
-    spikes in a row the baseline begins anew at the new level, so that no shift of
-    scale is an alarm for ever. Non-finite values are never taken in.
+    ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps were seen;
+    and from the fourth step on if the quantity is more than `PEAK` times the largest
+    of the newest 100 to 200 steps, however widely they were spread.
+
+    A spike moves the mean by no more than that distance, and the deviation not at all;
+    in warm-up it is not taken in. A lasting shift is no alarm for ever: after
+    `patience` spikes in a row the baseline begins anew at the new level. Non-finite
+    values are never taken in.
 
     Args:
         z: Standard deviations above the mean, > 0.
@@ -45,9 +54,9 @@ class LogBaseline(Detector):
         raise NotImplementedError
 
     def initial_state(self, num_variables):
-        """Mean, variance and number of the values seen, and spikes in a row."""
+        """Moments, number and peaks of the values seen, and spikes in a row."""
         del num_variables
-        names = ("mean", "variance", "seen", "streak")
+        names = ("mean", "variance", "seen", "streak", "peak", "last_peak")
         return {name: np.float32(0.0) for name in names}
 
     def detect(self, measured, state, settings):
@@ -59,8 +68,11 @@ class LogBaseline(Detector):
             settings["z"] * ops.sqrt(variance), ops.log(settings["factor"])
         )
         warm = seen >= settings["warmup"]
-        spike = usable & warm & ~ops.less_equal(level - mean, limit)
-        streak = ops.where(spike, state["streak"] + 1, 0.0)
+        beyond = warm & ~ops.less_equal(level - mean, limit)
+        peak = ops.maximum(state["peak"], state["last_peak"])
+        spike = usable & (beyond | ((seen >= FIRST) & (value > PEAK * peak)))
+        streak_before = state["streak"]
+        streak = ops.where(spike, streak_before + 1, 0.0)
         anew = streak >= settings["patience"]
 
         # Plain averages while values are few, an exponential window from then on.
@@ -68,15 +80,21 @@ class LogBaseline(Detector):
         reach = ops.where(warm, limit, float("inf"))
         taken = ops.clip(level - mean, -reach, reach)
         spread = (1 - weight) * (variance + weight * ops.square(taken))
-        taken_in = {
+        highest = ops.maximum(ops.where(spike, 0.0, value), state["peak"])
+        turn = ops.equal(ops.mod(seen, SPAN), SPAN - 1)
+        peak = ops.where(turn, 0.0, highest)
+        last_peak = ops.where(turn, highest, state["last_peak"])
+        new = {
             "mean": ops.where(anew, level, mean + weight * taken),
-            "variance": ops.where(anew, variance, spread),
+            "variance": ops.where(spike, variance, spread),
             "seen": seen + 1,
-            "streak": ops.where(anew, 0.0, streak),
+            "peak": ops.where(anew, value, peak),
+            "last_peak": ops.where(anew, 0.0, last_peak),
         }
-        state = {
-            name: ops.where(usable, new, state[name]) for name, new in taken_in.items()
-        }
+        take = usable & (warm | ~spike | anew)
+        state = {name: ops.where(take, new[name], state[name]) for name in new}
+        streak = ops.where(anew, 0.0, streak)
+        state["streak"] = ops.where(usable, streak, streak_before)
         return whole_step(spike, value, ops.exp(mean)), state
 
 

@@ -6,6 +6,7 @@ from keras import ops
 from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number
 from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.trust import FLOOR
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -40,7 +41,7 @@ class UpdateRatio(Detector):
     kind = "update"
     after_update = True
 
-    def __init__(self, limit=0.5, floor=0.01):
+    def __init__(self, limit=0.5, floor=FLOOR):
         self.settings = {
             "limit": number(self, "limit", limit, above=0),
             "floor": number(self, "floor", floor, at_least=0),

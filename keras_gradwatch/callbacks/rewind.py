@@ -1,0 +1,123 @@
+"""Going back to sound weights when skipping came too late."""
+
+from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.detectors import Collapse, Divergence
+from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.methods import number, whole
+from keras_gradwatch.plan import Request, Rewind
+from keras_gradwatch.rewind import Rewinder
+
+
+class RewindOnExplosion(Response):
+    """Takes the run back to its last sound snapshot, at a lower rate.
+
+    What a skip prevents needs no way back. This is for what shows only later: a network
+    that has died, a loss that has come apart. Weights, non-trainable state, slots,
+    iterations, accumulators, averages and a loss scale return to where they were; the
+    learning rate stays reduced, and the batches go on, so that what did the harm is not
+    replayed. The monitor's steps go on counting.
+
+    It is done when the ring is drained, at most `update_freq` steps after the detector
+    tripped. Two snapshots are kept in the host's memory, the first one and the newest
+    in which all was sound; each takes as much as the weights and the optimizer's state.
+    An optimizer that is not built when `fit` begins is no part of the first one.
+
+    Args:
+        snapshot_freq: Steps between two snapshots, >= 1.
+        factor: What the learning rates are multiplied by, between 0 and 1.
+        max_rewinds: How often one `fit` may be taken back, >= 1. The next time its
+            weights are put back once more, and training is stopped.
+        min_lr: No rate is cut below this, >= 0.
+        update_freq: Steps between two looks at what was found, >= 1.
+        detector: `detectors.Detector` to follow. Default: `Collapse() | Divergence()`.
+        verbose: 0 prints nothing, 1 one line for each event.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If `detector` is not a `Detector`.
+
+    Example:
+
+    ```python
+    rewind = keras_gradwatch.callbacks.RewindOnExplosion(max_rewinds=2)
+    model.fit(x, y, callbacks=[rewind])
+    ```
+
+    Reference: the restarts of PaLM's training (Chowdhery et al. 2022, arXiv 2204.02311,
+    section 5.1), which went back about 100 steps and left the batches out.
+    """
+
+    def __init__(
+        self,
+        snapshot_freq=200,
+        factor=0.25,
+        max_rewinds=3,
+        min_lr=0.0,
+        update_freq=50,
+        detector=None,
+        verbose=1,
+    ):
+        super().__init__(detector, verbose)
+        self.detectors = tuple(flatten(detector)) or (Collapse(), Divergence())
+        self.snapshot_freq = whole(self, "snapshot_freq", snapshot_freq, at_least=1)
+        self.factor = number(self, "factor", factor, above=0, below=1)
+        self.max_rewinds = whole(self, "max_rewinds", max_rewinds, at_least=1)
+        self.min_lr = number(self, "min_lr", min_lr, at_least=0)
+        self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
+        self._rewinder = None
+
+    def request(self):
+        return Request("RewindOnExplosion", responses=(Rewind(self.detectors),))
+
+    def set_model(self, model):
+        """Watches `model`, and decides about its rows before they are told."""
+        super().set_model(model)
+        self.join(model)
+
+    def join(self, model):
+        """Decides about the rows of `model`, which another callback may have asked for.
+
+        That one calls `begin` before the first batch, and `act` after each drain.
+        """
+        self._model = model
+        self._rewinder = Rewinder(
+            model.gradwatch,
+            self.detectors,
+            self.snapshot_freq,
+            self.max_rewinds,
+            self.factor,
+            self.min_lr,
+        )
+        model.gradwatch.recorder.decide(self._rewinder.decide)
+
+    def on_first_batch(self):
+        """Takes the first snapshot."""
+        super().on_first_batch()
+        self.begin()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Drains, and goes back where that is called for."""
+        super().on_train_batch_begin(batch, logs)
+        self.act()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Drains, and goes back where that is called for."""
+        super().on_epoch_end(epoch, logs)
+        self.act()
+
+    def on_train_end(self, logs=None):
+        """Drains, and leaves the last sound weights where that is called for."""
+        self._gradwatch.drain()
+        self.act()
+        super().on_train_end(logs)
+
+    def begin(self):
+        """Takes the first snapshot."""
+        self._rewinder.begin()
+
+    def act(self):
+        """Goes back, or takes a snapshot, as was decided at the last drain."""
+        self._rewinder.act()
+        if self._rewinder.stopped:
+            self._model.gradwatch.halt()
+            self._model.stop_training = True

@@ -1,0 +1,60 @@
+"""A network that has died: no gradient reaches any of its kernels."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.detectors.base import Detector, whole_step
+from keras_gradwatch.methods import whole
+from keras_gradwatch.statistics import NAMES
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class Collapse(Detector):
+    """Trips when the gradient of every kernel is exactly zero, step after step.
+
+    Formula: for `steps` steps in a row `Σ ‖g_kernel‖ = 0` while `‖g‖ > 0`: the loss
+    still asks for something, and only a bias can give it. So ends a network of
+    rectified units that one large update has pushed below zero for every input. It
+    trips once, and again only after a gradient has come through in between.
+
+    Args:
+        steps: Steps in a row, >= 1. Default 20: with small batches a step in which
+            all units of one layer are off is nothing unusual.
+
+    Raises:
+        ValueError: If `steps` is not an integer >= 1.
+
+    Example:
+
+    ```python
+    callbacks.RewindOnExplosion(detector=detectors.Collapse())
+    ```
+
+    Reference: the dying ReLU (Lu et al. 2019, arXiv 1903.06733), here in its last
+    stage, where nothing but going back helps.
+    """
+
+    kind = "collapse"
+
+    def __init__(self, steps=20):
+        self.settings = {"steps": whole(self, "steps", steps, at_least=1)}
+
+    def initial_state(self, num_variables):
+        """Steps in a row without a gradient."""
+        del num_variables
+        return {"streak": np.float32(0)}
+
+    def detect(self, measured, state, settings):
+        norms = measured.statistics[:, NAMES.index("norm")]
+        connected = measured.kernels & ~ops.isnan(norms)
+        kernels = ops.sum(ops.where(connected, norms, 0.0))
+        dead = ops.any(connected) & ops.equal(kernels, 0.0)
+        dead = dead & (measured.global_norm > 0)
+        streak = ops.where(dead, state["streak"] + 1, 0.0)
+        tripped = ops.equal(streak, settings["steps"])
+        return whole_step(tripped, streak, settings["steps"]), {"streak": streak}
+
+    def describe(self, variable, value, baseline):
+        del variable, baseline
+        return f"no gradient has reached any kernel for {int(value)} steps"
