@@ -145,3 +145,22 @@ def local_directory(owner, name, value):
             f"Received: {name}={value!r}"
         )
     return path
+
+
+def flag(owner, name, value):
+    """Checks one argument that is True or False, and returns it.
+
+    Args:
+        owner: The object whose constructor was called, for the message.
+        name: The argument's name.
+        value: What came.
+
+    Raises:
+        ValueError: Where `value` is not a bool.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"{type(owner).__name__}: `{name}` must be True or False. "
+            f"Received: {name}={value!r}"
+        )
+    return value

@@ -168,6 +168,27 @@ class GradientMonitor:
             self._variables[name] = found
         return found
 
+    def group(self, prefix, initial):
+        """The device variables of one state, all made anew where one has another shape.
+
+        Args:
+            prefix: Of their names.
+            initial: Dict of name to value before the first step.
+
+        Returns:
+            Dict of name to `keras.Variable`.
+        """
+        names = {name: f"{prefix}/{name}" for name in initial}
+        for name, full in names.items():
+            known = self._variables.get(full, self._restored.get(full))
+            if known is not None and np.shape(known) != np.shape(initial[name]):
+                for stale in names.values():
+                    self._variables.pop(stale, None)
+                    self._restored.pop(stale, None)
+        return {
+            name: self.variable(full, initial[name]) for name, full in names.items()
+        }
+
     def renew(self, name, initial):
         """A new variable `name`, whatever had that name before."""
         self._variables.pop(name, None)

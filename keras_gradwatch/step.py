@@ -53,7 +53,7 @@ class Step:
     # -- before the update ---------------------------------------------------------
 
     def judge(
-        self, names, gradients, shapes, loss, scale=None, handled=None, partial=None
+        self, names, gradients, weights, loss, scale=None, handled=None, partial=None
     ):
         """Measures the gradients of one site, asks the detectors and the policy.
 
@@ -61,7 +61,7 @@ class Step:
             names: List of V names.
             gradients: List of V float tensors or `SparseRows`, what the optimizer
                 would see on one device; None where a variable is disconnected.
-            shapes: List of the V shapes of the variables.
+            weights: List of the V variables.
             loss: Scalar float32, or None where it is not known.
             scale: Scalar float32 by which the loss was multiplied, or None.
             handled: Scalar bool that is True where the optimizer deals with an
@@ -105,8 +105,8 @@ class Step:
             statistics=matrix,
             loss_scale=ops.convert_to_tensor(MISSING if scale is None else scale),
             finite=finite & loss_finite,
-            sizes=ops.convert_to_tensor([size(s) for s in shapes], "float32"),
-            kernels=ops.convert_to_tensor([len(s) >= 2 for s in shapes]),
+            sizes=ops.convert_to_tensor([size(w.shape) for w in weights], "float32"),
+            kernels=ops.convert_to_tensor([len(w.shape) >= 2 for w in weights]),
         )
         site = Site(len(self.sites), list(names), connected, measured)
         site.overflow, site.lasting = overflowed
@@ -123,29 +123,35 @@ class Step:
             site.skip = site.skip | earlier.skip
         if not self.plan.protects:
             site.skip = ops.convert_to_tensor(False)
-        self._decide_policy(site, partial)
+        self._decide_policy(site, present, weights, partial)
         self._sample_histograms(site, present)
         return site
 
-    def _decide_policy(self, site, partial):
+    def _decide_policy(self, site, present, weights, partial):
         site.change = ops.convert_to_tensor(False)
         site.clipped_norm = site.measured.global_norm
         policy = self.plan.policy
         if policy is None:
             return
-        state, write = self._state("policy", policy, site, sum(site.connected))
-        measured = site.measured
+        label = f"policy/{type(policy).__name__}"
+        state, write = self._state(label, policy, site, len(present))
+        measured, there = site.measured, site.connected
+        usable = self.clipping & measured.finite & ~partial
         connected = measured._replace(
-            statistics=contract(measured.statistics, site.connected),
-            sizes=contract(measured.sizes, site.connected),
-            kernels=contract(measured.kernels, site.connected),
+            statistics=contract(measured.statistics, there),
+            sizes=contract(measured.sizes, there),
+            kernels=contract(measured.kernels, there),
+            # Also False where nothing comes of what is decided.
+            finite=usable,
+            names=[n for n, c in zip(site.names, there, strict=True) if c],
+            gradients=present,
+            weights=[w for w, c in zip(weights, there, strict=True) if c],
         )
         change, site.limits, new = policy.decide(
             connected,
             state,
             self._settings("policy", policy),
         )
-        usable = self.clipping & measured.finite & ~partial
         write(new, usable)
         site.change = usable & change & ~site.skip
 
@@ -301,10 +307,7 @@ class Step:
     def _state(self, label, method, site, count):
         """The state of a method at one site, and a function that writes it."""
         initial = method.initial_state(count)
-        variables = {
-            name: self.monitor.variable(f"site{site.index}/{label}/{name}", value)
-            for name, value in initial.items()
-        }
+        variables = self.monitor.group(f"site{site.index}/{label}", initial)
         state = {name: self.read(v) for name, v in variables.items()}
 
         def write(new, usable):

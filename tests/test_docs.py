@@ -153,6 +153,22 @@ def test_tables_name_what_there_is():
         assert f"| `{tag}` |" in board
 
 
+def test_every_policy_has_a_page_with_numbers_that_were_measured():
+    """Each row of a page's table is one that the benchmark has written."""
+    rows = re.findall(r"^\| .*\|$", read("docs/benchmarks/policies.md"), re.MULTILINE)
+    nav = read("mkdocs.yml")
+    names = {n for n in policies.__all__ if inspect.isclass(getattr(policies, n))}
+    for name in names - {"Policy"}:
+        page = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        page = f"methods/{page.replace('zclip', 'z_clip')}.md"
+        assert f"{page}\n" in nav
+        text = read(f"docs/{page}")
+        assert "python benchmarks/policies.py" in text
+        quoted = re.findall(r"^\| .*\d\.\d{3} \|$", text, re.MULTILINE)
+        assert len(quoted) >= 2 and set(quoted) <= set(rows), page
+        assert f"| `{name}(" in text
+
+
 def test_links_of_the_readme_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)", read("README.md")):
         assert (helper.ROOT / target).is_file(), target

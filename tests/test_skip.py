@@ -145,8 +145,8 @@ def test_a_nan_batch_in_the_middle_of_an_epoch(rate, digits, capsys):
     x, y = digits
     keras.utils.set_random_seed(3)
     model = helper.compiled(helper.functional(), RATES[rate]())
-    watching = GradWatch(trust_bound=None)
-    history = helper.fit(model, helper.with_nan(x, 3, SIZE), y, [watching], SIZE)
+    watching, cut = GradWatch(trust_bound=None), ReduceLROnExplosion()
+    history = helper.fit(model, helper.with_nan(x, 3, SIZE), y, [watching, cut], SIZE)
     seen = watching.history
     assert seen.applied.tolist() == [True, True, True, False, True, True]
     (event,) = watching.events
@@ -312,10 +312,20 @@ def test_gradwatch_survives_a_rate_that_is_far_too_high():
     model = helper.regression(keras.optimizers.SGD(1e3))
     helper.fit(model, x, y, [watching := GradWatch(verbose=0)], epochs=4)
     assert helper.all_finite(model.get_weights())
-    assert watching.events[0].step == 0
-    assert float(model.optimizer.learning_rate) < 10
-    assert watching.history.loss[-1] < 10
+    first = watching.events[0]
+    assert (first.step, first.kind, first.action) == (0, "update", "clipped")
+    assert watching.history.loss.max() < 10
     assert "rate" in watching.report()
+
+
+def test_gradwatch_cuts_the_rate_only_where_steps_trip_in_quick_succession():
+    for batches, cut in (((0, 3, 6), 1.0), ((0, 1, 2), 0.5)):
+        x, y = many_nans(*batches)
+        model = helper.regression(keras.optimizers.SGD(0.1))
+        watching = GradWatch(verbose=0)
+        helper.fit(model, x, y, [watching])
+        assert [e.step for e in watching.events] == list(batches)
+        np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.1 * cut)
 
 
 @pytest.mark.parametrize("mode", ["stop", "raise"])
@@ -488,10 +498,10 @@ def test_clipping_under_a_strategy_is_that_of_one_device(strategy):
 def test_the_rate_is_cut_once_under_a_strategy(strategy):
     x, y = helper.regression_data(24)
     model = mirrored(strategy, lambda: keras.optimizers.SGD(schedule()))
-    watching = GradWatch(trust_bound=None, verbose=0)
-    helper.fit(model, helper.with_nan(x, 0, 8, slice(5, 6)), y, [watching])
+    seen, cut = GradientHistory(), ReduceLROnExplosion(verbose=0)
+    helper.fit(model, helper.with_nan(x, 0, 8, slice(5, 6)), y, [cut, seen])
     np.testing.assert_allclose(
-        watching.history.learning_rate, [0.05, 0.025, 0.025 * 0.8**0.5], 1e-5
+        seen.learning_rate, [0.05, 0.025, 0.025 * 0.8**0.5], 1e-5
     )
     assert_replicas_agree(model)
 

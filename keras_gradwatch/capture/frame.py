@@ -97,11 +97,14 @@ class Frame:
         )
         summed = [sparse.unique_rows(g) for g in sums]
         summed = window.average([scaling.unscale(g, scale) for g in summed])
-        shown = [sparse.rows(g, v.shape) for g, v in zip(summed, trained, strict=True)]
+        shown = [
+            sparse.rows(g, own, v.shape)
+            for g, own, v in zip(summed, local, trained, strict=True)
+        ]
         site = self.step.judge(
             [_name(v) for v in variables],
             _spread(shown, places, len(variables)),
-            [tuple(v.shape) for v in variables],
+            variables,
             loss if known else None,
             scale=scale,
             # What the forward pass did to the model's state is no matter of the scale.

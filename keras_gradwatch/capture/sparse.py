@@ -33,14 +33,22 @@ def unique_rows(gradient):
     return tf.IndexedSlices(rows, places, gradient.dense_shape)
 
 
-def rows(gradient, shape):
-    """`SparseRows` of an `IndexedSlices` of unique rows; a dense tensor as it is."""
-    if not isinstance(gradient, tf.IndexedSlices):
+def rows(gradient, local, shape):
+    """`SparseRows` of what was sparse; a dense tensor as it is.
+
+    Args:
+        gradient: `IndexedSlices` of unique rows, or a dense tensor.
+        local: The gradient that it was made from. Where that was sparse, a dense tensor
+            is the sum of many: all of its rows.
+        shape: Of the variable.
+    """
+    if not isinstance(local, tf.IndexedSlices):
         return gradient
     size = 1
     for length in shape:
         size *= length
-    return SparseRows(gradient.values, size)
+    sparse = isinstance(gradient, tf.IndexedSlices)
+    return SparseRows(gradient.values if sparse else gradient, size)
 
 
 def map_values(function, gradient):
@@ -67,10 +75,10 @@ def like(new, gradient, dtype, scale, count):
             values = tf.cast(values, tf.float32) * scale
         return tf.cast(values / count if count > 1 else values, dtype)
 
-    if isinstance(new, SparseRows):
-        values = ready(new.rows)
+    values = ready(new.rows if isinstance(new, SparseRows) else new)
+    if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return ready(new)
+    return values
 
 
 def inner(gradient, tensor):

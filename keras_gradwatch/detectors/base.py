@@ -21,6 +21,9 @@ class Measurement(NamedTuple):
         kernels: Tensor [V], bool, True where a variable has two or more axes.
         loss_scale: Scalar float32, by which the loss was multiplied before it was
             differentiated; NaN where it was not. The gradients are unscaled.
+        names: List of the V names; for policies only, as are the two below.
+        gradients: List of V float tensors or `SparseRows`, before the policy.
+        weights: List of V variables, to be read with `ops.convert_to_tensor`.
     """
 
     step: object
@@ -31,6 +34,9 @@ class Measurement(NamedTuple):
     sizes: object
     kernels: object
     loss_scale: object = float("nan")
+    names: object = ()
+    gradients: object = ()
+    weights: object = ()
 
 
 class Verdict(NamedTuple):

@@ -5,6 +5,9 @@ from keras import ops
 from keras_gradwatch.methods import Method
 from keras_gradwatch.statistics import SparseRows
 
+# How many times off its baseline a norm is no longer noise.
+OFF_SCALE = 10.0
+
 
 class Policy(Method):
     """Base of all policies.
@@ -19,7 +22,9 @@ class Policy(Method):
         """Says whether the gradients of this step are to be changed, and to what.
 
         Args:
-            measured: `detectors.Measurement` of the step, before the update.
+            measured: `detectors.Measurement` of the step, before the update, of the V
+                variables with a gradient. Its `gradients` and `weights` cost nothing
+                while they are not used.
             state: Dict of tensors, as `initial_state` declared them.
             settings: Dict of scalar tensors, as `settings` declared them.
 
@@ -59,6 +64,16 @@ def scale_down(gradient, norm, limit):
     """
     over = norm > limit
     factor = ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
+    return scale(gradient, factor)
+
+
+def scale(gradient, factor):
+    """`gradient · factor`, in the dtype of the gradient.
+
+    Args:
+        gradient: Tensor or `SparseRows`.
+        factor: Float32, a scalar or one number for each place of the last axis.
+    """
     return map_values(lambda g: g * ops.cast(factor, g.dtype), gradient)
 
 

@@ -13,6 +13,7 @@ from keras_gradwatch.callbacks import (
     GradWatch,
     KeepState,
     ReduceLROnExplosion,
+    RewindOnExplosion,
     SkipOnExplosion,
     TerminateOnExplosion,
 )
@@ -25,6 +26,7 @@ EVERY = {
     GradWatch: lambda folder: GradWatch(folder / "watch", verbose=0),
     KeepState: lambda folder: KeepState(folder / "state"),
     ReduceLROnExplosion: lambda folder: ReduceLROnExplosion(verbose=0),
+    RewindOnExplosion: lambda folder: RewindOnExplosion(verbose=0),
     SkipOnExplosion: lambda folder: SkipOnExplosion(verbose=0),
     TerminateOnExplosion: lambda folder: TerminateOnExplosion(limit=9, verbose=0),
 }
@@ -181,6 +183,10 @@ def test_the_same_policy_twice_is_one():
         (lambda: ReduceLROnExplosion(min_lr=-0.1), "min_lr.*>= 0.*-0.1"),
         (lambda: TerminateOnExplosion(limit=0), "limit.*>= 1.*0"),
         (lambda: TerminateOnExplosion(mode="halt"), "mode.*stop.*raise.*'halt'"),
+        (lambda: RewindOnExplosion(snapshot_freq=0), "snapshot_freq.*>= 1.*0"),
+        (lambda: RewindOnExplosion(factor=1.0), "factor.*< 1.*1.0"),
+        (lambda: RewindOnExplosion(max_rewinds=0), "max_rewinds.*>= 1.*0"),
+        (lambda: GradWatch(max_rewinds=-1), "max_rewinds.*>= 0.*-1"),
         (lambda: GradWatch(trust_bound=0), "trust_bound.*> 0.*0"),
         (lambda: GradWatch(factor=2), "factor.*2"),
         (lambda: GradWatch(max_events=0), "max_events.*>= 1"),

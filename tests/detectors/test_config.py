@@ -7,7 +7,9 @@ import pytest
 from keras_gradwatch import detectors
 from keras_gradwatch.detectors import (
     AnyOf,
+    Collapse,
     Detector,
+    Divergence,
     LossSpike,
     NonFinite,
     NormThreshold,
@@ -21,6 +23,8 @@ EVERY = [
     ZScore(z=4.0, factor=3.0, decay=0.9, warmup=7, patience=2),
     LossSpike(z=5.0, factor=2.0),
     UpdateRatio(0.25, floor=0.1),
+    Collapse(3),
+    Divergence(5.0, steps=7),
     AnyOf([NormThreshold(3.0), LossSpike(warmup=3)]),
 ]
 every = pytest.mark.parametrize("detector", EVERY, ids=lambda d: type(d).__name__)
@@ -55,6 +59,9 @@ def test_equality_and_repr(detector):
     [
         (lambda: NormThreshold(0), "NormThreshold: `limit`.*> 0.*limit=0"),
         (lambda: NormThreshold(np.nan), "limit.*finite.*nan"),
+        (lambda: Collapse(0), "Collapse: `steps`.*>= 1.*0"),
+        (lambda: Divergence(1.0), "Divergence: `factor`.*> 1.*1.0"),
+        (lambda: Divergence(steps=1.5), "Divergence: `steps`.*integer >= 1.*1.5"),
         (lambda: ZScore(z=0), "ZScore: `z`.*> 0.*z=0"),
         (lambda: ZScore(factor=1.0), "factor.*> 1.*1.0"),
         (lambda: ZScore(decay=1.0), "decay.*< 1.*1.0"),

@@ -121,6 +121,7 @@ def test_the_running_moments_are_those_of_the_logarithm(cls):
 @BASELINES
 def test_one_step_by_hand(cls):
     state = {"mean": 1.0, "variance": 0.25, "seen": 50.0, "streak": 0.0}
+    state |= {"peak": np.exp(2.0), "last_peak": 0.0}
     state = {k: np.float32(v) for k, v in state.items()}
     detector = cls(z=4.0, factor=2.0, decay=0.9)
     name = "loss" if cls is LossSpike else "global_norm"
@@ -134,6 +135,11 @@ def test_one_step_by_hand(cls):
     verdict, new = detect(detector, loud, state)
     assert verdict[0] and new["streak"] == 1
     np.testing.assert_allclose(new["mean"], 1.0 + 0.1 * 2.0, 1e-5)  # cut off at 4 · 0.5
+    assert new["variance"] == 0.25 and new["peak"] == np.float32(np.exp(2.0))
+    # 3 deviations above the mean, but more than 100 times the largest of late.
+    calm = {**state, "variance": np.float32(100.0), "peak": np.float32(np.e)}
+    assert not detect(detector, measurement(**{name: 99 * np.e}), calm)[0][0]
+    assert detect(detector, measurement(**{name: 101 * np.e}), calm)[0][0]
 
 
 @BASELINES
@@ -180,12 +186,20 @@ def test_a_shift_down_is_no_alarm_and_is_followed(cls):
 @BASELINES
 @pytest.mark.parametrize("height", [1e4, 1e9])
 def test_a_spike_in_the_warm_up_does_not_blind_it(cls, height):
-    """Once it has left the window, a later spike of the same height trips."""
     values = noise(300)
     values[5] *= height
     values[250] *= height
     tripped, _ = run(cls(), values)
-    assert tripped == [250]
+    assert tripped == [5, 250]
+
+
+@BASELINES
+def test_a_spike_in_every_epoch_trips_in_every_epoch(cls):
+    """What trips must not widen the range until it passes for normal."""
+    values = noise(2000)
+    values[10::40] *= 1e4
+    tripped, _ = run(cls(), values)
+    assert tripped == list(range(10, 2000, 40))
 
 
 @BASELINES

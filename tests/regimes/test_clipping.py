@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradwatch.callbacks import GradientClipping, GradientHistory
+from keras_gradwatch.policies import AdaGC, AdaptiveGradientClip, AutoClip, Chain
 from tests import helper
 from tests.regimes import models, ways
 from tests.regimes.twins import COUNT, Combination, build, digits
@@ -69,6 +70,38 @@ def test_clipping_is_that_of_stock_keras_on_one_device(row, limit, request):
     assert (seen.clipped_norm < seen.global_norm)[measured].all() and measured.any()
     way = np.linalg.norm(_flat(stock) - before)
     apart = np.linalg.norm(_flat(watched) - _flat(stock))
+    assert way > 0 and apart < tolerance(names) * way
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "mirrored-loss_scale-graph-every_batch-arrays-sgd-lora",
+        "one_device-mixed_float16-two_steps-accumulated-dataset-sgd-embedding",
+    ],
+)
+def test_a_chain_is_in_every_regime_what_it_is_on_one_device(row, request):
+    """On one device in float32, tests/policies has it against NumPy."""
+    names = Combination(*row.split("-"))
+    strategy = None
+    if ways.PLACEMENTS[names.placement]:
+        strategy = request.getfixturevalue("strategy")
+    feed = ways.FEEDS[names.feed]
+    data = models.data_for(names.model, *digits(0, COUNT))
+    policies = [AdaGC(1.1, 0.9, 1, 0.2), AutoClip(30.0), AdaptiveGradientClip(0.1)]
+    policy = Chain(policies)
+
+    simple = names._replace(placement="one_device", precision="float32")
+    plain = build(simple._replace(execution="graph"))
+    weights, before = plain.get_weights(), _flat(plain)
+    feed(plain, *data, callbacks=[GradientClipping(policy)])
+
+    watched, seen = build(names, strategy), GradientHistory()
+    watched.set_weights(weights)
+    feed(watched, *data, callbacks=[GradientClipping(policy), seen])
+    assert (seen.clipped_norm < seen.global_norm).any()
+    way = np.linalg.norm(_flat(plain) - before)
+    apart = np.linalg.norm(_flat(watched) - _flat(plain))
     assert way > 0 and apart < tolerance(names) * way
 
 

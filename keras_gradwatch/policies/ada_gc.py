@@ -1,0 +1,157 @@
+"""Clipping each variable's gradient to its own running norm."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.methods import flag, number, whole
+from keras_gradwatch.policies.base import OFF_SCALE, Policy, scale
+from keras_gradwatch.statistics import NAMES
+
+PATIENCE = 25  # steps in a row off the scale after which a level begins anew
+LARGEST_LOG = 88.0  # of what float32 holds
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class AdaGC(Policy):
+    """Clips the norm of each variable's gradient to a multiple of its own running norm.
+
+    Formula: `ĝ = g · min(1, λ·γ / ‖g‖)` and `γ ← β·γ + (1 − β)·‖ĝ‖`, each variable by
+    itself. In the first `warmup` steps all gradients together are clipped to
+    `global_clipnorm`, and γ is the least ‖ĝ‖ so far.
+
+    By the published rule γ rises by no more than (1 − β)(λ − 1), that is 0.1%, a step:
+    a shift by ×1000 takes 6,900 steps. And one gradient of zero in the warm-up (a LoRA
+    factor behind one that begins at zero) makes γ, and with it every later gradient of
+    that variable, zero for good. With `robust`:
+
+    - a gradient of zero says nothing of the scale: it is not taken in;
+    - when the warm-up ends, γ is at least a tenth of the geometric mean of ‖ĝ‖;
+    - u is the running geometric mean of ‖g‖. After 25 steps in a row in which ‖g‖ was
+      more than 10·u or less than u / 10, u is that of those steps, and γ the same share
+      of it as before, at least a tenth and at most all. So is a shift of scale by more
+      than 10 taken in within 25 steps, and a lesser one within 2,350.
+
+    In runs without any of these, the two are the same. A step with non-finite
+    gradients is never taken in.
+
+    State: `level` γ [V], `usual` log u [V], `streak` [V], the steps in a row off the
+    scale, `fresh` [V], the mean of log ‖g‖ in them, or of log ‖ĝ‖ in the warm-up, and
+    `seen`, the steps so far (up to `warmup`).
+
+    Args:
+        factor: λ, > 1.
+        decay: β per step, at least 0 and < 1; 0.98 is about 50 steps.
+        warmup: Steps of global clipping, >= 1.
+        global_clipnorm: Limit in those steps, in units of the gradient norm, > 0.
+        robust: False for the published rule.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    ```python
+    callbacks.GradientClipping(policy=policies.AdaGC())
+    ```
+
+    Reference: Wang et al. 2025, "AdaGC: improving training stability for large language
+    model pretraining" (arXiv 2502.11034).
+    """
+
+    def __init__(
+        self, factor=1.05, decay=0.98, warmup=100, global_clipnorm=1.0, robust=True
+    ):
+        self.settings = {
+            "factor": number(self, "factor", factor, above=1),
+            "decay": number(self, "decay", decay, at_least=0, below=1),
+            "warmup": whole(self, "warmup", warmup, at_least=1),
+            "global_clipnorm": number(
+                self, "global_clipnorm", global_clipnorm, above=0
+            ),
+        }
+        self.robust = flag(self, "robust", robust)
+
+    def get_config(self):
+        return {**self.settings, "robust": self.robust}
+
+    def structure(self):
+        return (super().structure(), self.robust)
+
+    def initial_state(self, num_variables):
+        """Each variable's levels and streak, and the number of steps."""
+        names = ("level", "usual", "streak", "fresh")
+        zeros = {name: np.zeros(num_variables, "float32") for name in names}
+        return {**zeros, "seen": np.float32(0.0)}
+
+    def decide(self, measured, state, settings):
+        norms = measured.statistics[:, NAMES.index("norm")]
+        level, seen, decay = state["level"], state["seen"], settings["decay"]
+        warm = seen >= settings["warmup"]
+        known = level > 0 if self.robust else seen > 0
+
+        limit = settings["factor"] * level
+        factors = ops.where(
+            warm,
+            _share(norms, ops.where(known, limit, norms)),
+            _share(measured.global_norm, settings["global_clipnorm"]),
+        )
+        clipped = norms * factors
+        averaged = decay * level + (1 - decay) * clipped
+        taken_in = ops.where(warm, averaged, ops.minimum(level, clipped))
+        new = {**state, "level": ops.where(known, taken_in, clipped)}
+        new["seen"] = ops.minimum(seen + 1, settings["warmup"])
+        if self.robust:
+            new |= _rescaled(norms, clipped, new["level"], state, settings)
+        return ops.any(factors < 1), {"factors": factors}, new
+
+    def transform(self, gradients, limits):
+        return [scale(g, limits["factors"][i]) for i, g in enumerate(gradients)]
+
+
+def _share(norm, limit):
+    """`min(1, limit / norm)`, and 1 for a norm of 0."""
+    over = norm > limit
+    return ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
+
+
+def _rescaled(norms, clipped, level, state, settings):
+    """What is kept of each variable after a step, the robust way.
+
+    Args:
+        norms: Tensor [V], before clipping.
+        clipped: Tensor [V], after it.
+        level: Tensor [V], γ as the published rule has it.
+        state: The state before the step.
+        settings: The settings.
+    """
+    seen, usual, fresh = state["seen"], state["usual"], state["fresh"]
+    warm = seen >= settings["warmup"]
+    known = state["level"] > 0
+    log = ops.log(ops.where(norms > 0, norms, 1.0))
+    log_clipped = ops.log(ops.where(clipped > 0, clipped, 1.0))
+    off = warm & known & (ops.abs(log - usual) > math.log(OFF_SCALE))
+    streak = ops.where(off, state["streak"] + 1, 0.0)
+    # Plain means of the warm-up, and of the steps off the scale.
+    plain = 1 / (seen + 1)
+    weight = ops.where(off, 0.0, ops.maximum(plain, 1 - settings["decay"]))
+    usual = usual + ops.where(known, weight, 1.0) * (log - usual)
+    weight = ops.where(warm, 1 / ops.maximum(streak, 1.0), ops.where(known, plain, 1.0))
+    fresh = fresh + weight * (ops.where(warm, log, log_clipped) - fresh)
+
+    last = ops.equal(seen + 1, settings["warmup"])
+    floor = ops.where(last, ops.exp(fresh) / OFF_SCALE, 0.0)
+    anew = streak >= PATIENCE
+    share = ops.log(ops.where(known, level, 1.0)) - usual
+    share = ops.clip(share, -math.log(OFF_SCALE), 0.0)
+    moved = ops.exp(ops.minimum(share + fresh, LARGEST_LOG))
+    new = {
+        "level": ops.where(anew, moved, ops.maximum(level, floor)),
+        "usual": ops.where(anew, fresh, usual),
+        "streak": ops.where(anew, 0.0, streak),
+        "fresh": fresh,
+    }
+    # A norm of zero says nothing of the scale.
+    return {name: ops.where(norms > 0, new[name], state[name]) for name in new}

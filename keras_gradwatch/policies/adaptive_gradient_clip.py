@@ -1,0 +1,110 @@
+"""Clipping each unit's gradient relative to its weights."""
+
+import re
+
+import keras
+from keras import ops
+
+from keras_gradwatch.methods import number
+from keras_gradwatch.policies.base import Policy, scale
+from keras_gradwatch.statistics import NAMES, elements
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class AdaptiveGradientClip(Policy):
+    """Clips the gradient of each unit to a share of the norm of its weights (AGC).
+
+    Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit is what
+    feeds one output: in Keras all axes but the last belong to it. A variable in which
+    no more than one axis is longer than 1 (a bias, a scale) is one unit. Without the
+    floor ε, weights that begin at zero would never move. (optax takes the same units,
+    save for three axes, of which it reduces the first only.)
+
+    It keeps no state, and costs one pass over the gradients and one over the weights.
+
+    Args:
+        clipping: The share λ, > 0. The paper takes 0.01 for batches of 4,096, and
+            larger ones for small batches.
+        eps: The floor ε, in units of the weight norm, > 0.
+        exclude: List of regular expressions: a variable is left alone if one of them
+            is found in its path. The paper leaves out the final layer:
+            `exclude=["predictions/"]`. A plain part of a path is one, too.
+
+    Raises:
+        ValueError: If `clipping` or `eps` is not a finite number > 0, or `exclude` is
+            not a list of regular expressions.
+
+    Example:
+
+    ```python
+    policy = policies.AdaptiveGradientClip(0.01, exclude=["dense_2/", "bias$"])
+    callbacks.GradientClipping(policy)
+    ```
+
+    Reference: Brock et al. 2021, "High-performance large-scale image recognition
+    without normalization" (arXiv 2102.06171).
+    """
+
+    def __init__(self, clipping=0.01, eps=1e-3, exclude=()):
+        self.settings = {
+            "clipping": number(self, "clipping", clipping, above=0),
+            "eps": number(self, "eps", eps, above=0),
+        }
+        self.exclude = _patterns(exclude)
+
+    def get_config(self):
+        return {**self.settings, "exclude": list(self.exclude)}
+
+    def structure(self):
+        return (super().structure(), self.exclude)
+
+    def decide(self, measured, state, settings):
+        norms = measured.statistics[:, NAMES.index("norm")]
+        overs, factors = [ops.convert_to_tensor(False)], []
+        everything = zip(
+            measured.names, measured.gradients, measured.weights, strict=True
+        )
+        for index, (name, gradient, weight) in enumerate(everything):
+            if any(re.search(pattern, name) for pattern in self.exclude):
+                factors.append(None)
+                continue
+            axes = _unit_axes(weight.shape)
+            values, _ = elements(gradient)
+            weight = ops.cast(ops.convert_to_tensor(weight), "float32")
+            # No square of a share of the norm overflows.
+            norm = ops.where(norms[index] > 0, norms[index], 1.0)
+            size = norm * _unit_norms(values / norm, axes)
+            floor = ops.maximum(_unit_norms(weight, axes), settings["eps"])
+            limit = settings["clipping"] * floor
+            over = size > limit
+            overs.append(ops.any(over))
+            factors.append(ops.where(over, limit / ops.where(over, size, 1.0), 1.0))
+        return ops.any(ops.stack(overs)), {"factors": factors}, state
+
+    def transform(self, gradients, limits):
+        return [
+            gradient if factor is None else scale(gradient, factor)
+            for gradient, factor in zip(gradients, limits["factors"], strict=True)
+        ]
+
+
+def _unit_axes(shape):
+    """The axes over which the norm of one unit is taken."""
+    vector = sum(length != 1 for length in shape) <= 1
+    return tuple(range(len(shape) if vector else len(shape) - 1))
+
+
+def _unit_norms(values, axes):
+    return ops.sqrt(ops.sum(ops.square(values), axis=axes, keepdims=True))
+
+
+def _patterns(exclude):
+    try:
+        if not isinstance(exclude, list | tuple):
+            raise TypeError
+        return tuple(re.compile(pattern).pattern for pattern in exclude)
+    except (TypeError, re.error):
+        raise ValueError(
+            "AdaptiveGradientClip: `exclude` must be a list of regular expressions. "
+            f"Received: exclude={exclude!r}"
+        ) from None

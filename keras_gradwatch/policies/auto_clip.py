@@ -1,0 +1,77 @@
+"""Clipping the global norm to a percentile of the norms so far."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.methods import number, whole
+from keras_gradwatch.policies.base import Policy, scale_down
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class AutoClip(Policy):
+    """Clips the norm of all gradients together to a percentile of its recent values.
+
+    Formula: `c = percentile_p(‖g₁‖, …, ‖gₜ‖)`, `g ← g · min(1, c / ‖g‖)`, of the norms
+    before clipping, the present one among them; between two of them the percentile is
+    interpolated.
+
+    The original keeps all norms of the run, grows with it, and never takes in a lasting
+    shift. Here the newest `window` norms count: until step `window` that is the
+    original, and a shift of scale is taken in after `window` steps at the latest.
+
+    State: `norms` [window], the newest last, and `seen`, how many of them there are.
+
+    Args:
+        percentile: p, > 0 and < 100. At 10, nine of ten steps are clipped: that is the
+            idea, and the learning rate is to be chosen for it.
+        window: Number of norms that count, >= 1. The original: as many as the run has
+            steps.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    ```python
+    callbacks.GradientClipping(policy=policies.AutoClip(percentile=10.0))
+    ```
+
+    Reference: Seetharaman et al. 2020, "AutoClip: adaptive gradient clipping for source
+    separation networks" (arXiv 2007.14469).
+    """
+
+    def __init__(self, percentile=10.0, window=1000):
+        self.settings = {
+            "percentile": number(self, "percentile", percentile, above=0, below=100)
+        }
+        self.window = whole(self, "window", window, at_least=1)
+
+    def get_config(self):
+        return {**self.settings, "window": self.window}
+
+    def structure(self):
+        return (super().structure(), self.window)
+
+    def initial_state(self, num_variables):
+        """The newest norms, and how many of them there are."""
+        del num_variables
+        return {"norms": np.zeros(self.window, "float32"), "seen": np.float32(0.0)}
+
+    def decide(self, measured, state, settings):
+        norm = measured.global_norm
+        norms = ops.concatenate([state["norms"][1:], norm[None]])
+        seen = ops.minimum(state["seen"] + 1, self.window)
+        # What is not filled yet stands in front, and goes to the end.
+        filled = ops.arange(self.window, dtype="float32") >= self.window - seen
+        ordered = ops.sort(ops.where(filled, norms, float("inf")))
+        place = settings["percentile"] / 100 * (seen - 1)
+        below, above = ops.floor(place), ops.ceil(place)
+        low = ops.take(ordered, ops.cast(below, "int32"))
+        high = ops.take(ordered, ops.cast(above, "int32"))
+        limit = low + (place - below) * (high - low)
+        limits = {"norm": norm, "limit": limit}
+        return norm > limit, limits, {"norms": norms, "seen": seen}
+
+    def transform(self, gradients, limits):
+        return [scale_down(g, limits["norm"], limits["limit"]) for g in gradients]

@@ -1,0 +1,57 @@
+"""Gradient centralization."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.policies.base import Policy
+from keras_gradwatch.statistics import SparseRows
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class Centralize(Policy):
+    """Takes from the gradient of each kernel its mean over the inputs of a unit.
+
+    Formula: `g ← g − mean(g)`, over all axes but the last, for variables with two or
+    more axes. The mean of the weights of a unit stays what it was at the first step,
+    with SGD and without weight decay.
+
+    It limits nothing: for that, `Chain` it with a clip. The gradient of an embedding
+    stays as it is: all rows that are not in the batch are zero, and centering would
+    move them all. It changes every step, so each costs two passes over the kernels.
+
+    Example:
+
+    ```python
+    clip = policies.ClipByGlobalNorm(1.0)
+    callbacks.GradientClipping(policies.Chain([policies.Centralize(), clip]))
+    ```
+
+    Reference: Yong et al. 2020, "Gradient centralization: a new optimization technique
+    for deep neural networks" (arXiv 2004.01461).
+    """
+
+    def decide(self, measured, state, settings):
+        kernels = [_has_units(g) for g in measured.gradients]
+        return ops.convert_to_tensor(any(kernels)), {}, state
+
+    def transform(self, gradients, limits):
+        return [
+            ops.cast(centered(g, range(len(g.shape) - 1)), g.dtype)
+            if _has_units(g)
+            else g
+            for g in gradients
+        ]
+
+
+def _has_units(gradient):
+    return not isinstance(gradient, SparseRows) and len(gradient.shape) > 1
+
+
+def centered(values, axes):
+    """`values` without their mean over `axes`, in float32."""
+    axes, values = tuple(axes), ops.cast(values, "float32")
+    count = 1
+    for axis in axes:
+        count *= values.shape[axis]
+    # Divided first: the sum of finite values may not be finite.
+    return values - ops.sum(values / max(count, 1), axis=axes, keepdims=True)

@@ -1,0 +1,138 @@
+"""Several policies, one after the other."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.policies.base import Policy, check_policy
+from keras_gradwatch.statistics import SparseRows, global_norm, gradient_statistics
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class Chain(Policy):
+    """Applies several policies, each to what the one before it made.
+
+    Formula: `g ← pₙ(… p₂(p₁(g)))`. Where a policy has changed the gradients, they are
+    measured anew for the next one, which costs a pass over them; where it has not, they
+    and their statistics are the very same.
+
+    State and settings are those of the members.
+
+    Args:
+        policies: List of `Policy`, at least one.
+
+    Raises:
+        ValueError: If the list is empty.
+        TypeError: If an element is not a policy.
+
+    Example:
+
+    ```python
+    both = policies.Chain([policies.Centralize(), policies.ZClip()])
+    callbacks.GradientClipping(policy=both)
+    ```
+    """
+
+    def __init__(self, policies):
+        if not isinstance(policies, list | tuple) or not policies:
+            raise ValueError(
+                "Chain: `policies` must be a list of at least one policy. "
+                f"Received: policies={policies!r}"
+            )
+        if None in policies:
+            raise TypeError(
+                "Chain: `policies` must hold policies only. "
+                f"Received: policies={policies!r}"
+            )
+        self.policies = [check_policy(policy) for policy in policies]
+        self.reads_details = any(policy.reads_details for policy in policies)
+        self.settings = self._united([policy.settings for policy in policies])
+
+    def get_config(self):
+        return {
+            "policies": [keras.saving.serialize_keras_object(p) for p in self.policies]
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The chain that `get_config` described."""
+        restore = keras.saving.deserialize_keras_object
+        return cls([restore(policy) for policy in config["policies"]])
+
+    def structure(self):
+        return (super().structure(), *(p.structure() for p in self.policies))
+
+    def initial_state(self, num_variables):
+        """The states of all members."""
+        return self._united([p.initial_state(num_variables) for p in self.policies])
+
+    def decide(self, measured, state, settings):
+        states, changes = [], []
+        for index, policy in enumerate(self.policies):
+            change, limits, new = policy.decide(
+                measured, self._own(index, state), self._own(index, settings)
+            )
+            change = change & measured.finite
+            states.append(new)
+            changes.append(change)
+            if index + 1 < len(self.policies):
+                measured = self._after(policy, change, limits, measured)
+        limits = {"before": measured.gradients, "change": change, "limits": limits}
+        return ops.any(ops.stack(changes)), limits, self._united(states)
+
+    def transform(self, gradients, limits):
+        # All members but the last have changed them already.
+        before, last = limits["before"], self.policies[-1]
+        values = ops.cond(
+            limits["change"],
+            lambda: _values(last.transform(before, limits["limits"])),
+            lambda: _values(before),
+        )
+        return _like(values, gradients)
+
+    def _after(self, policy, change, limits, measured):
+        """What is measured of the gradients as `policy` has changed them."""
+        gradients, columns = measured.gradients, measured.statistics
+
+        def changed():
+            new = policy.transform(gradients, limits)
+            return [*_values(new), gradient_statistics(new, self.reads_details)]
+
+        def kept():
+            return [*_values(gradients), columns[:, :6]]
+
+        *values, matrix = ops.cond(change, changed, kept)
+        return measured._replace(
+            gradients=_like(values, gradients),
+            statistics=ops.concatenate([matrix, columns[:, 6:]], axis=1),
+            global_norm=global_norm(matrix[:, 0]),
+        )
+
+    def _united(self, members):
+        """One dict of the members' dicts, with a prefix for each."""
+        return {
+            self._prefix(index) + name: value
+            for index, member in enumerate(members)
+            for name, value in member.items()
+        }
+
+    def _own(self, index, united):
+        prefix = self._prefix(index)
+        return {
+            name.removeprefix(prefix): value
+            for name, value in united.items()
+            if name.startswith(prefix)
+        }
+
+    def _prefix(self, index):
+        return f"{index}_{type(self.policies[index]).__name__}/"
+
+
+def _values(gradients):
+    return [g.rows if isinstance(g, SparseRows) else g for g in gradients]
+
+
+def _like(values, gradients):
+    return [
+        SparseRows(v, g.size) if isinstance(g, SparseRows) else v
+        for v, g in zip(values, gradients, strict=True)
+    ]

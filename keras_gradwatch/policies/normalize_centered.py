@@ -1,0 +1,59 @@
+"""Centering and normalizing each variable's gradient."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.policies.base import Policy, map_values
+from keras_gradwatch.policies.centralize import centered
+from keras_gradwatch.statistics import SparseRows
+
+ROUNDING = 1e-6  # what is left of equal components, as a share of their norm
+
+
+@keras.saving.register_keras_serializable("keras_gradwatch")
+class NormalizeCentered(Policy):
+    """Centers each variable's gradient and scales it to norm 1.
+
+    Formula: `g ← (g − mean(g)) / ‖g − mean(g)‖`, the mean over the whole variable; 0
+    where all components are equal. With SGD, each variable moves by exactly the
+    learning rate, whatever the scale of its gradient.
+
+    A variable with a single component has no gradient left, and never moves. That of an
+    embedding is only scaled: centering would move the rows that are not in the batch.
+
+    Example:
+
+    ```python
+    callbacks.GradientClipping(policy=policies.NormalizeCentered())
+    ```
+
+    Reference: gradient centralization (Yong et al. 2020, arXiv 2004.01461) over whole
+    variables, with the normalized step of Hazan, Levy and Shalev-Shwartz 2015, "Beyond
+    convexity: stochastic quasi-convex optimization" (arXiv 1507.02030).
+    """
+
+    def decide(self, measured, state, settings):
+        return ops.convert_to_tensor(True), {}, state
+
+    def transform(self, gradients, limits):
+        return [_normalized(g) for g in gradients]
+
+
+def _normalized(gradient):
+    def normalize(values):
+        dtype, values = values.dtype, ops.cast(values, "float32")
+        # Sums and squares of what is at most 1 are finite.
+        largest = ops.max(ops.abs(values), initial=0.0)
+        values = values / ops.where(largest > 0, largest, 1.0)
+        moved = values
+        if not isinstance(gradient, SparseRows):
+            moved = centered(values, range(len(values.shape)))
+        norm = _norm(moved)
+        some = norm > ROUNDING * _norm(values)
+        return ops.cast(ops.where(some, moved / ops.where(some, norm, 1.0), 0.0), dtype)
+
+    return map_values(normalize, gradient)
+
+
+def _norm(values):
+    return ops.sqrt(ops.sum(ops.square(values)))
