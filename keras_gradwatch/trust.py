@@ -29,10 +29,9 @@ class TrustRegion(Method):
     3. `Δ ← Δ · min(1, d·L / |Σ g·Δ|)`, all variables together (d = `decrease`), where
        the loss is known and above 0: no step sets out for less than a loss of zero.
 
-    Every `window` steps the mean log loss is compared with the best so far. After
-    `patience` windows without a better one, in which most updates were held, the
-    radius and the learning rate are multiplied by `shrink`, until the radius is
-    `least`. After `quiet` steps in which no update was held, none is held any more.
+    Every `window` steps the mean log loss is compared with the best so far. Where it
+    is no better although most updates were held, the radius and the learning rate are
+    multiplied by `shrink`, until the radius is `least`. After `quiet` steps in which no update was held, none is held any more.
 
     Args:
         radius: Share of a kernel that one update may change, > 0.
@@ -41,8 +40,6 @@ class TrustRegion(Method):
             of the loss, > 0.
         least: The radius is never less than this, > 0.
         window: Steps between two looks at the loss, >= 1.
-        patience: Windows without a better loss before the radius shrinks, >= 1.
-        improvement: By how much the log of the loss must fall to be better, >= 0.
         shrink: What radius and rate are multiplied by, between 0 and 1.
         quiet: Steps without a held update after which the trouble is over, >= 1.
 
@@ -60,10 +57,8 @@ class TrustRegion(Method):
         radius=0.02,
         element=2.0,
         decrease=3.0,
-        least=0.001,
+        least=0.0005,
         window=20,
-        patience=2,
-        improvement=0.02,
         shrink=0.5,
         quiet=100,
     ):
@@ -73,8 +68,6 @@ class TrustRegion(Method):
             "decrease": number(self, "decrease", decrease, above=0),
             "least": number(self, "least", least, above=0),
             "window": whole(self, "window", window, at_least=1),
-            "patience": whole(self, "patience", patience, at_least=1),
-            "improvement": number(self, "improvement", improvement, at_least=0),
             "shrink": number(self, "shrink", shrink, above=0, below=1),
             "quiet": whole(self, "quiet", quiet, at_least=1),
         }
@@ -82,7 +75,7 @@ class TrustRegion(Method):
     def initial_state(self, num_variables):
         """The radius, until when it holds, and what is known of the loss."""
         del num_variables
-        state = dict.fromkeys(("level", "seen", "held", "stalls"), np.float32(0))
+        state = dict.fromkeys(("level", "seen", "held"), np.float32(0))
         state["radius"] = np.float32(self.settings["radius"])
         state["until"] = np.float32(-1)
         state["best"] = np.float32(np.inf)
@@ -150,11 +143,8 @@ class TrustRegion(Method):
         count = state["held"] + ops.where(held, 1.0, 0.0)
         full = seen >= settings["window"]
         mean = level / ops.maximum(seen, 1.0)
-        better = mean < state["best"] - settings["improvement"]
         most = count >= 0.5 * settings["window"]
-        stalls = ops.where(better, 0.0, state["stalls"] + ops.where(most, 1.0, 0.0))
-        stalls = ops.where(full, stalls, state["stalls"])
-        stalled = stalls >= settings["patience"]
+        stalled = full & most & ~(mean < state["best"])
         best = ops.where(full, ops.minimum(mean, state["best"]), state["best"])
         # A rate that is cut along with a radius that is not would never end falling.
         smaller = stalled & (state["radius"] > settings["least"])
@@ -166,7 +156,6 @@ class TrustRegion(Method):
             "level": ops.where(over, 0.0, level),
             "seen": ops.where(over, 0.0, seen),
             "held": ops.where(over, 0.0, count),
-            "stalls": ops.where(onset | stalled, 0.0, stalls),
             # What a run reached before its trouble is no yardstick for its way back.
             "best": ops.where(onset, float("inf"), best),
         }

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
+from tests import helper
 
 RATE = 0.05
 
@@ -244,3 +245,17 @@ def test_sparse_gradients_stay_sparse():
     model.compile(Kinds(0.1), "mse")
     model.fit(x, y, callbacks=[GradientHistory()], verbose=0)
     assert kinds[0] is tf.IndexedSlices
+
+
+def test_a_gradient_whose_shape_tensorflow_does_not_know():
+    """That of a Dense layer after attention, where batches differ in size."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(20, 8)(inputs)
+    x = x + keras.layers.MultiHeadAttention(2, 4)(x, x)
+    x = keras.layers.Dense(8, "relu")(x)
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x))
+    model = helper.compiled(keras.Model(inputs, outputs))
+    ids = np.random.default_rng(0).integers(0, 20, (20, 6))
+    history = GradientHistory()
+    helper.fit(model, ids, np.zeros(20, "int32"), [history])
+    assert np.isfinite(history.statistics["norm"]).all()

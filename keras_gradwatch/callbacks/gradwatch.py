@@ -4,7 +4,7 @@ from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
-from keras_gradwatch.detectors import UpdateRatio
+from keras_gradwatch.detectors import DeadUnits, UpdateRatio, Vanishing
 from keras_gradwatch.methods import local_directory, number, whole
 from keras_gradwatch.plan import CutRate, Halt, Hold, Request, Skip
 from keras_gradwatch.policies.base import check_policy
@@ -31,6 +31,7 @@ class GradWatch(Response):
     | an update is larger than `trust_bound` times the weights | it is cut down to \
 what can be trusted, and so is each later one, until all is quiet; while the loss does \
 not fall, rate and trust shrink (see `trust.TrustRegion`) |
+    | gradients vanish on their way, or most units are dead | it is told |
 
     And soon after: a network that has died, or whose loss stays far above what it was,
     goes back to its last sound snapshot, `max_rewinds` times (see `RewindOnExplosion`).
@@ -122,6 +123,8 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
                 snapshot_freq, max_rewinds=max_rewinds, min_lr=min_lr, verbose=0
             )
             self.detectors += self.rewind.detectors
+        if detector is None:
+            self.told = (Vanishing(), DeadUnits())
         self.factor = number(self, "factor", factor, above=0, below=1)
         self.cooldown = whole(self, "cooldown", cooldown)
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
@@ -139,8 +142,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         self.state_dir = self.log.log.log_dir if self.log is not None else None
         if state_dir is not None:
             self.state_dir = local_directory(self, "state_dir", state_dir)
-        self._rates = None
-        self._steps = 0
 
     def _new_history(self):
         sample_freq, steps = self._history_options
@@ -166,6 +167,7 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         return Request(
             "GradWatch",
             policy=self.policy,
+            detectors=self.told,
             responses=tuple(responses),
             sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
@@ -177,7 +179,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         """Watches `model`; what is known of another model before it is dropped."""
         if self.model is not None and self.model is not model:
             self.history = self._new_history()
-            self._rates, self._steps = None, 0
         super().set_model(model)
         self.history.follow(self._gradwatch)
         if self.rewind is not None:
@@ -188,8 +189,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
     def on_first_batch(self):
         """Goes on from another process, and opens an event file for `log_dir`."""
         super().on_first_batch()
-        if self._gradwatch.keeper.resumed is not None:
-            self._steps, _ = self._gradwatch.keeper.resumed
         if self.log is not None:
             self.log.on_first_batch()
         if self.rewind is not None:
@@ -208,11 +207,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         self.history.append(rows, events)
         if self.log is not None:
             self.log.on_rows(rows, events)
-        self._steps += len(rows)
-        rates = rows.scalars["learning_rate"]
-        factor = rows.scalars["rate_factor"][-1]
-        first = self._rates[0] if self._rates else float(rates[0])
-        self._rates = (first, float(rates[-1] * factor))
         if self._gradwatch.halted:
             self.model.stop_training = True
 
@@ -236,8 +230,8 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             self._gradwatch.recorder.say(self.report())
 
     def report(self):
-        """What happened so far, in plain words: a text of a few lines."""
+        """What happened so far, why, and what to change: a text of a few lines."""
         monitor = getattr(self, "_gradwatch", None)
         if monitor is None:
             return "nothing was watched yet."
-        return explain(self.events, self._steps, self._rates, monitor.halted)
+        return explain(self.summary, monitor.halted)

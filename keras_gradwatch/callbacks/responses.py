@@ -3,6 +3,8 @@
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
 from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.diagnosis import RunSummary
+from keras_gradwatch.diagnosis.model import describe
 
 
 class Response(WatchingCallback):
@@ -15,7 +17,11 @@ class Response(WatchingCallback):
 
     Attributes:
         events: List of the `Event`s of this response's detectors.
+        summary: `RunSummary` for the report.
     """
+
+    # Detectors whose events are told beside those of `detectors`.
+    told = ()
 
     def __init__(self, detector=None, verbose=1):
         super().__init__()
@@ -26,11 +32,12 @@ class Response(WatchingCallback):
         )
         self.verbose = verbose
         self.events = []
+        self.summary = RunSummary()
 
     def set_model(self, model):
         """Watches `model`; events of another model before it are dropped."""
         if self.model is not None and self.model is not model:
-            self.events = []
+            self.events, self.summary = [], RunSummary()
         super().set_model(model)
 
     def on_first_batch(self):
@@ -39,8 +46,11 @@ class Response(WatchingCallback):
         if keeper.resumed is None:
             return
         step, events = keeper.resumed
-        kinds = {d.kind for d in (*self.detectors, NonFinite())}
-        self.events = [e for e in events if e.kind in kinds] + self.events
+        kinds = {d.kind for d in self._followed()}
+        before = [e for e in events if e.kind in kinds]
+        self.events = before + self.events
+        self.summary.add(before)
+        self.summary.steps = step
         if self.verbose:
             recorder.say_once(
                 f"the run goes on at step {step}, with its baselines and "
@@ -50,8 +60,14 @@ class Response(WatchingCallback):
     def on_rows(self, rows, events):
         """Keeps and tells the events of this response's detectors."""
         del events
-        # Steps that are not finite are skipped, whatever detector is followed.
-        mine = rows.events((*self.detectors, NonFinite()))
+        mine = rows.events(self._followed())
         self.events.extend(mine)
+        if not self.summary.model:
+            self.summary.model = describe(self.model)
+        self.summary.take(rows, mine)
         if self.verbose:
             self._gradwatch.recorder.tell(mine)
+
+    def _followed(self):
+        # Steps that are not finite are skipped, whatever detector is followed.
+        return (*self.detectors, *self.told, NonFinite())

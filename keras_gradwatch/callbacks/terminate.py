@@ -1,6 +1,7 @@
 """Ending a run that explodes, before it does harm."""
 
 from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.diagnosis import RunSummary
 from keras_gradwatch.methods import whole
 from keras_gradwatch.plan import Halt, Request, Skip
 from keras_gradwatch.report import explain
@@ -69,6 +70,7 @@ class TerminateOnExplosion(Response):
         """What came before this `fit` does not end it."""
         super().on_first_batch()
         self._before = len(self.events)
+        self.summary = RunSummary()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Drains, and ends `fit` once the updates were halted on the device."""
@@ -93,7 +95,7 @@ class TerminateOnExplosion(Response):
         self._stopped = True
         self.model.stop_training = True
         events = self.events[self._before :]
-        message = explain(events, stopped=True)
+        message = explain(self.summary, stopped=True)
         if self.mode == "raise":
             raise ExplosionError(message, events)
         if self.verbose:

@@ -8,12 +8,15 @@ from keras_gradwatch import detectors
 from keras_gradwatch.detectors import (
     AnyOf,
     Collapse,
+    DeadUnits,
     Detector,
     Divergence,
     LossSpike,
     NonFinite,
     NormThreshold,
+    Oscillation,
     UpdateRatio,
+    Vanishing,
     ZScore,
 )
 
@@ -25,6 +28,9 @@ EVERY = [
     UpdateRatio(0.25, floor=0.1),
     Collapse(3),
     Divergence(5.0, steps=7),
+    Vanishing(ratio=1e-2, floor=1e-5, decay=0.8, patience=7),
+    DeadUnits(0.5, apart=3, patience=2),
+    Oscillation(0.8, amplitude=0.2, decay=0.9, patience=5),
     AnyOf([NormThreshold(3.0), LossSpike(warmup=3)]),
 ]
 every = pytest.mark.parametrize("detector", EVERY, ids=lambda d: type(d).__name__)
@@ -70,6 +76,16 @@ def test_equality_and_repr(detector):
         (lambda: LossSpike(patience=0), "patience.*>= 1.*0"),
         (lambda: UpdateRatio(-1), "UpdateRatio: `limit`.*> 0.*-1"),
         (lambda: UpdateRatio(floor=-0.1), "floor.*>= 0.*-0.1"),
+        (lambda: Vanishing(ratio=0), "Vanishing: `ratio`.*> 0.*ratio=0"),
+        (lambda: Vanishing(floor=-1), "floor.*> 0.*-1"),
+        (lambda: Vanishing(decay=1), "decay.*< 1.*1"),
+        (lambda: Vanishing(patience=0), "patience.*>= 1.*0"),
+        (lambda: DeadUnits(1.0), "DeadUnits: `limit`.*< 1.*1.0"),
+        (lambda: DeadUnits(apart=0.5), "apart.*integer >= 1.*0.5"),
+        (lambda: DeadUnits(patience=1.5), "patience.*integer.*1.5"),
+        (lambda: Oscillation(0.4), "Oscillation: `limit`.*>= 0.5.*0.4"),
+        (lambda: Oscillation(amplitude=-1), "amplitude.*>= 0.*-1"),
+        (lambda: Oscillation(decay=np.inf), "decay.*finite.*inf"),
         (lambda: AnyOf([]), "AnyOf: `detectors`.*at least one"),
     ],
 )

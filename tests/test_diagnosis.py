@@ -1,0 +1,308 @@
+"""What the report says of runs: symptoms, causes, numbers, and plain data."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, make_circles
+
+from keras_gradwatch.callbacks import ExplosionError, GradWatch, TerminateOnExplosion
+from keras_gradwatch.detectors import Oscillation, UpdateRatio
+from keras_gradwatch.diagnosis import RunSummary, causes, symptoms
+from keras_gradwatch.diagnosis.causes import clip
+from keras_gradwatch.diagnosis.kernels import kernels
+from keras_gradwatch.diagnosis.model import describe
+from keras_gradwatch.report import MAX_LINES, explain
+from tests import helper
+
+
+def stack(inputs, depth, width, activation, init, outputs, optimizer="sgd", loss=None):
+    keras.utils.set_random_seed(0)
+    hidden = [
+        keras.layers.Dense(width, activation, kernel_initializer=init)
+        for _ in range(depth)
+    ]
+    model = keras.Sequential(
+        [keras.Input((inputs,)), *hidden, keras.layers.Dense(outputs)]
+    )
+    if loss is None:
+        return helper.compiled(model, optimizer)
+    model.compile(optimizer, loss)
+    return model
+
+
+def run(model, x, y, epochs=1, batch_size=32, **kwargs):
+    watching = GradWatch(verbose=0, sample_freq=10, **kwargs)
+    helper.fit(model, x, y, [watching], batch_size, epochs=epochs, shuffle=True)
+    return watching
+
+
+def named(watching):
+    found = symptoms(watching.summary)
+    kinds = [f.kind for f in found]
+    return kinds, [f.kind for f in causes(watching.summary, found)]
+
+
+def diabetes():
+    x, y = load_diabetes(return_X_y=True)
+    return (x / x.std(axis=0)).astype("float32"), y.astype("float32")
+
+
+# -- Runs ------------------------------------------------------------------------------
+
+
+def test_a_healthy_run():
+    x, y = helper.digits(640)
+    watching = run(stack(64, 2, 32, "relu", "he_normal", 10, "adam"), x, y, 3)
+    assert named(watching) == ([], [])
+    text = watching.report()
+    assert text.startswith("no explosion in 60 steps.\nloss: ")
+    assert "what" not in text
+    # The quantiles are those of the norms, in steps of 12%.
+    norms = watching.history.global_norm
+    for share in (0.5, 0.9):
+        expected = np.quantile(norms, share)
+        found = watching.summary.quantile(share)
+        np.testing.assert_allclose(found, expected, 0.13)
+
+
+def test_inputs_that_are_not_scaled():
+    x, y = helper.digits(640)
+    model = stack(64, 3, 64, "relu", "he_normal", 10, keras.optimizers.SGD(0.1))
+    watching = run(model, 16 * x, y, 2)
+    assert named(watching) == (["explosion"], ["inputs"])
+    root = np.sqrt(np.mean(np.square(16 * x)))
+    first = kernels(watching.summary)[0]
+    assert root / 1.5 < first.inputs < root * 1.5
+    assert "what to change: Scale the inputs" in watching.report()
+
+
+def test_inputs_far_from_unit_size():
+    x, y = load_breast_cancer(return_X_y=True)
+    x = x.astype("float32")
+    model = stack(30, 2, 32, "relu", "he_normal", 2, keras.optimizers.SGD(0.01))
+    watching = run(model, x, y, 2)
+    assert named(watching)[1][0] == "inputs"
+    first = kernels(watching.summary)[0].inputs
+    root = np.sqrt(np.mean(np.square(x)))
+    assert root / 3 < first < root * 3
+
+
+def test_targets_that_are_not_scaled():
+    x, y = diabetes()
+    sgd = keras.optimizers.SGD(0.01)
+    watching = run(stack(10, 2, 64, "relu", "he_normal", 1, sgd, "mse"), x, y, 5)
+    assert named(watching) == (["explosion"], ["targets"])
+    said = re.search(r"divide by about (\S+)\)", watching.report())[1]
+    np.testing.assert_allclose(float(said), np.sqrt(np.mean(np.square(y))), 0.3)
+
+
+def test_weights_that_are_too_large():
+    x, y = helper.digits(640)
+    init = keras.initializers.RandomNormal(0.0, 1.0, seed=0)
+    model = stack(64, 8, 64, "relu", init, 10, keras.optimizers.SGD(0.01))
+    watching = run(model, x, y)
+    assert named(watching) == (["explosion"], ["initializer"])
+    # √fan_in · std of N(0, 1) at 64 inputs.
+    np.testing.assert_allclose(kernels(watching.summary)[1].gain, 8.0, 0.1)
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.SGD])
+def test_a_rate_that_is_too_high(optimizer):
+    x, y = helper.digits(640)
+    rate = 1.0 if optimizer is keras.optimizers.Adam else 30.0
+    model = stack(64, 2, 64, "relu", "he_normal", 10, optimizer(rate))
+    watching = run(model, x, y, 2)
+    assert named(watching) == (["explosion"], ["rate"])
+    last = float(model.optimizer.learning_rate)
+    assert last < rate
+    assert f"begin with {last:.3g}, at which it ended" in watching.report()
+
+
+def test_a_forward_pass_that_nothing_can_save():
+    x, y = helper.digits(320)
+    model = stack(64, 8, 5, "exponential", "he_uniform", 10)
+    watching = run(model, 16 * x, y)
+    assert named(watching)[0] == ["non-finite at the start"]
+    text = watching.report()
+    assert "no learning rate and no clip can help" in text
+    assert "8 layers use `exponential`" in text
+
+
+def test_gradients_that_are_not_finite_though_the_loss_is():
+    class Root(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.sqrt(x)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), Root()])
+    model.compile("sgd", "mse")
+    x = np.zeros((64, 3), "float32")
+    watching = run(model, x, np.ones((64, 4), "float32"), batch_size=8)
+    assert named(watching)[0] == ["non-finite at the start"]
+    assert "Look for a square root" in watching.report()
+
+
+def test_single_bad_batches():
+    x, y = helper.regression_data(400)
+    watching = GradWatch(verbose=0)
+    helper.fit(helper.regression(), helper.with_nan(x, 7, 8), y, [watching], epochs=2)
+    assert named(watching) == (["bad batches"], [])
+    assert "2 of 100 steps, the first one step 7" in watching.report()
+
+
+def test_spikes_get_a_clip_from_the_sound_steps():
+    x, y = helper.regression_data(800)
+    x[480:488] *= 1000  # batch 60
+    watching = GradWatch(verbose=0)
+    helper.fit(helper.regression(), x, y, [watching])
+    assert named(watching) == (["explosion"], ["spikes"])
+    norms = np.delete(watching.history.global_norm, 60)
+    np.testing.assert_allclose(clip(watching.summary), np.quantile(norms, 0.9), 0.13)
+    text = watching.report()
+    assert f"global_clipnorm={clip(watching.summary):.2g}" in text and "Huber" in text
+
+
+def test_vanishing_gradients_are_told_and_explained(capsys):
+    x, y = helper.digits(640)
+    model = stack(64, 10, 16, "sigmoid", "he_normal", 10, "adam")
+    watching = GradWatch()
+    helper.fit(model, x, y, [watching], 32, epochs=2)
+    assert named(watching) == (["vanishing"], ["activation"])
+    assert "10 layers use `sigmoid`" in watching.report()
+    printed = capsys.readouterr().out
+    assert "observed, nothing was changed" in printed
+    assert printed.count("what it is: vanishing") == 1
+    # The table of a deep model is short.
+    lines = watching.report().splitlines()
+    assert sum("/kernel  " in line for line in lines) == MAX_LINES
+    assert "... 3 more kernels between them" in lines
+
+
+def test_dead_units():
+    x, y = helper.digits(640)
+    model = stack(64, 3, 32, "relu", "he_normal", 10, "adam")
+    weights = model.get_weights()
+    weights[1] -= 100.0  # the first layer says 0 to everything
+    weights[3] -= 100.0
+    model.set_weights(weights)
+    kinds, _ = named(run(model, x, y, 3))
+    assert "dead units" in kinds
+
+
+def test_a_run_that_does_not_learn():
+    x = np.random.default_rng(0).normal(size=(640, 8)).astype("float32")
+    y = np.random.default_rng(1).integers(0, 10, 640)
+    model = stack(8, 1, 4, "tanh", "glorot_uniform", 10, keras.optimizers.SGD(1e-5))
+    watching = run(model, x, y, 6)
+    assert named(watching)[0] == ["not learning"]
+    text = watching.report()
+    assert text.startswith("no explosion in 120 steps.") and "has not fallen" in text
+
+
+def test_oscillation():
+    x, y = make_circles(500, noise=0.1, random_state=1)
+    sgd = keras.optimizers.SGD(8.0)
+    model = stack(2, 2, 16, "tanh", "glorot_uniform", 2, sgd)
+    watching = GradWatch(detector=Oscillation(), verbose=0)
+    helper.fit(model, x.astype("float32"), y, [watching], len(x), epochs=100)
+    kinds, _ = named(watching)
+    assert kinds == ["oscillation"]
+    losses = watching.history.loss
+    step = watching.events[0].step
+    turns = np.sign(np.diff(losses[step - 20 : step]))
+    assert (turns[1:] == -turns[:-1]).all()
+
+
+# -- Callbacks -------------------------------------------------------------------------
+
+
+def test_the_error_of_terminate_says_why():
+    x, y = helper.digits(640)
+    model = stack(64, 3, 64, "relu", "he_normal", 10, keras.optimizers.SGD(3.0))
+    stop = TerminateOnExplosion(UpdateRatio(), mode="raise", verbose=0)
+    with pytest.raises(ExplosionError, match=r"stopped by an explosion") as caught:
+        helper.fit(model, 16 * x, y, [stop], 32, epochs=3)
+    assert "what it is" in str(caught.value)
+    assert "why: inputs" in str(caught.value)
+
+
+# -- The summary -----------------------------------------------------------------------
+
+
+def test_the_report_can_be_printed_from_a_file():
+    x, y = helper.digits(640)
+    model = stack(64, 3, 64, "relu", "he_normal", 10, keras.optimizers.SGD(0.1))
+    bad = helper.with_nan(16 * x, 9, 32)
+    watching = run(model, bad, y)
+    text = json.dumps(watching.summary.to_dict(), allow_nan=False)
+    again = RunSummary.from_dict(json.loads(text))
+    assert explain(again) == watching.report()
+    assert json.loads(json.dumps(again.to_dict())) == json.loads(text)
+
+
+def test_the_summary_is_what_the_history_says():
+    x, y = helper.digits(320)
+    model = stack(64, 2, 16, "relu", "he_normal", 10)
+    watching = GradWatch(verbose=0, sample_freq=1)
+    helper.fit(model, x, y, [watching], 8, epochs=3)
+    history, summary = watching.history, watching.summary
+    assert summary.steps == len(history.steps) == 120
+    np.testing.assert_allclose(summary.early, history.loss[:50])
+    np.testing.assert_allclose(summary.recent, history.loss[-50:])
+    assert summary.norm == {
+        "first": history.global_norm[0],
+        "last": history.global_norm[-1],
+        "largest": history.global_norm.max(),
+    }
+    assert list(summary.variables) == history.variables
+    for i, numbers in enumerate(summary.variables.values()):
+        norms = history.statistics["norm"][:, i]
+        assert numbers["norm_first"] == norms[0]
+        assert numbers["norm_last"] == norms[-1]
+        assert numbers["norm_largest"] == norms.max()
+        assert numbers["largest_step"] == norms.argmax()
+        assert numbers["zeros_last"] == history.statistics["zero_fraction"][-1, i]
+        assert numbers["weight_first"] == history.statistics["weight_norm"][0, i]
+        ratios = history.statistics["update_ratio"][:, i]
+        assert numbers["ratio_largest"] == ratios[np.isfinite(ratios)].max()
+
+
+def test_the_summary_does_not_grow():
+    x, y = helper.regression_data(64)
+    watching = GradWatch(verbose=0)
+    model = helper.regression()
+    helper.fit(model, x, y, [watching], epochs=10)
+    size = len(json.dumps(watching.summary.to_dict()))
+    helper.fit(model, x, y, [watching], epochs=40)
+    assert watching.summary.steps == 400
+    assert len(json.dumps(watching.summary.to_dict())) < size + 500
+
+
+def test_a_summary_belongs_to_one_model():
+    x, y = helper.regression_data(24)
+    watching = GradWatch(verbose=0)
+    helper.fit(helper.regression(), x, y, [watching])
+    helper.fit(helper.regression(), x, y, [watching])
+    assert watching.summary.steps == 3
+
+
+def test_what_is_known_of_a_model():
+    inputs = keras.Input((4,))
+    inner = keras.Sequential([keras.layers.Dense(3, "tanh"), keras.layers.ReLU()])
+    hidden = keras.layers.LayerNormalization()(inner(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid", name="head")(hidden))
+    model.compile("sgd", keras.losses.MeanSquaredError())
+    known = describe(model)
+    assert known["activations"] == {"tanh": 1, "relu": 1, "sigmoid": 1}
+    assert known["normalized"] and known["regression"]
+    assert known["loss"] == "MeanSquaredError"
+    assert known["shapes"]["head/kernel"] == [3, 1]
+    model.compile("sgd", "binary_crossentropy")
+    assert describe(model)["regression"] is False
+
+
+def test_nothing_was_watched():
+    assert GradWatch().report() == "nothing was watched yet."
+    assert explain(RunSummary()) == "no explosion in 0 steps."
