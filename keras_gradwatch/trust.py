@@ -31,7 +31,8 @@ class TrustRegion(Method):
 
     Every `window` steps the mean log loss is compared with the best so far. Where it
     is no better although most updates were held, the radius and the learning rate are
-    multiplied by `shrink`, until the radius is `least`. After `quiet` steps in which no update was held, none is held any more.
+    multiplied by `shrink`, until the radius is `least`. After `quiet` steps in which no
+    update was held, none is held any more.
 
     Args:
         radius: Share of a kernel that one update may change, > 0.
