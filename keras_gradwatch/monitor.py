@@ -22,7 +22,7 @@ class GradientMonitor:
     Where a callback names a directory, the state is kept there, and a new process goes
     on with it; see `keras_gradwatch.backup`.
 
-    The ring takes `4 · capacity · (9 + 8·V + 4·D)` bytes for V variables and D
+    The ring takes `4 · capacity · (11 + 8·V + 4·D)` bytes for V variables and D
     detectors, whatever the number of steps.
 
     Args:

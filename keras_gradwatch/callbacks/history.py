@@ -14,7 +14,7 @@ from keras_gradwatch.statistics import NAMES
 class GradientHistory(WatchingCallback):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
-    It only observes. Memory grows with the steps: 4·(9 + 8·V + 4·D) + 8 bytes each for
+    It only observes. Memory grows with the steps: 4·(11 + 8·V + 4·D) + 8 bytes each for
     V variables and D detectors; `GradWatch.history` is the bounded one.
 
     Args:
@@ -30,6 +30,9 @@ class GradientHistory(WatchingCallback):
         loss: float32 array [T], each step's own; NaN where it cannot be seen.
         learning_rate: float32 array [T], the rate in effect in each step.
         applied: bool array [T], False where the update was skipped or put back.
+        held: bool array [T], True where the update was cut down to the trust region.
+        trust_radius: float32 array [T], the share of a kernel that an update was
+            allowed to change; NaN where any was.
         loss_scale: float32 array [T], what the loss was multiplied by; NaN where it
             was not.
         overflowed: bool array [T], True where a dynamic loss scale overflowed, and its
@@ -143,6 +146,16 @@ class GradientHistory(WatchingCallback):
         return self._scalar("loss_scale")
 
     @property
+    def held(self):
+        """Where the update was cut down to the trust region, bool [T]."""
+        return self._scalar("held") > 0
+
+    @property
+    def trust_radius(self):
+        """What an update was allowed to change, float32 [T]."""
+        return self._scalar("trust_radius")
+
+    @property
     def overflowed(self):
         """bool array [T], the overflows that a dynamic loss scale dealt with."""
         return self._scalar("outcome") == OVERFLOWED
@@ -184,6 +197,8 @@ class GradientHistory(WatchingCallback):
             "learning_rate": self.learning_rate,
             "applied": self.applied.astype(int),
             "loss_scale": self.loss_scale,
+            "held": self.held.astype(int),
+            "trust_radius": self.trust_radius,
             "overflowed": self.overflowed.astype(int),
         }
         for i, variable in enumerate(self.variables):

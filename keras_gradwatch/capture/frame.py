@@ -79,8 +79,9 @@ class Frame:
         local = [gradients[i] for i in places]
         trained = [variables[i] for i in places]
         for gradient, variable in zip(local, trained, strict=True):
-            if tf.is_tensor(gradient):
-                # Some operations' gradients have a shape that is not known as yet.
+            if isinstance(gradient, tf.Tensor):
+                # TensorFlow does not always know that it has the variable's shape: for
+                # one, in a Dense layer after MultiHeadAttention.
                 gradient.set_shape(variable.shape)
         window = Window(optimizer, trained)
         if plan.protects and len(window.lengths) > 1:

@@ -5,6 +5,8 @@ import pytest
 from keras import ops
 
 from keras_gradwatch.detectors import (
+    Collapse,
+    Divergence,
     LossSpike,
     Measurement,
     NonFinite,
@@ -206,3 +208,58 @@ def test_a_spike_in_every_epoch_trips_in_every_epoch(cls):
 def test_zeros(cls):
     values = np.zeros(60)
     assert run(cls(), values)[0] == []
+
+
+def test_collapse_trips_once_and_again_after_a_gradient():
+    dead, alive = {"norm": [0.0, 1.0]}, {"norm": [1e-9, 1.0]}
+    detector, state, tripped = Collapse(3), None, []
+    sequence = [dead] * 2 + [alive] + [dead] * 6 + [alive] + [dead] * 3
+    for step, columns in enumerate(sequence):
+        verdict, state = detect(detector, measurement(1.0, **columns), state)
+        if verdict[0]:
+            tripped.append(step)
+    assert tripped == [5, 12]
+    assert "for 3 steps" in detector.describe(None, 3.0, 3.0)
+
+
+def test_no_collapse_where_nothing_is_asked_for():
+    """A loss that is satisfied has no gradient at all."""
+    detector, state = Collapse(3), None
+    for _ in range(9):
+        verdict, state = detect(detector, measurement(0.0, norm=[0.0, 0.0]), state)
+        assert not verdict[0]
+
+
+def losses(detector, values):
+    """The steps at which a sequence of losses trips."""
+    state, tripped = None, []
+    for step, value in enumerate(values):
+        verdict, state = detect(detector, measurement(loss=float(value)), state)
+        if verdict[0]:
+            tripped.append(step)
+        assert np.isfinite(list(state.values())).all()
+    return tripped
+
+
+def test_divergence_trips_once_it_lasts():
+    falls = np.geomspace(2.3, 0.01, 200)
+    (step,) = losses(Divergence(), [*falls, *np.full(100, 50.0)])
+    assert 219 <= step < 250
+    # It comes down, and comes apart again.
+    twice = [*falls, *np.full(60, 50.0), *np.full(200, 0.01), *np.full(60, 50.0)]
+    assert len(losses(Divergence(), twice)) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [*np.geomspace(2.3, 1e-6, 200), *np.full(200, 1.0)],  # not above its beginning
+        [*np.full(100, 1.0), 1e9, *np.full(100, 1.0)],  # one spike
+        np.full(300, -5.0),
+        [*np.full(100, 1.0), *np.full(100, np.nan)],
+        np.random.default_rng(0).lognormal(0.0, 2.0, 4000),
+        np.geomspace(1e9, 1.0, 300),
+    ],
+)
+def test_no_divergence(values):
+    assert losses(Divergence(), values) == []

@@ -1,0 +1,190 @@
+"""Going back to a snapshot, in real runs."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_gradwatch.callbacks import GradientHistory, GradWatch, RewindOnExplosion
+from keras_gradwatch.detectors import Collapse, Divergence, NormThreshold
+from tests import helper
+
+
+def tripping(step, x, y):
+    """Data of which batch number `step` has targets a thousand times as large."""
+    y = y.copy()
+    y[step * 8 : (step + 1) * 8] *= 1e3
+    return x, y
+
+
+class Keep(keras.callbacks.Callback):
+    """The model's state before each step."""
+
+    def on_train_begin(self, logs=None):
+        self.states = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.states.append(
+            {
+                "weights": self.model.get_weights(),
+                "optimizer": [
+                    v
+                    for v, of in zip(
+                        helper.values(self.model.optimizer.variables),
+                        self.model.optimizer.variables,
+                        strict=True,
+                    )
+                    if "learning_rate" not in of.path
+                ],
+            }
+        )
+
+
+OPTIMIZERS = {
+    "adam, ema": lambda: keras.optimizers.Adam(0.01, use_ema=True),
+    "accumulation": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.01, momentum=0.9), initial_scale=4
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_everything_but_the_rate_goes_back(name):
+    x, y = tripping(8, *helper.regression_data(120))
+    model = helper.regression(OPTIMIZERS[name]())
+    rewind = RewindOnExplosion(
+        snapshot_freq=6, update_freq=3, detector=NormThreshold(100.0), verbose=0
+    )
+    keep, seen = Keep(), GradientHistory()
+    helper.fit(model, x, y, [rewind, keep, seen])
+    (event,) = rewind.events
+    # With accumulation the norm is that of the window, which ends with this step.
+    assert (event.step, event.kind, event.action) == (8, "norm", "rewound")
+    assert "the run goes on from step 6" in event.message
+    # Found at the drain before step 9; what a step was given is what 6 was given.
+    helper.assert_same(keep.states[9], keep.states[6])
+    last, now = keep.states[8]["optimizer"], keep.states[9]["optimizer"]
+    assert any((a != b).any() for a, b in zip(last, now, strict=True))
+    rate = seen.learning_rate
+    np.testing.assert_allclose(rate, [0.01] * 9 + [0.0025] * 6, 1e-6)
+    assert seen.steps.tolist() == list(range(15))
+
+
+def test_a_schedule_is_cut_too():
+    x, y = tripping(3, *helper.regression_data(64))
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 1, 0.5)
+    model = helper.regression(keras.optimizers.SGD(schedule))
+    rewind = RewindOnExplosion(
+        snapshot_freq=2, update_freq=2, detector=NormThreshold(100.0), verbose=0
+    )
+    helper.fit(model, x, y, [rewind, seen := GradientHistory()])
+    # From step 4 on, the schedule's steps 2, 3, ... again, at a quarter.
+    expected = [0.01 * 0.5**i for i in range(4)]
+    expected += [0.0025 * 0.5**i for i in range(2, 6)]
+    np.testing.assert_allclose(seen.learning_rate, expected, 1e-5)
+
+
+def test_the_second_time_it_goes_further_back_and_then_it_stops(capsys):
+    x, y = helper.regression_data(400)
+    for step in (10, 20, 30):
+        x, y = tripping(step, x, y)
+    model = helper.regression(keras.optimizers.SGD(1e-4))
+    rewind = RewindOnExplosion(
+        snapshot_freq=100,
+        update_freq=5,
+        max_rewinds=2,
+        detector=NormThreshold(100.0),
+    )
+    keep = Keep()
+    helper.fit(model, x, y, [rewind, keep], epochs=3)
+    assert [(e.step, e.action) for e in rewind.events] == [
+        (10, "rewound"),
+        (20, "rewound"),
+        (30, "stopped"),
+    ]
+    assert model.gradwatch.step < 50
+    helper.assert_same(model.get_weights(), keep.states[0]["weights"])
+    out = capsys.readouterr().out
+    assert "training is stopped: 2 rewinds did not help" in out
+
+
+def test_no_snapshot_of_what_is_not_sound():
+    """A loss that has trebled is not kept, though nothing has tripped as yet."""
+    x, y = helper.regression_data(160)
+    y[64:] *= 30.0
+    x, y = tripping(17, x, y)
+    model = helper.regression(keras.optimizers.SGD(1e-4))
+    rewind = RewindOnExplosion(
+        snapshot_freq=1, update_freq=4, detector=NormThreshold(5e3), verbose=0
+    )
+    helper.fit(model, x, y, [rewind])
+    (event,) = rewind.events
+    assert "from step 8," in event.message
+
+
+def test_a_network_that_has_died_goes_back():
+    """Weights that switch every unit off, given in mid-run."""
+    x, y = helper.digits(480)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    helper.compiled(model, keras.optimizers.SGD(0.1))
+
+    def kill(batch, logs=None):
+        if batch == 14:
+            model.layers[0].bias.assign(np.full(16, -1e3))
+
+    killer = keras.callbacks.LambdaCallback(on_train_batch_begin=kill)
+    watching = GradWatch(verbose=0, update_freq=10, snapshot_freq=10)
+    helper.fit(model, x, y, [watching, killer], 8)
+    rewound = [e for e in watching.events if e.action == "rewound"]
+    (event,) = rewound
+    assert (event.step, event.kind) == (14 + 19, "collapse")
+    assert "no gradient has reached any kernel for 20 steps" in event.message
+    assert "from step 10," in event.message
+    assert (model.layers[0].get_weights()[1] > -1).all()
+    # Held to a smaller trust region from there on.
+    assert watching.history.trust_radius[-1] == np.float32(0.02 * 0.25)
+
+
+def test_a_loss_that_comes_apart_goes_back():
+    x, y = helper.regression_data(1600)
+    model = helper.regression(keras.optimizers.SGD(0.01))
+
+    def ruin(batch, logs=None):
+        if batch == 105:
+            model.layers[0].kernel.assign(np.full((5, 3), 50.0))
+
+    ruiner = keras.callbacks.LambdaCallback(on_train_batch_begin=ruin)
+    rewind = RewindOnExplosion(snapshot_freq=50, verbose=0)
+    seen = GradientHistory()
+    helper.fit(model, x, y, [rewind, ruiner, seen], 8)
+    (event,) = rewind.events
+    assert event.kind == "divergence" and 105 < event.step < 150
+    assert "from step 100," in event.message
+    assert seen.loss[-1] < 5 < seen.loss[110]
+
+
+def test_on_two_replicas(strategy):
+    x, y = tripping(3, *helper.regression_data(48))
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = helper.regression(keras.optimizers.Adam(0.01))
+    rewind = RewindOnExplosion(
+        snapshot_freq=2, update_freq=2, detector=NormThreshold(100.0), verbose=0
+    )
+    keep = Keep()
+    helper.fit(model, x, y, [rewind, keep])
+    assert [e.action for e in rewind.events] == ["rewound"]
+    helper.assert_same(keep.states[4], keep.states[2])
+
+
+def test_without_rewinds_no_snapshot_is_kept():
+    watching = GradWatch(max_rewinds=0, verbose=0)
+    assert watching.rewind is None
+    assert not any(isinstance(d, Collapse | Divergence) for d in watching.detectors)
