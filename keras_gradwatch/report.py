@@ -54,6 +54,9 @@ def _what_happened(summary):
             f"what was done: {actions}.",
             f"first: {summary.first_event['message']}.",
         ]
+    held = summary.outcomes["held"]
+    if held:
+        lines.append(f"updates cut down to the trust region: {held}.")
     first, last = summary.rates
     if last < first:
         lines.append(f"learning rate: {first:.3g} at first, {last:.3g} now.")

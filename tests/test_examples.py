@@ -60,7 +60,9 @@ def test_quickstart(tmp_path):
         assert len(found) == 2, printed
     assert all(int(events) > 0 for *_, events, _ in found)
     assert re.search(
-        r"^  step 0: the update of .+; the weights were put back", printed, re.M
+        r"^  step 0: the update of .+; updates are held to 0.02 times the weights",
+        printed,
+        re.M,
     )
     assert "what to change:" in printed
     assert "tensorboard --logdir logs/quickstart" in printed

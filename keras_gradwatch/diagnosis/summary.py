@@ -37,7 +37,8 @@ class RunSummary:
         model: What `describe` told of the model.
         steps: Number of steps, those of an earlier process included.
         first_step: The first step that was seen, or None.
-        outcomes: Number of steps that were `applied`, `clipped`, and `nonfinite`.
+        outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust
+            region, and `nonfinite`.
         rates: First and last learning rate, NaN before the first step.
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
@@ -57,7 +58,9 @@ class RunSummary:
     steps: int = 0
     first_step: int | None = None
     outcomes: dict = field(
-        default_factory=lambda: {"applied": 0, "clipped": 0, "nonfinite": 0}
+        default_factory=lambda: dict.fromkeys(
+            ("applied", "clipped", "held", "nonfinite"), 0
+        )
     )
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
     early: list = field(default_factory=list)
@@ -130,6 +133,7 @@ class RunSummary:
         self.rates = [first, float(rate[-1] * factor[-1])]
         self.outcomes["applied"] += int((scalars["outcome"] == APPLIED).sum())
         self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
+        self.outcomes["held"] += int((scalars["held"] > 0).sum())
 
     def _take_norms(self, rows, events):
         norms = rows.scalars["global_norm"].astype("float64")
