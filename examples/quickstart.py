@@ -2,8 +2,8 @@
 
 Two runs on scikit-learn's handwritten digits: Adam at a rate of 1 on scaled pixels,
 which no clip saves; and SGD at an ordinary rate, but on pixels that nobody scaled (0 to
-16), where a clip does as well. Each is trained three times from the same seed: by stock Keras, by Keras with `global_clipnorm=1.0`, and
-with `GradWatch` at its defaults.
+16), where a clip does as well. Each is trained three times from the same seed: by stock
+Keras, by Keras with `global_clipnorm=1.0`, and with `GradWatch` at its defaults.
 
     python examples/quickstart.py [--log-dir DIR] [--epochs N]
 """

@@ -111,7 +111,9 @@ class Rewinder:
         """Whether the model is worth keeping after these steps."""
         loss = rows.scalars["loss"]
         known = loss[np.isfinite(loss)]
-        norms = rows.statistic("norm")[-1]
+        norms = rows.statistic("norm")
+        measured = np.isfinite(norms).any(axis=1)  # not within an accumulation window
+        norms = norms[measured][-1] if measured.any() else norms[-1]
         level = float(np.median(known)) if len(known) else np.nan
         # A loss that is not known, or below 0, is no yardstick.
         sound = not level > 0 or level <= SOUND * self._best

@@ -4,7 +4,7 @@ from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
-from keras_gradwatch.detectors import DeadUnits, UpdateRatio, Vanishing
+from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
 from keras_gradwatch.methods import local_directory, number, whole
 from keras_gradwatch.plan import CutRate, Halt, Hold, Request, Skip
 from keras_gradwatch.policies.base import check_policy
@@ -161,7 +161,7 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             cut = (self.factor, self.cooldown, self.min_lr, PATIENCE)
             responses.append(Skip(in_turn))
             responses.append(CutRate(in_turn, *cut))
-            responses.append(Halt(in_turn, self.max_events))
+        responses.append(Halt((NonFinite(), *in_turn), self.max_events))
         if at_once:
             responses.append(Hold(at_once, TrustRegion(), self.min_lr))
         return Request(

@@ -219,8 +219,7 @@ class Frame:
                 _constrained(tf.reshape(a, v.shape), v)
                 for a, v in zip(old, variables, strict=True)
             ]
-            now = [tf.convert_to_tensor(value_of(v)) for v in variables]
-            return statistics.update_statistics(before, now)
+            return statistics.update_statistics(before, _values(variables))
 
         def missing():
             return tf.fill([len(variables), 2], float("nan"))
@@ -238,9 +237,6 @@ class Frame:
     def _hold(self, site, variables, old, gradients):
         """Cuts an update down to the trust region, where it must be."""
 
-        def now():
-            return [tf.convert_to_tensor(value_of(v)) for v in variables]
-
         def inner(moved):
             pairs = zip(gradients, moved, strict=True)
             return tf.add_n([sparse.inner(g, change) for g, change in pairs])
@@ -248,20 +244,24 @@ class Frame:
         def limited():
             pairs = zip(old, variables, strict=True)
             before = [tf.reshape(a, v.shape) for a, v in pairs]
-            weights, held = self.step.limit(site, before, now(), inner)
-            return [
-                *(
-                    _constrained(tf.cast(w, v.dtype), v)
-                    for w, v in zip(weights, variables, strict=True)
-                ),
-                held,
-            ]
+            weights, held = self.step.limit(site, before, _values(variables), inner)
+            pairs = zip(weights, variables, strict=True)
+            return [_constrained(tf.cast(w, v.dtype), v) for w, v in pairs], held
 
-        def kept():
-            return [*now(), False]
+        def hold():
+            weights, held = limited()
+            for variable, weight in zip(variables, weights, strict=True):
+                variable.assign(weight)
+            return held
 
-        *weights, held = tf.cond(site.hold, outlined(limited), kept)
-        self.replicas.restore(held, variables, weights)
+        if self.replicas.count == 1:
+            held = tf.cond(site.hold, outlined(hold), lambda: False)
+        else:
+            # A replica must not assign within a branch.
+            weights, held = tf.cond(
+                site.hold, outlined(limited), lambda: (_values(variables), False)
+            )
+            self.replicas.restore(held, variables, weights)
         self.step.note_hold(site, held)
 
     # -- several sites in one step -------------------------------------------------
@@ -280,6 +280,10 @@ class Frame:
     def finish(self):
         """Ends the step."""
         self.step.finish(self.rates)
+
+
+def _values(variables):
+    return [tf.convert_to_tensor(value_of(v)) for v in variables]
 
 
 def _constrained(value, variable):
