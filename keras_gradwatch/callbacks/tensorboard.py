@@ -27,6 +27,8 @@ class GradientTensorBoard(WatchingCallback):
     | `gradwatch/explosions` | steps since the last point in which a detector tripped |
     | `gradwatch/learning_rate` | learning rate in effect in the step |
     | `gradwatch/loss` | the step's own loss |
+    | `gradwatch/trust_radius` | share of a kernel that an update may change, while \
+updates are held |
     | `gradwatch/loss_scale` | what the loss was multiplied by, where it was |
     | `gradwatch/overflows` | overflows of a dynamic loss scale since the last point |
     | `gradwatch/heatmap` | picture: log₁₀ norm, variable × step |

@@ -130,6 +130,7 @@ class GradientLog:
             tags.EXPLOSIONS: self._explosions,
             tags.LEARNING_RATE: row["learning_rate"],
             tags.LOSS: row["loss"],
+            tags.TRUST_RADIUS: row["trust_radius"],
             tags.LOSS_SCALE: row["loss_scale"],
         }
         if np.isfinite(row["loss_scale"]):

@@ -14,6 +14,7 @@ NONFINITE_COUNT = "gradwatch/nonfinite_count"
 LEARNING_RATE = "gradwatch/learning_rate"
 EXPLOSIONS = "gradwatch/explosions"
 LOSS = "gradwatch/loss"
+TRUST_RADIUS = "gradwatch/trust_radius"
 LOSS_SCALE = "gradwatch/loss_scale"
 OVERFLOWS = "gradwatch/overflows"
 
@@ -31,6 +32,9 @@ SCALARS = (
 
 # Only where the loss is scaled.
 SCALING = (LOSS_SCALE, OVERFLOWS)
+
+# Only while updates are held.
+HOLDING = (TRUST_RADIUS,)
 
 HEATMAP = "gradwatch/heatmap"
 EVENTS = "gradwatch/events"
