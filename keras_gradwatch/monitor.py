@@ -9,6 +9,7 @@ import numpy as np
 from keras_gradwatch.keeper import Keeper
 from keras_gradwatch.plan import Request, unite
 from keras_gradwatch.recorder import Recorder
+from keras_gradwatch.responses import LONG_AGO
 
 
 class GradientMonitor:
@@ -33,6 +34,8 @@ class GradientMonitor:
         plan: The `Plan` in force.
         layout: `Layout` of the ring's rows; None before the first traced step.
         recorder: `Recorder` that hands out drained rows.
+        batch: What keeps the batch in which an incident begins; None before a step was
+            traced for that.
     """
 
     def __init__(self, capture, model):
@@ -41,6 +44,7 @@ class GradientMonitor:
         self.recorder = Recorder()
         self.histogram_names = ()
         self.keeper = Keeper(self)
+        self.batch = None
         self._capture = capture
         self._model = weakref.ref(model)
         self._variables = {}
@@ -104,8 +108,9 @@ class GradientMonitor:
             self._replan()
         self._collecting = False
         if self._requests:
-            self._zero("halted")
-            self._zero("halt/hits")
+            self._fill("halted", 0)
+            self._fill("halt/hits", 0)
+            self._fill("batch/last", LONG_AGO)
         self._push()
         # An idle plan runs on whatever is traced: everything is switched off.
         same = self._traced == self.plan.structure()
@@ -232,10 +237,10 @@ class GradientMonitor:
         """Notes that the present plan is what the traced step was built from."""
         self._traced = self.plan.structure()
 
-    def _zero(self, name):
+    def _fill(self, name, value):
         if name in self._variables:
             variable = self._variables[name]
-            variable.assign(np.zeros(variable.shape, "float32"))
+            variable.assign(np.full(variable.shape, value, variable.dtype))
 
     def _push(self):
         """Writes the plan's numbers into the variables that the step reads."""
@@ -256,6 +261,7 @@ class GradientMonitor:
         self.variable("sample_freq", 0, "int32").assign(plan.sample_freq)
         self.variable("dense_steps", 0, "int32").assign(plan.dense_steps)
         self.variable("histogram_freq", 0, "int32").assign(plan.histogram_freq)
+        self.variable("batch/limit", 0.0).assign(float(plan.save_batch if live else 0))
         for index, detector in enumerate(plan.detectors):
             self._push_settings(f"detector_{index}", detector)
         if plan.policy is not None:
@@ -348,7 +354,7 @@ class GradientMonitor:
     def _progress(self):
         model = self._model()
         shapes = [list(v.shape) for v in model.trainable_variables]
-        return self._capture.updates(model), shapes
+        return self.updates, shapes
 
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
@@ -371,6 +377,11 @@ class GradientMonitor:
         """The number of watched training steps so far, over all `fit` calls."""
         variable = self._variables.get("step")
         return 0 if variable is None else int(_read(variable))
+
+    @property
+    def updates(self):
+        """The number of updates that the model's optimizer has made, an int."""
+        return self._capture.updates(self._model())
 
     @property
     def halted(self):

@@ -87,6 +87,8 @@ class Request:
             and again after each event.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
         state_dir: Directory in which the state is kept for a new process, or None.
+        save_batch: Size in bytes up to which the batch is kept in which an incident
+            begins; 0: never.
     """
 
     owner: str
@@ -99,6 +101,7 @@ class Request:
     dense_steps: int = 0
     histogram_freq: int = 0
     state_dir: str | None = None
+    save_batch: int = 0
 
 
 @dataclass(eq=False)
@@ -113,7 +116,8 @@ class Plan:
         update_freq: Steps between two drains, the least that is asked for.
         capacity: Rows of the ring: enough for whoever drains most rarely, and for the
             execution that runs before the drain.
-        sample_freq, dense_steps, histogram_freq: The most that is asked for.
+        sample_freq, dense_steps, histogram_freq, save_batch: The most that is asked
+            for.
         state_dirs: All that are asked for, in order.
     """
 
@@ -130,6 +134,7 @@ class Plan:
     dense_steps: int = 0
     histogram_freq: int = 0
     state_dirs: list[str] = field(default_factory=list)
+    save_batch: int = 0
     state_dir: str | None = None
 
     @property
@@ -151,6 +156,7 @@ class Plan:
             len(self.halts),
             self.capacity,
             bool(self.histogram_freq),
+            bool(self.save_batch),
         )
 
 
@@ -188,6 +194,7 @@ def unite(requests):
             plan.capacity, request.update_freq + request.steps_per_execution
         )
         plan.dense_steps = max(plan.dense_steps, request.dense_steps)
+        plan.save_batch = max(plan.save_batch, request.save_batch)
         if request.sample_freq:
             frequencies.append(request.sample_freq)
         if request.state_dir is not None and request.state_dir not in plan.state_dirs:

@@ -86,6 +86,11 @@ class Recorder:
             listener(rows, events)
         return events
 
+    @property
+    def exploded(self):
+        """Whether a step of this epoch has an event."""
+        return self._explosions > 0
+
     def epoch_logs(self):
         """The log keys of the epoch: mean finite norm, and steps with an event."""
         mean = self._norms / self._steps if self._steps else float("nan")

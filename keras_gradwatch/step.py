@@ -242,7 +242,7 @@ class Step:
         """
         monitor, plan = self.monitor, self.plan
         tripped = self._tripped()
-        any_event = ops.any(tripped)
+        self.any_event = any_event = ops.any(tripped)
         for site in self.sites:
             site.revert = _or_else(site.revert, False)
             site.held = _or_else(site.held, False)

@@ -78,6 +78,7 @@ WAYS = {
         GradientTensorBoard(log_dir, 2, per_variable=True, histogram_freq=2),
     ],
     "GradWatch": lambda log_dir: [GradWatch(log_dir)],
+    "save_batch": lambda log_dir: [GradWatch(log_dir, save_batch=10**9)],
     "protect": lambda log_dir: [
         SkipOnExplosion(),
         ReduceLROnExplosion(),
@@ -122,6 +123,8 @@ def stock(name):
         ("custom step-adam", "GradWatch"),
         ("GradWatchModel functional-adamw", "GradWatch"),
         ("GradWatchModel custom step-adamw", "GradWatch"),
+        ("subclassed-adamw", "save_batch"),
+        ("custom step-adam", "save_batch"),
         ("functional-sgd", "protect"),
         ("GradWatchModel subclass-sgd", "protect"),
         ("sequential-adam", "watch"),
@@ -174,7 +177,7 @@ def test_a_constraint_is_no_explosion(constraint):
     helper.assert_same(actual, expected)
 
 
-@pytest.mark.parametrize("way", ["observe", "GradWatch", "protect"])
+@pytest.mark.parametrize("way", ["observe", "GradWatch", "save_batch", "protect"])
 def test_nothing_is_traced_again(way, tmp_path):
     keras.utils.set_random_seed(7)
     x, y = helper.digits(96)

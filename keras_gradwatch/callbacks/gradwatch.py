@@ -5,6 +5,7 @@ from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
+from keras_gradwatch.forensics import Forensics
 from keras_gradwatch.methods import local_directory, number, whole
 from keras_gradwatch.plan import CutRate, Halt, Hold, Request, Skip
 from keras_gradwatch.policies.base import check_policy
@@ -64,6 +65,14 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         history_steps: How many of the newest steps `.history` keeps, >= 1.
         state_dir: Local directory in which the state is kept for a new process that
             goes on with this run, as in `KeepState`; default: `gradwatch` in `log_dir`.
+            Where there is one of the two, what is left of each incident is written to
+            `events` in that directory, and the report to `report.txt`; the guide on
+            forensics has both.
+        save_batch: Size in bytes, >= 1, up to which the batch in which an incident
+            begins is written there, too; None: never. It costs nothing in other steps.
+            Not under XLA (the default of Keras on a GPU: `jit_compile=False` leaves it
+            out), not under a `tf.distribute` strategy, and only dense tensors of
+            numbers; where a batch is not kept, a line says why.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Attributes:
@@ -103,6 +112,7 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         include=None,
         history_steps=1000,
         state_dir=None,
+        save_batch=None,
         verbose=1,
     ):
         super().__init__(detector, verbose)
@@ -142,6 +152,15 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         self.state_dir = self.log.log.log_dir if self.log is not None else None
         if state_dir is not None:
             self.state_dir = local_directory(self, "state_dir", state_dir)
+        self.save_batch = 0
+        if save_batch is not None:
+            self.save_batch = whole(self, "save_batch", save_batch, at_least=1)
+            if self.state_dir is None:
+                raise ValueError(
+                    "GradWatch: `save_batch` needs a directory to write to: give a "
+                    f"`log_dir` or a `state_dir`. Received: save_batch={save_batch!r}"
+                )
+        self.forensics = None
 
     def _new_history(self):
         sample_freq, steps = self._history_options
@@ -173,6 +192,7 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             dense_steps=self.dense_steps,
             histogram_freq=self.log.log.histogram_freq if self.log else 0,
             state_dir=self.state_dir,
+            save_batch=self.save_batch,
         )
 
     def set_model(self, model):
@@ -193,6 +213,9 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             self.log.on_first_batch()
         if self.rewind is not None:
             self.rewind.begin()
+        if self.state_dir is not None:
+            where = (self.state_dir, self._gradwatch, self.model)
+            self.forensics = Forensics(*where, save_batch=self.save_batch > 0)
 
     def on_train_batch_begin(self, batch, logs=None):
         """Drains, and goes back to a snapshot where that is called for."""
@@ -207,8 +230,13 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         self.history.append(rows, events)
         if self.log is not None:
             self.log.on_rows(rows, events)
-        if self._gradwatch.halted:
+        halted = self._gradwatch.halted
+        if halted:
             self.model.stop_training = True
+        if self.forensics is not None:
+            self.forensics.add(rows, events)
+            if halted:  # it may end by an exception
+                self.forensics.report(self.report())
 
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and draws the heatmap."""
@@ -217,12 +245,16 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             self.rewind.act()
         if self.log is not None:
             self.log.on_epoch_end(epoch)
+        if self.forensics is not None and self._gradwatch.recorder.exploded:
+            self.forensics.report(self.report())
 
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
         self._gradwatch.drain()
         if self.rewind is not None:
             self.rewind.act()
+        if self.forensics is not None:
+            self.forensics.report(self.report())
         super().on_train_end(logs)
         if self.log is not None:
             self.log.on_train_end()

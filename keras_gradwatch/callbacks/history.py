@@ -182,11 +182,13 @@ class GradientHistory(WatchingCallback):
         empty = np.zeros((0, len(names)), "float32")
         return {n: np.concatenate(p) if p else empty for n, p in result.items()}
 
-    def to_csv(self, path):
+    def to_csv(self, path, begin=None, end=None):
         """Writes one line a step: the scalars, then every statistic of every variable.
 
         Args:
             path: File to write; an existing one is replaced.
+            begin: The first step that is written; None: from the first one on.
+            end: The step before which it ends; None: up to the last one.
         """
         statistics = self.statistics
         columns = {
@@ -204,7 +206,13 @@ class GradientHistory(WatchingCallback):
         for i, variable in enumerate(self.variables):
             for name in NAMES:
                 columns[f"{variable}:{name}"] = statistics[name][:, i]
+        chosen = np.ones(len(self.steps), bool)
+        if begin is not None:
+            chosen &= self.steps >= begin
+        if end is not None:
+            chosen &= self.steps < end
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+            chosen_rows = zip(*(c[chosen] for c in columns.values()), strict=True)
+            writer.writerows(chosen_rows)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_gradwatch.capture import rates
 from keras_gradwatch.capture.accumulation import applications
+from keras_gradwatch.capture.batch import BatchKeeper
 from keras_gradwatch.capture.building import build_ahead
 from keras_gradwatch.capture.frame import Frame
 from keras_gradwatch.capture.interception import active, held_optimizers, intercept
@@ -159,6 +160,9 @@ def run_step(model, monitor, step, data):
     stock = getattr(step, "__func__", None) is keras.Model.train_step
     seen = None if stock or not plan.protects else model.get_metrics_result()
     frame.finish()
+    if plan.save_batch:
+        monitor.batch = monitor.batch or BatchKeeper(monitor)
+        monitor.batch.trace(model, frame.step, data)
     monitor.traced()
     if plan.protects and frame.step.sites:
         frame.replicas.restore(frame.step.skipped, kept, before)

@@ -32,7 +32,7 @@ from tests import helper
 SCRIPT = """
 import os, signal, sys
 import keras
-from keras_gradwatch.callbacks import GradWatch
+from keras_gradwatch.callbacks import GradWatch, ReduceLROnExplosion
 from tests import helper
 
 directory, kill = sys.argv[1], int(sys.argv[2])
@@ -51,11 +51,12 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-watching = GradWatch(directory + "/logs", trust_bound=None, update_freq=10, cooldown=0)
+watching = GradWatch(directory + "/logs", trust_bound=None, update_freq=10)
+cut = ReduceLROnExplosion(cooldown=0, verbose=0)
 backup = keras.callbacks.BackupAndRestore(
     directory + "/backup", save_freq=SAVE_FREQ, delete_checkpoint=False
 )
-helper.fit(model, x, y, [watching, backup, Kill()], epochs=4)
+helper.fit(model, x, y, [watching, cut, backup, Kill()], epochs=4)
 model.save(directory + "/model.keras")
 print(len(watching.events), watching.report())
 """

@@ -1,0 +1,29 @@
+"""Which events belong together, and what an incident's directory is called."""
+
+# An incident ends with the last of its events; one that comes more than so many steps
+# later begins the next one.
+QUIET = 50
+
+# Below the directory in which the state of a run is kept.
+FOLDER = "events"
+REPORT = "report.txt"
+
+ROWS, EVENTS, WEIGHTS, BATCH = "rows.csv", "event.json", "weights.json", "batch.npz"
+FILES = (EVENTS, ROWS, WEIGHTS, BATCH)
+
+
+def begins(step, last):
+    """Whether an event of `step` begins an incident, `last` being the event before."""
+    return last is None or step - last > QUIET
+
+
+def directory_name(step):
+    """The name of the directory of the incident that began in `step`."""
+    return f"step_{step:07d}"
+
+
+def first_step(name):
+    """The step of a directory that `directory_name` has named; None for another."""
+    step = name.removeprefix("step_")
+    named = step.isdecimal() and name == directory_name(int(step))
+    return int(step) if named else None

@@ -1,0 +1,156 @@
+"""`python -m keras_gradwatch report`: what it says of files alone."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_gradwatch import command
+from keras_gradwatch.callbacks import GradWatch
+from tests import helper
+
+
+def python(*arguments):
+    """`python -m keras_gradwatch` with arguments, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "keras_gradwatch", *arguments],
+        env={**os.environ, "PYTHONPATH": str(helper.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """`(log directory, report)` of a run with incidents at steps 2 and 100."""
+    directory = tmp_path_factory.mktemp("logs")
+    x, y = helper.regression_data(120)
+    x[[2, 4, 100]] = np.nan
+    watching = GradWatch(directory, save_batch=1000, verbose=0, trust_bound=None)
+    helper.fit(helper.regression(), x, y, [watching], batch_size=1)
+    return directory, watching.report()
+
+
+def test_the_report_and_the_incidents(logs, capsys):
+    directory, report = logs
+    assert command.main(["report", str(directory)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{report}\nincidents: 2\n")
+    events = directory / "gradwatch" / "events"
+    messages = [
+        json.loads(line)["message"]
+        for line in (directory / "gradwatch" / "events.jsonl").read_text().splitlines()
+    ]
+    files = "batch.npz, event.json, rows.csv, weights.json"
+    lines = printed.splitlines()[-5:]
+    assert lines == [
+        f"step 2: {events / 'step_0000002'}: {files}",
+        *(f"  {m}" for m in messages[:2]),
+        f"step 100: {events / 'step_0000100'}: {files}",
+        f"  {messages[2]}",
+    ]
+    # The directory itself does as well.
+    assert command.main(["report", str(directory / "gradwatch")]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_as_a_program(logs, capsys):
+    directory, _ = logs
+    done = python("report", str(directory))
+    assert done.returncode == 0
+    command.main(["report", str(directory)])
+    assert done.stdout == capsys.readouterr().out
+
+
+def test_the_process_was_killed(tmp_path, capsys):
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    x, y = helper.regression_data(24)
+    callbacks = [GradWatch(tmp_path, verbose=0), Kill()]
+    with pytest.raises(KeyboardInterrupt):
+        helper.fit(
+            helper.regression(run_eagerly=True),
+            helper.with_nan(x, 1, 8),
+            y,
+            callbacks,
+            epochs=2,
+        )
+    directory = tmp_path / "gradwatch"
+    # What was written at the end of the first epoch.
+    assert command.main(["report", str(tmp_path)]) == 0
+    assert "steps that tripped: 1" in capsys.readouterr().out
+    (directory / "report.txt").unlink()
+    for file in (directory / "events" / "step_0000001").iterdir():
+        file.unlink()
+    (directory / "events" / "step_0000001").rmdir()
+    with open(directory / "events.jsonl", "a") as file:
+        file.write('{"step": 2, "mess')  # in the middle of a line
+    assert command.main(["report", str(tmp_path)]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("no report.txt in") and "killed" in first
+    assert rest[:2] == ["incidents: 1", "step 1: nothing more is on disk"]
+    assert len(rest) == 3 and rest[2].startswith("  step 1: 15 non-finite gradient")
+
+
+def test_long_incidents_are_cut_short(tmp_path, capsys):
+    events = [{"step": step, "message": f"step {step}: ..."} for step in range(60)]
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    (tmp_path / "events.jsonl").write_text(lines)
+    assert command.main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "\n  step 4: ...\n  and 55 more events\n" in printed
+
+
+def test_a_directory_whose_events_are_in_no_list(tmp_path, capsys):
+    """Of an endless run, only the first events are in `events.jsonl`."""
+    (tmp_path / "events.jsonl").write_text('{"step": 3, "message": "step 3: a"}\n')
+    for step, content in ((9, '{"events": [{"message": "step 9: b"}]}'), (12, "{")):
+        folder = tmp_path / "events" / f"step_{step:07d}"
+        folder.mkdir(parents=True)
+        (folder / "event.json").write_text(content)
+    assert command.main(["report", str(tmp_path)]) == 0
+    _, *printed = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in printed] == [
+        "incidents",
+        "step 3",
+        "  step 3",
+        "step 9",
+        "  step 9",
+        "step 12",
+    ]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nothing_to_report(there, tmp_path, capsys):
+    directory = tmp_path / "logs"
+    if there:
+        directory.mkdir()
+    assert command.main(["report", str(directory)]) == 2
+    out, error = capsys.readouterr()
+    assert not out and str(directory) in error
+    missing = "no report.txt and no events.jsonl" if there else "no directory"
+    assert missing in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--help"], 0, "print what happened in a run"),
+        (["report", "--help"], 0, "LOGDIR"),
+        ([], 2, "required: command"),
+        (["report"], 2, "required: LOGDIR"),
+        (["explode"], 2, "invalid choice: 'explode'"),
+    ],
+)
+def test_arguments(arguments, status, words, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command.main(arguments)
+    assert exit.value.code == status
+    assert words in "".join(capsys.readouterr())
