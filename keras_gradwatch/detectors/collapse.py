@@ -13,8 +13,9 @@ from keras_gradwatch.statistics import NAMES
 class Collapse(Detector):
     """Trips when the gradient of every kernel is exactly zero, step after step.
 
-    Formula: for `steps` steps in a row `Σ ‖g_kernel‖ = 0` while `‖g‖ > 0`: the loss
-    still asks for something, and only a bias can give it. So ends a network of
+    Formula: once a gradient has come through, for `steps` steps in a row
+    `Σ ‖g_kernel‖ = 0` while `‖g‖ > 0`: the loss still asks for something, and only a
+    bias can give it. So ends a network of
     rectified units that one large update has pushed below zero for every input. It
     trips once, and again only after a gradient has come through in between.
 
@@ -41,9 +42,9 @@ class Collapse(Detector):
         self.settings = {"steps": whole(self, "steps", steps, at_least=1)}
 
     def initial_state(self, num_variables):
-        """Steps in a row without a gradient."""
+        """Steps in a row without a gradient, and whether there ever was one."""
         del num_variables
-        return {"streak": np.float32(0)}
+        return {"streak": np.float32(0), "alive": np.float32(0)}
 
     def detect(self, measured, state, settings):
         norms = measured.statistics[:, NAMES.index("norm")]
@@ -51,9 +52,11 @@ class Collapse(Detector):
         kernels = ops.sum(ops.where(connected, norms, 0.0))
         dead = ops.any(connected) & ops.equal(kernels, 0.0)
         dead = dead & (measured.global_norm > 0)
-        streak = ops.where(dead, state["streak"] + 1, 0.0)
+        alive = ops.maximum(state["alive"], ops.where(kernels > 0, 1.0, 0.0))
+        streak = ops.where(dead, state["streak"] + alive, 0.0)
         tripped = ops.equal(streak, settings["steps"])
-        return whole_step(tripped, streak, settings["steps"]), {"streak": streak}
+        state = {"streak": streak, "alive": alive}
+        return whole_step(tripped, streak, settings["steps"]), state
 
     def describe(self, variable, value, baseline):
         del variable, baseline

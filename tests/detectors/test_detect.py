@@ -213,12 +213,13 @@ def test_zeros(cls):
 def test_collapse_trips_once_and_again_after_a_gradient():
     dead, alive = {"norm": [0.0, 1.0]}, {"norm": [1e-9, 1.0]}
     detector, state, tripped = Collapse(3), None, []
-    sequence = [dead] * 2 + [alive] + [dead] * 6 + [alive] + [dead] * 3
+    # What has never been alive cannot die.
+    sequence = [dead] * 9 + [alive] + [dead] * 6 + [alive] + [dead] * 3
     for step, columns in enumerate(sequence):
         verdict, state = detect(detector, measurement(1.0, **columns), state)
         if verdict[0]:
             tripped.append(step)
-    assert tripped == [5, 12]
+    assert tripped == [12, 19]
     assert "for 3 steps" in detector.describe(None, 3.0, 3.0)
 
 

@@ -136,7 +136,7 @@ def test_killed_and_resumed(whole, tmp_path):
         keras.saving.load_model(d / "model.keras") for d in (tmp_path, whole)
     )
     helper.assert_same(saved.get_weights(), expected_model.get_weights())
-    assert actual["state"]["rate_scale/0"] == 0.5**8
+    assert actual["state"]["rate_scale/0"] <= 0.5**8
 
 
 def test_a_backup_in_the_middle_of_an_epoch(tmp_path):
