@@ -16,6 +16,7 @@ from keras_gradwatch.callbacks import (
     GradWatch,
     TerminateOnExplosion,
 )
+from keras_gradwatch.detectors import NonFinite
 from keras_gradwatch.plan import Request, unite
 from tests import helper
 
@@ -239,7 +240,7 @@ def long_run(tmp_path_factory):
     model = keras.Sequential([keras.Input((5,)), *layers])
     model.compile(keras.optimizers.Adam(0.25), "mse")
     history = GradientHistory()
-    callback = watching(directory, max_events=1000)
+    callback = watching(directory, max_events=1000, detector=NonFinite())
     helper.fit(model, x, y, [Look(), callback, history], batch_size=1)
     return directory, history, weights, [v.path for v in model.weights]
 
