@@ -12,7 +12,8 @@ PEAK = 100.0
 FIRST = 3
 # Steps after which the largest of the last ones is that of the last ones but these.
 SPAN = 100
-# A value so small that its logarithm would drag the baseline to nowhere.
+# Up to this a value says nothing of the level: a satisfied hinge loss has no gradient
+# at all, and its logarithm would drag the baseline to nowhere.
 TINY = 1e-30
 
 
@@ -27,7 +28,7 @@ class LogBaseline(Detector):
     A spike moves the mean by no more than that distance, and the deviation not at all;
     in warm-up it is not taken in. A lasting shift is no alarm for ever: after
     `patience` spikes in a row the baseline begins anew at the new level. Non-finite
-    values are never taken in.
+    values are never taken in, nor are zeros, which are not counted as steps.
 
     Args:
         z: Standard deviations above the mean, > 0.
@@ -61,7 +62,7 @@ class LogBaseline(Detector):
 
     def detect(self, measured, state, settings):
         value = self.quantity(measured)
-        usable = measured.finite & ops.isfinite(value)
+        usable = measured.finite & ops.isfinite(value) & (value > TINY)
         level = ops.log(ops.maximum(value, TINY))
         seen, mean, variance = state["seen"], state["mean"], state["variance"]
         limit = ops.maximum(

@@ -11,7 +11,9 @@ class LossSpike(LogBaseline):
     """Trips when a step's own loss leaves its running range on the log scale.
 
     Formula: with ℓ = log|loss| and μ, σ its running mean and standard deviation, it
-    trips if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps.
+    trips if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps; from the fourth step
+    on also if |loss| is more than 100 times the largest of the newest 100 to 200. A
+    loss of 0 is not counted.
 
     The loss is that of the step, not the running mean over the epoch that Keras logs.
     A custom `train_step` whose loss cannot be seen is never judged.

@@ -11,7 +11,9 @@ class ZScore(LogBaseline):
 
     Formula: with ℓ = log‖g‖ and μ, σ its running mean and standard deviation, it trips
     if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are spread
-    log-normally, so a z-score of the logarithm fits quiet and noisy runs alike.
+    log-normally, so a z-score of the logarithm fits quiet and noisy runs alike. From
+    the fourth step on it also trips if ‖g‖ is more than 100 times the largest of the
+    newest 100 to 200 steps. A norm of 0 is not counted as a step.
 
     Args:
         z: Standard deviations above the mean, > 0. Default 6.

@@ -264,3 +264,15 @@ def test_divergence_trips_once_it_lasts():
 )
 def test_no_divergence(values):
     assert losses(Divergence(), values) == []
+
+
+@BASELINES
+def test_steps_that_say_nothing_are_no_level(cls):
+    """A satisfied hinge loss has no gradient; the next sample's is nothing unusual."""
+    values = noise(300)
+    values[np.random.default_rng(1).random(300) < 0.8] = 0.0
+    values[120:200] = 0.0
+    values[250] = 1e3
+    tripped, state = run(cls(), values)
+    assert tripped == [250]
+    assert state == run(cls(), values[values > 0])[1]
