@@ -215,3 +215,25 @@ def test_constraints_hold_for_what_is_left():
     helper.fit(model, x, y, [GradWatch(verbose=0), seen])
     assert seen.held.any()
     np.testing.assert_allclose(np.linalg.norm(model.get_weights()[0], axis=0), 1, 1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_moving_average_is_that_of_what_was_left(steps, digits):
+    """Also where Keras writes it over the weights, when training ends."""
+    x, y = digits
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    optimizer = keras.optimizers.Adam(1.0, use_ema=True, ema_momentum=0.8)
+    helper.compiled(model, optimizer)
+    seen = []
+    keep = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(model.get_weights())
+    )
+    watching = GradWatch(verbose=0)
+    helper.fit(model, x[: 16 * steps], y[: 16 * steps], [watching, keep], 16)
+    assert watching.history.held.all() and len(seen) == steps
+    average = seen[0]
+    for weights in seen[1:]:
+        pairs = zip(average, weights, strict=True)
+        average = [0.8 * a + 0.2 * w for a, w in pairs]
+    helper.assert_same(model.get_weights(), average, 1e-5)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_gradwatch import statistics
 from keras_gradwatch.capture import rates, scaling, sparse
 from keras_gradwatch.capture.accumulation import Window
+from keras_gradwatch.capture.averages import averages_of
 from keras_gradwatch.capture.interception import held_optimizers
 from keras_gradwatch.capture.reductions import outlined
 from keras_gradwatch.capture.replicas import Replicas
@@ -133,7 +134,7 @@ class Frame:
                 apply(gradients, variables)
         self._judge_update(site, optimizer, trained, old, places, window)
         if plan.holds:
-            self._hold(site, trained, old, summed)
+            self._hold(site, optimizer, trained, old, summed)
 
     def _newly_spoiled(self):
         """In how many of the model's variables this step left a non-finite value."""
@@ -234,8 +235,13 @@ class Frame:
         if plan.skips and any(d.after_update for d in plan.detectors):
             self.replicas.restore(site.revert, variables, old)
 
-    def _hold(self, site, variables, old, gradients):
-        """Cuts an update down to the trust region, where it must be."""
+    def _hold(self, site, optimizer, variables, old, gradients):
+        """Cuts an update down to the trust region, where it must be.
+
+        A moving average of the weights is taken along: what was cut off was in it.
+        """
+        averages = averages_of(optimizer, variables)
+        targets = [*variables, *(pair[0] for pair in averages if pair)]
 
         def inner(moved):
             pairs = zip(gradients, moved, strict=True)
@@ -244,24 +250,31 @@ class Frame:
         def limited():
             pairs = zip(old, variables, strict=True)
             before = [tf.reshape(a, v.shape) for a, v in pairs]
-            weights, held = self.step.limit(site, before, _values(variables), inner)
+            made = _values(variables)
+            weights, held = self.step.limit(site, before, made, inner)
             pairs = zip(weights, variables, strict=True)
-            return [_constrained(tf.cast(w, v.dtype), v) for w, v in pairs], held
+            weights = [_constrained(tf.cast(w, v.dtype), v) for w, v in pairs]
+            corrected = [
+                _corrected(pair[0], pair[1], weight - after)
+                for pair, weight, after in zip(averages, weights, made, strict=True)
+                if pair
+            ]
+            return [*weights, *corrected], held
 
         def hold():
-            weights, held = limited()
-            for variable, weight in zip(variables, weights, strict=True):
-                variable.assign(weight)
+            values, held = limited()
+            for target, value in zip(targets, values, strict=True):
+                target.assign(value)
             return held
 
         if self.replicas.count == 1:
             held = tf.cond(site.hold, outlined(hold), lambda: False)
         else:
             # A replica must not assign within a branch.
-            weights, held = tf.cond(
-                site.hold, outlined(limited), lambda: (_values(variables), False)
+            values, held = tf.cond(
+                site.hold, outlined(limited), lambda: (_values(targets), False)
             )
-            self.replicas.restore(held, variables, weights)
+            self.replicas.restore(held, targets, values)
         self.step.note_hold(site, held)
 
     # -- several sites in one step -------------------------------------------------
@@ -284,6 +297,11 @@ class Frame:
 
 def _values(variables):
     return [tf.convert_to_tensor(value_of(v)) for v in variables]
+
+
+def _corrected(average, share, change):
+    value = tf.convert_to_tensor(value_of(average))
+    return value + tf.cast(share, value.dtype) * tf.cast(change, value.dtype)
 
 
 def _constrained(value, variable):
