@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_gradwatch import GradWatchModel, watch
-from keras_gradwatch.callbacks import GradWatch
+from keras_gradwatch.callbacks import GradWatch, ReduceLROnExplosion
 from tests import helper
 
 # The package cannot be imported there.
@@ -49,7 +49,7 @@ def trained(watched, optimizer):
     model = helper.regression(optimizer, metrics=["mae"])
     bad = helper.with_nan(x, 1, 8)
     if watched:
-        helper.fit(watch(model), bad, y, [GradWatch(verbose=0, trust_bound=None)])
+        helper.fit(watch(model), bad, y, [ReduceLROnExplosion(verbose=0)])
         assert model.gradwatch.recorder.events[0].step == 1
     else:
         helper.fit(model, helper.without(x, 1, 8), helper.without(y, 1, 8))
