@@ -8,7 +8,7 @@ Keras: no event, the same weights.
 
     python benchmarks/rescue.py [--seeds 11 12 13] [--out docs/benchmarks]
 
-It takes about an hour on two cores; what was measured is kept in `rescue.json`, beside
+It takes about half an hour on two cores; what was measured is kept in `rescue.json`, beside
 the table, and a run that was cut off goes on from there.
 """
 
@@ -21,7 +21,7 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
-from scenarios import FURTHER, HEALTHY, LISTED
+from scenarios import HEALTHY, LISTED
 
 from keras_gradwatch.callbacks import GradientClipping, GradWatch
 from keras_gradwatch.policies import AdaGC, AdaptiveGradientClip, AutoClip, ZClip
@@ -161,7 +161,7 @@ def page(rows, healthy, seeds, command):
         "|---|---|---|---|",
     ]
     for name, _, _, (rate, clip) in rows:
-        title = {**LISTED, **FURTHER}[name].title
+        title = LISTED[name].title
         lines.append(f"| {name} | {title} | × {rate:g} | {clip or 'none'} |")
     lines += [
         "",
@@ -212,33 +212,26 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--out", type=pathlib.Path, help="write the page there")
     parser.add_argument("--only", nargs="+", help="names of scenarios")
-    parser.add_argument("--part", choices=["listed", "further", "healthy"])
     arguments = parser.parse_args()
     # What is idle is equal bit for bit where TensorFlow does not fold anew what has one
     # more reader.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     out = arguments.out or pathlib.Path()
     out.mkdir(parents=True, exist_ok=True)
-    parts = {"listed": LISTED, "further": FURTHER, "healthy": HEALTHY}
-    if arguments.part:
-        parts = {k: v if k == arguments.part else {} for k, v in parts.items()}
-    if arguments.only:
-        parts = {
-            part: {k: v for k, v in some.items() if k in arguments.only}
-            for part, some in parts.items()
-        }
-    name = f"rescue_{arguments.part}.json" if arguments.part else "rescue.json"
-    results = Results(out / name)
-    rows = table(results, arguments.seeds, {**parts["listed"], **parts["further"]})
+    results = Results(out / "rescue.json")
+    chosen = arguments.only or [*LISTED, *HEALTHY]
+    listed = {name: s for name, s in LISTED.items() if name in chosen}
+    rows = table(results, arguments.seeds, listed)
     healthy = {
         name: [left_alone(results, name, scenario, s) for s in arguments.seeds]
-        for name, scenario in parts["healthy"].items()
+        for name, scenario in HEALTHY.items()
+        if name in chosen
     }
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python benchmarks/rescue.py --seeds {seeds} --out docs/benchmarks"
     text = page(rows, healthy, arguments.seeds, command)
     print(text)
-    if arguments.out and not arguments.part:
+    if arguments.out:
         (out / "rescue.md").write_text(text)
         plot(rows, out / "rescue.png")
 

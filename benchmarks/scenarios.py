@@ -114,14 +114,6 @@ def diabetes():
     return (x / x.std(0)).astype("float32"), y.astype("float32")
 
 
-def friedman(scale=1.0):
-    def load():
-        x, y = datasets.make_friedman1(1000, random_state=0)
-        return x.astype("float32"), (y * scale).astype("float32")
-
-    return load
-
-
 def stack(depth, units, outputs, initializer="he_normal", activation="relu"):
     """A stack of dense layers; `initializer` is a name, or makes one."""
 
@@ -174,10 +166,6 @@ def linear_rnn():
 
 def spoil_inputs(x, y):
     x[POISONED] *= 1e6
-
-
-def spoil_targets(x, y):
-    y[320:325] *= 1e4
 
 
 LISTED = {
@@ -233,49 +221,7 @@ LISTED = {
         poison=spoil_inputs,
     ),
 }
-"""The runs that the package is measured on."""
-
-FURTHER = {
-    "sgd_five": Scenario(
-        "digits/16, 3×64 relu, SGD 5",
-        digits(1 / 16),
-        stack(3, 64, 10),
-        lambda: SGD(5.0),
-        10,
-    ),
-    "conv_raw": Scenario(
-        "digits 0–16, two convolutions, SGD .3 momentum .9",
-        digits(),
-        convolutional,
-        lambda: SGD(0.3, 0.9),
-        8,
-    ),
-    "lstm_adam_one": Scenario(
-        "digits' rows, LSTM 32, Adam 1.0",
-        digits(1 / 16),
-        recurrent(lambda: layers.LSTM(32)),
-        lambda: Adam(1.0),
-        8,
-    ),
-    "friedman_raw": Scenario(
-        "Friedman 1, targets × 100, 2×64 relu, SGD .01",
-        friedman(100.0),
-        stack(2, 64, 1),
-        lambda: SGD(0.01),
-        30,
-        regression=True,
-    ),
-    "poison_targets": Scenario(
-        "Friedman 1, 2×64 relu, SGD .02 momentum .9, five targets × 10⁴",
-        friedman(0.2),
-        stack(2, 64, 1),
-        lambda: SGD(0.02, 0.9),
-        30,
-        regression=True,
-        poison=spoil_targets,
-    ),
-}
-"""Others of the same kind."""
+"""Runs that blow up."""
 
 HEALTHY = {
     "deep_adam": Scenario(
