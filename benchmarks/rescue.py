@@ -8,8 +8,8 @@ Keras: no event, the same weights.
 
     python benchmarks/rescue.py [--seeds 11 12 13] [--out docs/benchmarks]
 
-It takes about half an hour on two cores; what was measured is kept in `rescue.json`, beside
-the table, and a run that was cut off goes on from there.
+It takes about half an hour on two cores; what was measured is kept in `rescue.json`,
+beside the table, and a run that was cut off goes on from there.
 """
 
 import argparse
