@@ -152,6 +152,7 @@ def page(rows, healthy, seeds, command):
         f"and at least what the best of the seven clips reaches in **{better} of "
         f"{len(rows)}**.",
         "",
+        *_short(rows),
         "![Scores of all methods](rescue.png)",
         "",
         "The scenarios, and the reference: the best of six rates × (no clip, Keras's "
@@ -178,6 +179,24 @@ def page(rows, healthy, seeds, command):
         apart = max(d for _, d in found)
         lines.append(f"| {HEALTHY[name].title} | {events} | {apart:g} |")
     return "\n".join(lines) + "\n"
+
+
+def _short(rows):
+    """Lines on the scenarios in which a clip reaches more."""
+    lines = []
+    for name, scores, _, _ in rows:
+        best = max(METHODS[1:-1], key=scores.get)
+        if scores[best] > scores["GradWatch"]:
+            reached = f"{scores[best]:.2f} against {scores['GradWatch']:.2f}"
+            lines.append(f"- {name}: {best} reaches {reached}.")
+    if not lines:
+        return []
+    why = (
+        "Where a clip reaches more, it does so in every step of a run, healthy ones too, "
+        "which `GradWatch` leaves alone. It can be had beside it: "
+        "`GradWatch(policy=...)`."
+    )
+    return [*lines, "", why, ""]
 
 
 def plot(rows, path):
