@@ -192,8 +192,8 @@ def _short(rows):
     if not lines:
         return []
     why = (
-        "Where a clip reaches more, it does so in every step of a run, healthy ones too, "
-        "which `GradWatch` leaves alone. It can be had beside it: "
+        "Where a clip reaches more, it works in every step of a run, of a healthy one, "
+        "too, which `GradWatch` leaves alone. It can be had beside it: "
         "`GradWatch(policy=...)`."
     )
     return [*lines, "", why, ""]
