@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradwatch.capture import averages
 from tests import helper
 
 
@@ -275,3 +276,13 @@ def test_apply_and_scale_loss_are_what_the_stock_step_calls():
     model.train_function = None
     helper.fit(model, *helper.regression_data(8))
     assert calls[:2] == ["scale_loss", "apply"]
+
+
+def test_where_keras_keeps_the_moving_averages():
+    """Under another name, the trust region would leave them as they are."""
+    optimizer = slots(use_ema=True)
+    (variable,) = optimizer._trainable_variables
+    (average,) = getattr(optimizer, averages.AVERAGES)
+    assert average.shape == variable.shape
+    ((found, _),) = averages.averages_of(optimizer, [variable])
+    assert found is average
