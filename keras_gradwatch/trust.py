@@ -6,8 +6,6 @@ is as large. So from then on each update is cut down to what can be trusted, in 
 same step, and the region becomes smaller while the loss does not fall.
 """
 
-import math
-
 import numpy as np
 from keras import ops
 
@@ -107,9 +105,8 @@ class TrustRegion(Method):
             most = settings["element"] * radius * root
             cut = ops.clip(change, -most, most)
             if len(old.shape) >= 2:
-                norm = ops.sqrt(ops.sum(ops.square(cut)))
-                allowed = radius * root * math.sqrt(_size(old))
-                cut = cut * ops.minimum(1.0, allowed / ops.maximum(norm, 1e-30))
+                size = ops.maximum(_root_mean_square(cut), 1e-30)
+                cut = cut * ops.minimum(1.0, radius * root / size)
             moved.append(cut)
             shares.append(ops.any(ops.not_equal(cut, change)))
         gain = ops.abs(inner(moved))
@@ -176,9 +173,7 @@ def _root_mean_squares(weights):
         weights: List of V float32 tensors.
     """
     own = [
-        ops.maximum(ops.sqrt(ops.mean(ops.square(w))), FLOOR)
-        if len(w.shape) >= 2
-        else None
+        ops.maximum(_root_mean_square(w), FLOOR) if len(w.shape) >= 2 else None
         for w in weights
     ]
     kernels = [root for root in own if root is not None]
@@ -192,8 +187,5 @@ def _root_mean_squares(weights):
     return result
 
 
-def _size(tensor):
-    size = 1
-    for length in tensor.shape:
-        size *= length
-    return size
+def _root_mean_square(tensor):
+    return ops.sqrt(ops.mean(ops.square(tensor)))
