@@ -150,6 +150,9 @@ def test_a_network_that_has_died_goes_back():
     assert (model.layers[0].get_weights()[1] > -1).all()
     # Held to a smaller trust region from there on.
     assert watching.history.trust_radius[-1] == np.float32(0.02 * 0.25)
+    # The baselines began anew with the way back, at the drain before step 40.
+    name = "site0/ZScore_0/seen"
+    assert model.gradwatch.state(lambda n: n == name) == {name: 60 - 40}
 
 
 def test_a_loss_that_comes_apart_goes_back():
