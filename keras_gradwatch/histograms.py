@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_gradwatch.capture.branch import cond
 from keras_gradwatch.statistics import elements
 
 BINS = 30
@@ -45,7 +46,7 @@ def sample(step, names, gradients):
     kept = monitor.variable("histograms", [[0.0] * (BINS + 2)] * len(gradients))
     when = monitor.variable("histogram_step", -1, "int32")
     due = (freq > 0) & ops.equal(ops.mod(step.number, ops.maximum(freq, 1)), 0)
-    counts = ops.cond(
+    counts = cond(
         due,
         lambda: ops.stack([histogram(g) for g in gradients]),
         lambda: ops.convert_to_tensor(kept),

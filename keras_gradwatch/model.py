@@ -125,7 +125,9 @@ def _attach(model):
         if monitor.prepare():
             # Not by `force`: a subclass's own need not have it, `fit` calls it bare.
             model.train_function = None
-        return own_make(*args, **kwargs)
+        backend.make_train_function(
+            model, monitor, functools.partial(own_make, *args, **kwargs)
+        )
 
     # Past Keras's tracking: none of these is a part of the model.
     object.__setattr__(model, "gradwatch", monitor)

@@ -237,8 +237,13 @@ class GradientMonitor:
         """Notes that the present plan is what the traced step was built from."""
         self._traced = self.plan.structure()
 
+    def _sync(self):
+        """Brings the variables up to date, before the host reads or writes them."""
+        self._capture.sync(self._model())
+
     def _fill(self, name, value):
         if name in self._variables:
+            self._sync()
             variable = self._variables[name]
             variable.assign(np.full(variable.shape, value, variable.dtype))
 
@@ -250,6 +255,7 @@ class GradientMonitor:
         if pushed == self._pushed:
             return  # train_on_batch comes here for every batch
         self._pushed = pushed
+        self._sync()
         self.variable("policy_on", 0.0).assign(
             float(plan.policy is not None and (live or standing))
         )
@@ -305,14 +311,23 @@ class GradientMonitor:
 
     def snapshot(self):
         """Pairs of a variable and its value: all that a step may have harmed."""
+        self._sync()
         return [(v, _read(v)) for v in self._capture.harmed(self._model())]
+
+    def put_back(self, snapshot):
+        """Assigns what `snapshot` has given."""
+        self._sync()
+        for variable, value in snapshot:
+            variable.assign(value)
 
     def cut_rates(self, factor, min_lr):
         """Multiplies every learning rate of the model by `factor`, now."""
+        self._sync()
         self._capture.cut_rates(self._model(), factor, min_lr)
 
     def begin_anew(self):
         """Has every detector forget what it has seen."""
+        self._sync()
         kinds = {type(detector).__name__: detector for detector in self.plan.detectors}
         for name, variable in self._variables.items():
             place, _, field = name.rpartition("/")
@@ -323,12 +338,14 @@ class GradientMonitor:
 
     def halt(self):
         """No update is applied any more in this `fit`."""
+        self._sync()
         self.variable("halted", 0.0).assign(1.0)
 
     def tighten(self, factor):
         """Holds updates to a trust region `factor` times as large, from now on."""
         if not self.plan.holds:
             return
+        self._sync()
         settings, site = self.plan.holds[0][0].region.settings, 0
         until = self.step + 1 + int(settings["quiet"])
         while f"site{site}/trust/radius" in self._variables:
@@ -358,11 +375,13 @@ class GradientMonitor:
 
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
+        self._sync()
         made = {n: _read(v).tolist() for n, v in self._variables.items() if wanted(n)}
         return {**{n: v for n, v in self._restored.items() if wanted(n)}, **made}
 
     def restore(self, state):
         """Goes on from what `state` returned, with variables that are yet to come."""
+        self._sync()
         for name, value in state.items():
             if name in self._variables:
                 self._variables[name].assign(value)
@@ -375,17 +394,20 @@ class GradientMonitor:
     @property
     def step(self):
         """The number of watched training steps so far, over all `fit` calls."""
+        self._sync()
         variable = self._variables.get("step")
         return 0 if variable is None else int(_read(variable))
 
     @property
     def updates(self):
         """The number of updates that the model's optimizer has made, an int."""
+        self._sync()
         return self._capture.updates(self._model())
 
     @property
     def halted(self):
         """True once a `Halt` response has stopped all updates of this `fit`."""
+        self._sync()
         variable = self._variables.get("halted")
         return variable is not None and float(_read(variable)) > 0
 
@@ -416,6 +438,7 @@ class GradientMonitor:
             `(step, names, counts [V, B], edges [V, B + 1])`, or None before the first
             sample.
         """
+        self._sync()
         variable = self._variables.get("histograms")
         if variable is None:
             return None
@@ -430,4 +453,5 @@ class GradientMonitor:
 
 
 def _read(variable):
-    return keras.ops.convert_to_numpy(variable)
+    # A copy: what a backend gives may be the variable's own memory.
+    return np.array(keras.ops.convert_to_numpy(variable))

@@ -87,8 +87,7 @@ class Rewinder:
         """Goes back where that was decided; else takes a snapshot where one is due."""
         monitor = self._monitor
         if self._pending is not None:
-            for variable, value in self._pending.values:
-                variable.assign(value)
+            monitor.put_back(self._pending.values)
             monitor.cut_rates(self._factor, self._min_lr)
             monitor.tighten(self._factor)
             # What came of the harm is no yardstick for the way that now begins.
@@ -100,9 +99,10 @@ class Rewinder:
             self._pending = None
             self._sound = False
             monitor.keep(epoch_end=True)
-        elif self._sound and monitor.step - self._snapshots[-1].step >= self._freq:
-            self._snapshots[1:] = [self._take()]
-            self._sound = False
+        elif self._sound:
+            self._sound = False  # until the next drain: reading a step waits for it
+            if monitor.step - self._snapshots[-1].step >= self._freq:
+                self._snapshots[1:] = [self._take()]
 
     def _take(self):
         return Snapshot(self._monitor.step, self._monitor.snapshot())

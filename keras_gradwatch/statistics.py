@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_gradwatch.capture.reductions import outlined, sum_of_squares
+from keras_gradwatch.capture.branch import cond, outlined
+from keras_gradwatch.capture.reductions import sum_of_squares
 
 NAMES = (
     "norm",
@@ -110,7 +111,7 @@ def gradient_statistics(gradients, detailed=True):
         return ops.stack([ops.stack(column) for column in columns], axis=1)
 
     plain = ops.all(well) & ~ops.cast(detailed, "bool")
-    return ops.cond(plain, quick, outlined(careful))
+    return cond(plain, quick, outlined(careful))
 
 
 def norms(gradients):
@@ -133,7 +134,7 @@ def norms(gradients):
         return ops.stack(result)
 
     plain = ops.all(ops.isfinite(squares) & (squares > SAFE_SQUARE))
-    return ops.cond(plain, lambda: ops.sqrt(squares), careful)
+    return cond(plain, lambda: ops.sqrt(squares), careful)
 
 
 def global_norm(variable_norms):

@@ -1,15 +1,16 @@
 """The seam between a model's own training step and the monitor: one file a backend.
 
 A backend's module gives `check`, `check_strategy`, `create_variable`, `cut_rates`,
-`harmed`, `host`, `release`, `run_step`, `updates` and `write_row`; nothing else in the
-package knows which backend it runs on.
+`harmed`, `host`, `make_train_function`, `release`, `run_step`, `sync`, `updates` and
+`write_row`, and has a `Runner` of its own. What is the same everywhere is written once,
+with `keras.ops`; outside of this folder nothing knows which backend it runs on.
 """
 
 import importlib
 
 import keras
 
-SUPPORTED = ("tensorflow",)
+SUPPORTED = ("tensorflow", "jax", "torch")
 
 
 def load():
@@ -23,6 +24,6 @@ def load():
         raise RuntimeError(
             f"keras_gradwatch runs on the Keras backends {', '.join(SUPPORTED)}; this "
             f"process runs on {backend!r}. Set the environment variable "
-            "KERAS_BACKEND=tensorflow before Keras is imported."
+            "KERAS_BACKEND to one of them before Keras is imported."
         )
     return importlib.import_module(f"keras_gradwatch.capture.{backend}")

@@ -1,8 +1,9 @@
 """Gradient accumulation: what the optimizer will see is the average over a window."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
+from keras_gradwatch.capture import sparse
 from keras_gradwatch.capture.rates import leaves
 
 
@@ -39,14 +40,14 @@ class Window:
         self._parts = [_part(optimizer, variable) for variable in variables]
         for leaf in leaves(optimizer):
             if leaf.built and leaf.gradient_accumulation_steps:
-                done = tf.convert_to_tensor(leaf._iterations.value)
+                done = ops.convert_to_tensor(leaf._iterations)
                 more = (done + 1) % leaf.gradient_accumulation_steps != 0
                 self.partial = more if self.partial is None else self.partial | more
 
     def average(self, gradients):
         """The averages over the window so far; the gradients without accumulation."""
         return [
-            (tf.convert_to_tensor(g) + tf.cast(part.value, g.dtype)) / steps
+            (sparse.dense(g) + ops.cast(ops.convert_to_tensor(part), g.dtype)) / steps
             if steps
             else g
             for g, (steps, part) in zip(gradients, self._parts, strict=True)
@@ -55,7 +56,7 @@ class Window:
     def dense(self, gradients):
         """The gradients, dense where they are accumulated: a window is."""
         return [
-            tf.convert_to_tensor(g) if steps else g
+            sparse.dense(g) if steps else g
             for g, (steps, _) in zip(gradients, self._parts, strict=True)
         ]
 
@@ -66,7 +67,7 @@ class Window:
         """
         for steps, accumulator in self._parts:
             if steps:
-                accumulator.assign(tf.zeros_like(accumulator.value))
+                accumulator.assign(ops.zeros_like(ops.convert_to_tensor(accumulator)))
         return [
             g * steps if steps else g
             for g, (steps, _) in zip(averages, self._parts, strict=True)

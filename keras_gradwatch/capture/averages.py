@@ -1,6 +1,6 @@
 """The moving averages of the weights that an optimizer keeps (`use_ema=True`)."""
 
-import tensorflow as tf
+from keras import ops
 
 from keras_gradwatch.capture import rates
 
@@ -22,8 +22,8 @@ def averages_of(optimizer, variables):
     for leaf in rates.leaves(optimizer):
         if getattr(leaf, "use_ema", False):
             # The first update is the average.
-            first = tf.equal(tf.convert_to_tensor(leaf.iterations), 1)
-            share = tf.where(first, 1.0, 1.0 - leaf.ema_momentum)
+            first = ops.equal(ops.convert_to_tensor(leaf.iterations), 1)
+            share = ops.where(first, 1.0, 1.0 - leaf.ema_momentum)
             kept = getattr(leaf, AVERAGES, [])
             for variable, average in zip(leaf._trainable_variables, kept, strict=False):
                 if average is not None:

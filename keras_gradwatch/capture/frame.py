@@ -1,16 +1,17 @@
-"""What happens at the seam in one step (TensorFlow)."""
+"""What happens at the seam in one step."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_gradwatch import statistics
 from keras_gradwatch.capture import rates, scaling, sparse
 from keras_gradwatch.capture.accumulation import Window
 from keras_gradwatch.capture.averages import averages_of
+from keras_gradwatch.capture.branch import cond, outlined
 from keras_gradwatch.capture.interception import held_optimizers
-from keras_gradwatch.capture.reductions import outlined
-from keras_gradwatch.capture.replicas import Replicas
-from keras_gradwatch.capture.state import spoiled, value_of
+from keras_gradwatch.capture.runner import values_of
+from keras_gradwatch.capture.state import spoiled
+from keras_gradwatch.site import MISSING, any_of, expand
 from keras_gradwatch.step import Step
 
 # Optimizers that write the weights anew from their accumulators, the first values
@@ -24,13 +25,14 @@ class Frame:
     Args:
         model: The watched model.
         monitor: Its `GradientMonitor`.
+        runner: `Runner` of the backend.
     """
 
-    def __init__(self, model, monitor):
+    def __init__(self, model, monitor, runner):
         self.model = model
         self.monitor = monitor
+        self.runner = runner
         self.step = Step(monitor)
-        self.replicas = Replicas()
         self.rates = rates.Rates()
         self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
         self._loss = None  # the last one that `compute_loss` returned
@@ -46,11 +48,16 @@ class Frame:
     def scale_loss(self, optimizer, loss):
         """Notes the loss that is differentiated for `optimizer`."""
         if not self._inside:
-            self._losses[id(optimizer)] = (loss, scaling.loss_scale(optimizer))
+            scale = scaling.loss_scale(optimizer)
+            seen = self.runner.seen
+            self._losses[id(optimizer)] = (
+                seen(loss),
+                None if scale is None else seen(scale),
+            )
 
     def compute_loss(self, loss):
         """Notes the loss that the model computed."""
-        self._loss = loss
+        self._loss = self.runner.seen(loss)
 
     def apply(self, optimizer, apply, gradients, variables=None):
         """Stands in for `optimizer.apply`."""
@@ -60,10 +67,11 @@ class Frame:
         if variables is None:
             variables = optimizer._trainable_variables
         variables = list(variables)
-        self._build(optimizer, variables)
         self._inside = True
         try:
-            self._apply(optimizer, apply, gradients, variables)
+            with self.runner.scope():
+                self._build(optimizer, variables)
+                self._apply(optimizer, apply, gradients, variables)
         finally:
             self._inside = False
         return None
@@ -80,7 +88,7 @@ class Frame:
         local = [gradients[i] for i in places]
         trained = [variables[i] for i in places]
         for gradient, variable in zip(local, trained, strict=True):
-            if isinstance(gradient, tf.Tensor):
+            if hasattr(gradient, "set_shape"):
                 # TensorFlow does not always know that it has the variable's shape: for
                 # one, in a Dense layer after MultiHeadAttention.
                 gradient.set_shape(variable.shape)
@@ -92,9 +100,13 @@ class Frame:
                 f"Received: {sorted(window.lengths)} (1: none)"
             )
         loss, scale = self._losses.get(id(optimizer), (self._loss, None))
+        loss = self.runner.reachable(loss, local[0])
+        if scale is not None:
+            scale = self.runner.reachable(scale, local[0])
+            scale = scaling.loss_scale(optimizer) if scale is None else scale
         known = loss is not None
-        loss = tf.cast(loss, tf.float32) if known else tf.constant(float("nan"))
-        *sums, loss, newly_spoiled = self.replicas.sum(
+        loss = ops.cast(loss if known else ops.convert_to_tensor(MISSING), "float32")
+        *sums, loss, newly_spoiled = self.runner.sum(
             [*local, loss, self._newly_spoiled()]
         )
         summed = [sparse.unique_rows(g) for g in sums]
@@ -118,19 +130,22 @@ class Frame:
             local, sums = self._transform(
                 site, optimizer, local, sums, summed, shown, window
             )
-        old = self._copies(trained)
+        old = self.runner.copies(trained, self.step.update_measured)
         if plan.protects:
             self._remember(optimizer, variables)
-            if scaling.dynamic(optimizer) and self.replicas.count > 1:
+            if scaling.dynamic(optimizer) and self.runner.count > 1:
                 local = scaling.spoil(local, site.overflow)
 
             # All of them are arguments: a replica's own, also where a "gradient" is a
             # new value and is not watched.
             handed = _merge(gradients, local, places)
-            with self.replicas.known_sums(local, sums):
-                self.replicas.run_if(~site.skip, lambda g: apply(g, variables), handed)
+            written = _unique([*variables, *optimizer.variables])
+            with self.runner.known_sums(local, sums):
+                self.runner.run_if(
+                    ~site.skip, lambda g: apply(g, variables), handed, written
+                )
         else:
-            with self.replicas.known_sums(local, sums):
+            with self.runner.known_sums(local, sums):
                 apply(gradients, variables)
         self._judge_update(site, optimizer, trained, old, places, window)
         if plan.holds:
@@ -139,10 +154,10 @@ class Frame:
     def _newly_spoiled(self):
         """In how many of the model's variables this step left a non-finite value."""
         if self._spoiled is None:
-            return tf.constant(0.0)
+            return ops.convert_to_tensor(0.0)
         before, now = self._spoiled, spoiled(self.model)
         newly = [now[v] & ~before[v] if v in before else now[v] for v in now]
-        return tf.add_n([tf.constant(0.0), *(tf.cast(n, tf.float32) for n in newly)])
+        return sum((ops.cast(n, "float32") for n in newly), ops.convert_to_tensor(0.0))
 
     def _transform(self, site, optimizer, local, sums, summed, shown, window):
         """What `apply` is given where the policy changed the gradients.
@@ -152,7 +167,7 @@ class Frame:
             came.
         """
         factor = scaling.loss_scale(optimizer)
-        count = self.replicas.count
+        count = self.runner.count
 
         def change():
             changed, norm = self.step.transform(site, shown)
@@ -172,7 +187,7 @@ class Frame:
             kept = window.dense(local)
             return [*kept, *(sums if count > 1 else []), site.clipped_norm]
 
-        *handed, site.clipped_norm = tf.cond(site.change, change, keep)
+        *handed, site.clipped_norm = cond(site.change, change, keep)
         handed, totals = handed[: len(local)], handed[len(local) :]
         return handed, totals or handed
 
@@ -198,42 +213,29 @@ class Frame:
 
     # -- the weights before and after ----------------------------------------------
 
-    def _copies(self, variables):
-        """Copies of the weights in steps that sample them, else empty tensors."""
-        if getattr(self.model, "jit_compile", False):
-            # XLA knows no branch that returns tensors of another shape.
-            return [tf.identity(value_of(v)) for v in variables]
-
-        def copy():
-            return [tf.identity(value_of(v)) for v in variables] + [0]
-
-        def nothing():
-            return [tf.zeros([0] * len(v.shape), v.dtype) for v in variables] + [0]
-
-        return tf.cond(self.step.update_measured, copy, nothing)[:-1]
-
     def _judge_update(self, site, optimizer, variables, old, places, window):
         plan = self.monitor.plan
 
         def measure():
             before = [
-                _constrained(tf.reshape(a, v.shape), v)
+                _constrained(ops.reshape(a, v.shape), v)
                 for a, v in zip(old, variables, strict=True)
             ]
-            return statistics.update_statistics(before, _values(variables))
+            return statistics.update_statistics(before, values_of(variables))
 
         def missing():
-            return tf.fill([len(variables), 2], float("nan"))
+            return ops.full((len(variables), 2), MISSING)
 
         measurable = self.step.update_measured
         if window.partial is not None:
             measurable = measurable & ~window.partial
         if any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer)):
-            measurable = tf.constant(False)
-        matrix = tf.cond(measurable, outlined(measure), missing)
-        self.step.judge_update(site, _scatter(matrix, places, len(site.names)))
+            measurable = ops.convert_to_tensor(False)
+        matrix = cond(measurable, outlined(measure), missing)
+        connected = [place in places for place in range(len(site.names))]
+        self.step.judge_update(site, expand(matrix, connected))
         if plan.skips and any(d.after_update for d in plan.detectors):
-            self.replicas.restore(site.revert, variables, old)
+            self.runner.restore(site.revert, variables, old)
 
     def _hold(self, site, optimizer, variables, old, gradients):
         """Cuts an update down to the trust region, where it must be.
@@ -245,15 +247,15 @@ class Frame:
 
         def inner(moved):
             pairs = zip(gradients, moved, strict=True)
-            return tf.add_n([sparse.inner(g, change) for g, change in pairs])
+            return sum(sparse.inner(g, change) for g, change in pairs)
 
         def limited():
             pairs = zip(old, variables, strict=True)
-            before = [tf.reshape(a, v.shape) for a, v in pairs]
-            made = _values(variables)
+            before = [ops.reshape(a, v.shape) for a, v in pairs]
+            made = values_of(variables)
             weights, held = self.step.limit(site, before, made, inner)
             pairs = zip(weights, variables, strict=True)
-            weights = [_constrained(tf.cast(w, v.dtype), v) for w, v in pairs]
+            weights = [_constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
             corrected = [
                 _corrected(pair[0], pair[1], weight - after)
                 for pair, weight, after in zip(averages, weights, made, strict=True)
@@ -261,47 +263,43 @@ class Frame:
             ]
             return [*weights, *corrected], held
 
-        def hold():
-            values, held = limited()
-            for target, value in zip(targets, values, strict=True):
-                target.assign(value)
-            return held
-
-        if self.replicas.count == 1:
-            held = tf.cond(site.hold, outlined(hold), lambda: False)
-        else:
-            # A replica must not assign within a branch.
-            values, held = tf.cond(
-                site.hold, outlined(limited), lambda: (_values(targets), False)
-            )
-            self.replicas.restore(held, targets, values)
+        held = self.runner.replace_if(site.hold, targets, limited)
         self.step.note_hold(site, held)
 
     # -- several sites in one step -------------------------------------------------
 
     def _remember(self, optimizer, variables):
-        everything = [*variables, *optimizer.variables]
-        unique = list({id(v): v for v in everything}.values())
-        self._before.append((unique, [tf.identity(value_of(v)) for v in unique]))
+        written = _unique([*variables, *optimizer.variables])
+        self._before.append((written, self.runner.copies(written)))
 
     def restore_sites(self):
         """Takes back earlier sites' updates where a later site of the step tripped."""
         for index in reversed(range(len(self._before) - 1)):
             later = self.step.skipped & ~self.step.sites[index].skip
-            self.replicas.restore(later, *self._before[index])
+            self.runner.restore(later, *self._before[index])
+
+    @property
+    def skipped(self):
+        """Whether the batch is to leave no trace in the model's state, a scalar."""
+        skipped = self.step.skipped
+        if self._spoiled is not None and self.runner.state_comes_late:
+            # An overflow of the loss scale is no event, but must not do this.
+            overflow = any_of([site.overflow for site in self.step.sites])
+            skipped = skipped | (overflow & (self._newly_spoiled() > 0))
+        return skipped
 
     def finish(self):
         """Ends the step."""
         self.step.finish(self.rates)
 
 
-def _values(variables):
-    return [tf.convert_to_tensor(value_of(v)) for v in variables]
+def _unique(variables):
+    return list({id(v): v for v in variables}.values())
 
 
 def _corrected(average, share, change):
-    value = tf.convert_to_tensor(value_of(average))
-    return value + tf.cast(share, value.dtype) * tf.cast(change, value.dtype)
+    value = ops.convert_to_tensor(average)
+    return value + ops.cast(share, value.dtype) * ops.cast(change, value.dtype)
 
 
 def _constrained(value, variable):
@@ -330,11 +328,3 @@ def _merge(gradients, changed, places):
     for place, gradient in zip(places, changed, strict=True):
         result[place] = gradient
     return result
-
-
-def _scatter(matrix, places, count):
-    """Rows [P, C] at `places` of [count, C], NaN elsewhere."""
-    if len(places) == count:
-        return matrix
-    missing = tf.fill([count, matrix.shape[1]], float("nan"))
-    return tf.tensor_scatter_nd_update(missing, [[p] for p in places], matrix)

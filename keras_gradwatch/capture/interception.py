@@ -66,7 +66,10 @@ def intercept(model, frame):
     """
     stand_ins = [(model, "compute_loss", _computing)]
     for optimizer in held_optimizers(model):
-        stand_ins.append((optimizer, "apply", _applying))
+        if keras.config.backend() == "jax":
+            stand_ins.append((optimizer, "stateless_apply", _applying_stateless))
+        else:
+            stand_ins.append((optimizer, "apply", _applying))
         stand_ins.append((optimizer, "scale_loss", _scaling))
         for leaf in leaves(optimizer):
             if hasattr(leaf, reduced.HOOK):
@@ -106,6 +109,17 @@ def _applying(optimizer, apply):
         if frame is None:
             return apply(grads, trainable_variables)
         return frame.apply(optimizer, apply, grads, trainable_variables)
+
+    return stand_in
+
+
+def _applying_stateless(optimizer, apply):
+    def stand_in(optimizer_variables, grads, trainable_variables):
+        arguments = (optimizer_variables, grads, trainable_variables)
+        frame = active()
+        if frame is None:
+            return apply(*arguments)
+        return frame.runner.stateless_apply(frame, optimizer, apply, *arguments)
 
     return stand_in
 

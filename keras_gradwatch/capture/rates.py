@@ -1,5 +1,7 @@
 """Reading and cutting learning rates on the device, float or schedule."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -40,7 +42,8 @@ class Rates:
     def add(self, optimizer):
         """Notes an optimizer that is about to be applied, and its rates."""
         self.leaves += leaves(optimizer)
-        self._in_effect += [_rate(leaf) for leaf in leaves(optimizer)]
+        # Copies: on PyTorch, what is read of a variable is the variable.
+        self._in_effect += [ops.copy(_rate(leaf)) for leaf in leaves(optimizer)]
 
     def current(self):
         """The rate in effect in this step, of the first optimizer, a float32 scalar."""
@@ -133,11 +136,33 @@ def _hook(leaf, scale):
 
     def scaled():
         rate = original()
-        factor = ops.convert_to_tensor(scale)
+        factor = scaled.pinned
+        if factor is None:
+            factor = ops.convert_to_tensor(scale)
         return rate * ops.cast(factor, getattr(rate, "dtype", "float32"))
 
-    scaled.scale = scale
+    scaled.scale, scaled.pinned = scale, None
     object.__setattr__(leaf, HOOK, scaled)
+
+
+@contextlib.contextmanager
+def pinned(optimizer):
+    """Context in which an optimizer's schedules are scaled by what is read now.
+
+    In JAX's stateless scopes only the variables that were handed over can be read.
+
+    Args:
+        optimizer: Any Keras optimizer.
+    """
+    hooks = [vars(leaf).get(HOOK) for leaf in leaves(optimizer)]
+    hooks = [hook for hook in hooks if hasattr(hook, "scale")]
+    for hook in hooks:
+        hook.pinned = ops.convert_to_tensor(hook.scale)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.pinned = None
 
 
 def unhook_schedules(optimizers):

@@ -10,21 +10,24 @@ import contextlib
 import tensorflow as tf
 
 from keras_gradwatch.capture import reduced
+from keras_gradwatch.capture.branch import outlined
+from keras_gradwatch.capture.runner import Runner
+from keras_gradwatch.capture.state import value_of
 
 
-class Replicas:
-    """The replicas that the present step runs in; to be made inside the step."""
+class Replicas(Runner):
+    """The replicas that the present step runs in; to be made inside the step.
 
-    def __init__(self):
+    Args:
+        compiled: Whether XLA compiles the step.
+    """
+
+    def __init__(self, compiled):
+        self._compiled = compiled
         self.context = tf.distribute.get_replica_context()
         self.count = self.context.num_replicas_in_sync if self.context else 1
 
     def sum(self, tensors):
-        """Sums each tensor over the replicas; the tensors themselves if there is one.
-
-        Args:
-            tensors: List of tensors and `IndexedSlices`.
-        """
         if self.count == 1 or not tensors:
             return list(tensors)
         # What is summed together is packed together, and must be of one type.
@@ -39,7 +42,6 @@ class Replicas:
 
     @contextlib.contextmanager
     def known_sums(self, gradients, sums):
-        """While `apply` is traced: it need not sum `gradients` again."""
         if self.count == 1:
             yield
             return
@@ -49,14 +51,21 @@ class Replicas:
         finally:
             reduced.forget(gradients)
 
-    def run_if(self, predicate, function, arguments):
-        """Calls `function(arguments)` in every replica, where `predicate` holds.
+    def copies(self, variables, wanted=None):
+        def copy():
+            return [tf.identity(value_of(v)) for v in variables]
 
-        Args:
-            predicate: Scalar bool, the same in all replicas.
-            function: Called with a list of tensors; what it returns is dropped.
-            arguments: List of tensors, each replica's own.
-        """
+        if wanted is None or self._compiled:
+            # XLA knows no branch that returns tensors of another shape.
+            return copy()
+
+        def nothing():
+            return [tf.zeros([0] * len(v.shape), v.dtype) for v in variables] + [0]
+
+        return tf.cond(wanted, lambda: [*copy(), 0], nothing)[:-1]
+
+    def run_if(self, predicate, function, arguments, written):
+        del written
         if self.count == 1:
 
             def run():
@@ -77,13 +86,6 @@ class Replicas:
         self.context.merge_call(branch, args=(arguments, predicate))
 
     def restore(self, predicate, variables, values):
-        """Assigns `values` to `variables` in every replica, where `predicate` holds.
-
-        Args:
-            predicate: Scalar bool, the same in all replicas.
-            variables: List of `keras.Variable`.
-            values: List of tensors, each replica's own.
-        """
         if not variables:
             return
         if self.count == 1:
@@ -106,6 +108,19 @@ class Replicas:
             tf.cond(agreed, assign, lambda: 0)
 
         self.context.merge_call(branch, args=(values, predicate))
+
+    def replace_if(self, predicate, variables, function):
+        if self.count > 1:
+            # A replica must not assign within a branch.
+            return super().replace_if(predicate, variables, function)
+
+        def replace():
+            values, flag = function()
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+            return flag
+
+        return tf.cond(predicate, outlined(replace), lambda: False)
 
 
 def _assign_everywhere(strategy, variable, value):

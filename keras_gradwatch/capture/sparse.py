@@ -1,8 +1,21 @@
-"""TensorFlow's sparse gradients: `IndexedSlices` to `SparseRows` and back."""
+"""TensorFlow's sparse gradients: `IndexedSlices` to `SparseRows` and back.
 
-import tensorflow as tf
+On the other backends every gradient is dense, and passes through.
+"""
+
+from keras import ops
 
 from keras_gradwatch.statistics import SparseRows
+
+
+def is_sparse(gradient):
+    """Whether a gradient is a `tf.IndexedSlices`."""
+    return hasattr(gradient, "dense_shape")
+
+
+def dense(gradient):
+    """A dense tensor of a gradient, dense or sparse."""
+    return ops.convert_to_tensor(gradient)
 
 
 def unique_rows(gradient):
@@ -18,8 +31,10 @@ def unique_rows(gradient):
     Returns:
         `tf.IndexedSlices` of n rows; a dense tensor as it is.
     """
-    if not isinstance(gradient, tf.IndexedSlices):
+    if not is_sparse(gradient):
         return gradient
+    import tensorflow as tf
+
     order = tf.argsort(gradient.indices)
     indices = tf.gather(gradient.indices, order)
     values = tf.gather(gradient.values, order)
@@ -42,20 +57,20 @@ def rows(gradient, local, shape):
             is the sum of many: all of its rows.
         shape: Of the variable.
     """
-    if not isinstance(local, tf.IndexedSlices):
+    if not is_sparse(local):
         return gradient
     size = 1
     for length in shape:
         size *= length
-    sparse = isinstance(gradient, tf.IndexedSlices)
+    sparse = is_sparse(gradient)
     return SparseRows(gradient.values if sparse else gradient, size)
 
 
 def map_values(function, gradient):
     """Applies `function` to the values of a gradient, dense or sparse."""
-    if isinstance(gradient, tf.IndexedSlices):
+    if is_sparse(gradient):
         values = function(gradient.values)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+        return _with_values(gradient, values)
     return function(gradient)
 
 
@@ -72,12 +87,12 @@ def like(new, gradient, dtype, scale, count):
 
     def ready(values):
         if scale is not None:
-            values = tf.cast(values, tf.float32) * scale
-        return tf.cast(values / count if count > 1 else values, dtype)
+            values = ops.cast(values, "float32") * scale
+        return ops.cast(values / count if count > 1 else values, dtype)
 
     values = ready(new.rows if isinstance(new, SparseRows) else new)
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    if is_sparse(gradient):
+        return _with_values(gradient, values)
     return values
 
 
@@ -88,6 +103,11 @@ def inner(gradient, tensor):
         gradient: Dense tensor, or an `IndexedSlices` of unique rows.
         tensor: Dense tensor, float32.
     """
-    if isinstance(gradient, tf.IndexedSlices):
-        tensor, gradient = tf.gather(tensor, gradient.indices), gradient.values
-    return tf.reduce_sum(tf.cast(gradient, tf.float32) * tensor)
+    if is_sparse(gradient):
+        tensor = ops.take(tensor, gradient.indices, axis=0)
+        gradient = gradient.values
+    return ops.sum(ops.cast(gradient, "float32") * tensor)
+
+
+def _with_values(gradient, values):
+    return type(gradient)(values, gradient.indices, gradient.dense_shape)

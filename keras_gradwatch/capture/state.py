@@ -1,7 +1,9 @@
 """What a skipped step must leave as it was: the model's non-trainable state."""
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from keras_gradwatch.capture.passenger import Passenger
 
 
 def layers_of(model):
@@ -34,7 +36,8 @@ def restorable(model):
                     seeds.add(id(item.state))
     variables = list(getattr(model, "non_trainable_variables", []))
     for metric in model.metrics:
-        variables += metric.variables
+        if not isinstance(metric, Passenger):
+            variables += metric.variables
     unique = {id(v): v for v in variables if id(v) not in seeds}
     return list(unique.values())
 
@@ -47,9 +50,9 @@ def spoiled(model):
     """
     result = {}
     for variable in getattr(model, "non_trainable_variables", []):
-        value = tf.convert_to_tensor(value_of(variable))
-        if value.dtype.is_floating:
-            result[id(variable)] = tf.reduce_any(~tf.math.is_finite(value))
+        value = ops.convert_to_tensor(variable)
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
+            result[id(variable)] = ops.any(~ops.isfinite(value))
     return result
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_gradwatch.capture.branch import cond
 from keras_gradwatch.policies.base import Policy, check_policy
 from keras_gradwatch.statistics import SparseRows, global_norm, gradient_statistics
 
@@ -82,7 +83,7 @@ class Chain(Policy):
     def transform(self, gradients, limits):
         # All members but the last have changed them already.
         before, last = limits["before"], self.policies[-1]
-        values = ops.cond(
+        values = cond(
             limits["change"],
             lambda: _values(last.transform(before, limits["limits"])),
             lambda: _values(before),
@@ -100,7 +101,7 @@ class Chain(Policy):
         def kept():
             return [*_values(gradients), columns[:, :6]]
 
-        *values, matrix = ops.cond(change, changed, kept)
+        *values, matrix = cond(change, changed, kept)
         return measured._replace(
             gradients=_like(values, gradients),
             statistics=ops.concatenate([matrix, columns[:, 6:]], axis=1),

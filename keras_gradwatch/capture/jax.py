@@ -1,0 +1,346 @@
+"""The seam on JAX: the model's own step, with its `stateless_apply` intercepted.
+
+A step is a pure function from state to state. The monitor's variables ride in that
+state as a metric (`Passenger`), so they must be there before the first step: where the
+train function has been made anew, the step is rehearsed once, without computing
+anything, to find out which variables it needs.
+"""
+
+import contextlib
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.capture import common, rates
+from keras_gradwatch.capture.branch import cond
+from keras_gradwatch.capture.common import (
+    check_strategy,
+    cut_rates,
+    harmed,
+    updates,
+)
+from keras_gradwatch.capture.interception import active
+from keras_gradwatch.capture.passenger import Passenger
+from keras_gradwatch.capture.runner import Runner, values_of
+from keras_gradwatch.capture.watched import Watched
+
+__all__ = [
+    "check",
+    "check_strategy",
+    "create_variable",
+    "cut_rates",
+    "harmed",
+    "host",
+    "make_train_function",
+    "release",
+    "run_step",
+    "sync",
+    "updates",
+    "write_row",
+]
+
+
+def check(model):
+    """Raises where this model cannot be watched in the way it is compiled.
+
+    Raises:
+        ValueError: Without an optimizer; where the model's `metrics` are its own
+            choice; in NNX mode.
+    """
+    common.check(model)
+    if _passenger(model) not in model.metrics:
+        raise ValueError(
+            f"The model {model.name!r} overrides `metrics`, and on JAX the monitor's "
+            "variables travel with the metrics. Return "
+            "`super().metrics + [your metrics]` from it."
+        )
+    if getattr(keras.config, "is_nnx_enabled", lambda: False)():
+        raise ValueError(
+            "keras_gradwatch cannot watch models in Keras's NNX mode. Unset "
+            "KERAS_NNX_ENABLED, or call `keras.config.disable_nnx()`."
+        )
+
+
+def host():
+    """Context in which code of a traced step runs on the host: as all of it does."""
+    return contextlib.nullcontext()
+
+
+def create_variable(name, initial, dtype, model):
+    """Makes a variable that every device holds equal.
+
+    Args:
+        name: Its name.
+        initial: NumPy array, the first value.
+        dtype: Of the variable.
+        model: The watched model.
+
+    Returns:
+        A `keras.Variable` that belongs to no layer.
+    """
+    del model
+    distribution = keras.distribution.distribution()
+    layout = None
+    if distribution is not None:
+        axes = [None] * np.ndim(initial)
+        layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
+
+    def create():
+        return keras.Variable(
+            np.asarray(initial), dtype=dtype, trainable=False, name=name, layout=layout
+        )
+
+    # Neither the trace nor Keras's scope of the step reaches another thread: here the
+    # variable gets a value, there it would be a part of the computation.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(create).result()
+
+
+def write_row(ring, index, row):
+    """Writes `row` into row `index` of the variable `ring`."""
+    start = ops.stack([index, ops.zeros_like(index)])
+    ring.assign(ops.slice_update(ops.convert_to_tensor(ring), start, row[None]))
+
+
+def sync(model):
+    """Brings the variables up to date that the host is about to read or to write."""
+    if not _rehearsal.running:
+        model.jax_state_sync()
+
+
+def release(model):
+    """Removes what stays on a model and its optimizers between steps."""
+    common.release(model)
+    model._metrics[:] = [m for m in model._metrics if not isinstance(m, Passenger)]
+
+
+def make_train_function(model, monitor, make):
+    """Has Keras make the train function, and rehearses it before its first step.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        make: The model's own `make_train_function`.
+    """
+    check(model)
+    if _board(model, monitor):
+        model.train_function = None
+    make()
+    if not isinstance(model.train_function, TrainFunction):
+        model.train_function = TrainFunction(model, monitor, make)
+
+
+def run_step(model, monitor, step, state, data):
+    """Runs the model's own training step with its gradients captured.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        step: The model's own bound `train_step`.
+        state: Tuple of four lists of arrays, as Keras hands it to a step on JAX.
+        data: The batch.
+
+    Returns:
+        The step's own logs, and the new state.
+    """
+    if active() is not None:  # a step that calls another watched step
+        return step(state, data)
+    runner = Scoped(model, state)
+    watched = Watched(model, monitor, runner)
+    logs, state = watched.run(step, state, data)
+    runner.take(state)
+    return watched.finish(step, logs), runner.state()
+
+
+class TrainFunction:
+    """A train function that is rehearsed when it gets its first batch.
+
+    Args:
+        model: The watched model, with the function that Keras has made.
+        monitor: Its `GradientMonitor`.
+        make: The model's own `make_train_function`.
+    """
+
+    def __init__(self, model, monitor, make):
+        self._model, self._monitor, self._make = model, monitor, make
+        self._function = model.train_function
+        self._rehearsed = False
+
+    def __call__(self, state, iterator):
+        if not self._rehearsed:
+            first = next(iterator)
+            state = self._rehearse(state, first)
+            self._rehearsed = True
+            iterator = itertools.chain([first], iterator)
+        return self._function(state, iterator)
+
+    def _rehearse(self, state, data):
+        """Finds out which variables the step needs, and gives them a seat.
+
+        Returns:
+            The state with the new variables.
+        """
+        model, before = self._model, self._model.metrics_variables
+        values = {id(v): value for v, value in zip(before, state[3], strict=True)}
+        for rider in _passenger(model).riders:
+            rider.assign(values[id(rider)])  # the host may look at it
+        with _rehearsal:
+            if model.run_eagerly or not model.jit_compile:
+                # Such a step may do what cannot be traced. It changes no variable.
+                model.train_step(state, data)
+            else:
+                jax.eval_shape(model.train_step, state, data)
+        if _board(model, self._monitor):
+            # It was made for the state as it was, where that is distributed.
+            model.train_function = None
+            self._make()
+            self._function, model.train_function = model.train_function, self
+        now = model.metrics_variables
+        seats = [values[id(v)] if id(v) in values else v.value for v in now]
+        return (*state[:3], seats)
+
+
+class _Rehearsal:
+    """Context in which a step is traced for nothing; only on the main thread."""
+
+    running = False
+
+    def __enter__(self):
+        self.running = True
+
+    def __exit__(self, *error):
+        self.running = False
+
+
+_rehearsal = _Rehearsal()
+
+
+class Scoped(Runner):
+    """Variables in a step that is a pure function.
+
+    Args:
+        model: The watched model.
+        state: Tuple of four lists of arrays, as Keras hands it to a step on JAX.
+    """
+
+    state_comes_late = True
+
+    def __init__(self, model, state):
+        self._groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        self._ours = {id(v) for v in _passenger(model).riders}
+        mapping = [
+            pair
+            for variables, values in zip(self._groups, state, strict=True)
+            for pair in zip(variables, values, strict=True)
+        ]
+        self._scope = keras.StatelessScope(mapping, initialize_variables=False)
+
+    def scope(self):
+        return self._scope
+
+    def take(self, state):
+        """Takes the state that the model's own step has returned."""
+        for variables, values in zip(self._groups, state, strict=True):
+            for variable, value in zip(variables, values, strict=False):
+                if id(variable) not in self._ours:
+                    self._scope.add_update((variable, value))
+
+    def state(self):
+        """The state as it is now, a tuple of four lists of arrays."""
+        present = self._scope.get_current_value
+        return tuple([present(v) for v in variables] for variables in self._groups)
+
+    def stateless_apply(self, frame, optimizer, apply, state, gradients, weights):
+        """Stands in for `optimizer.stateless_apply`.
+
+        Args:
+            frame: The `Frame` of the step.
+            optimizer: The optimizer.
+            apply: Its own `stateless_apply`.
+            state: Values of its variables.
+            gradients: The gradients.
+            weights: Values of the variables that it trains.
+
+        Returns:
+            New values of the latter, and of the optimizer's variables.
+        """
+        trained, kept = optimizer._trainable_variables, optimizer.variables
+
+        def apply_here(gradients, variables):
+            del variables
+            with rates.pinned(optimizer):
+                new = apply(values_of(kept), gradients, values_of(trained))
+            _assign([*trained, *kept], [*new[0], *new[1]])
+
+        for pair in zip([*trained, *kept], [*weights, *state], strict=True):
+            self._scope.add_update(pair)
+        frame.apply(optimizer, apply_here, gradients, trained)
+        present = self._scope.get_current_value
+        return [present(v) for v in trained], [present(v) for v in kept]
+
+    def seen(self, loss):
+        # What has no gradient is a value of the trace outside of the derivative's.
+        return jax.lax.stop_gradient(loss)
+
+    def reachable(self, value, gradient):
+        # A loss within a function that the user's step compiles, or checkpoints, stays
+        # within that function's trace. There is no public way to ask for the trace.
+        traced = isinstance(value, jax.core.Tracer)
+        trace = getattr(value, "_trace", None)
+        inner = traced and trace is not getattr(gradient, "_trace", None)
+        return None if inner else value
+
+    def copies(self, variables, wanted=None):
+        del wanted  # arrays do not change
+        return values_of(variables)
+
+    def run_if(self, predicate, function, arguments, written):
+        before = values_of(written)
+
+        def run():
+            mapping = zip(written, before, strict=True)
+            with keras.StatelessScope(mapping, initialize_variables=False) as inner:
+                function(arguments)
+            return [inner.get_current_value(v) for v in written]
+
+        _assign(written, cond(predicate, run, lambda: before))
+
+    def restore(self, predicate, variables, values):
+        pairs = zip(values, values_of(variables), strict=True)
+        _assign(variables, [ops.where(predicate, *pair) for pair in pairs])
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _board(model, monitor):
+    """Has all of the monitor's variables travel with the model's metrics.
+
+    Returns:
+        Whether they were others before.
+    """
+    passenger, before = _passenger(model), _passenger(model).riders
+    passenger.riders = monitor.variables
+    return [id(v) for v in before] != [id(v) for v in passenger.riders]
+
+
+def _passenger(model):
+    """The metric that brings the monitor's variables along; made at the first call."""
+    # Keras tracks no metric that is set on a built subclassed model, and has no public
+    # way to add one: the list is private.
+    for metric in model._metrics:
+        if isinstance(metric, Passenger):
+            return metric
+    model._metrics.append(Passenger())
+    return model._metrics[-1]

@@ -1,0 +1,124 @@
+"""The seam on PyTorch: the model's own step, with its `apply` intercepted."""
+
+import contextlib
+
+import keras
+import numpy as np
+import torch
+
+from keras_gradwatch.capture.branch import on_host
+from keras_gradwatch.capture.common import (
+    check,
+    check_strategy,
+    cut_rates,
+    harmed,
+    make_train_function,
+    release,
+    sync,
+    updates,
+)
+from keras_gradwatch.capture.interception import active
+from keras_gradwatch.capture.runner import Runner
+from keras_gradwatch.capture.watched import Watched
+
+__all__ = [
+    "check",
+    "check_strategy",
+    "create_variable",
+    "cut_rates",
+    "harmed",
+    "host",
+    "make_train_function",
+    "release",
+    "run_step",
+    "sync",
+    "updates",
+    "write_row",
+]
+
+
+def host():
+    """Context in which code of a step runs on the host: as all of it does."""
+    return contextlib.nullcontext()
+
+
+def create_variable(name, initial, dtype, model):
+    """Makes a variable on the device in use.
+
+    Args:
+        name: Its name.
+        initial: NumPy array, the first value.
+        dtype: Of the variable.
+        model: The watched model.
+
+    Returns:
+        A `keras.Variable` that belongs to no layer.
+    """
+    del model
+    return keras.Variable(np.asarray(initial), dtype=dtype, trainable=False, name=name)
+
+
+def write_row(ring, index, row):
+    """Writes `row` into row `index` of the variable `ring`, in place."""
+    ring.value.index_copy_(0, index[None].long(), row[None])
+
+
+@torch.compiler.disable(recursive=False)
+def run_step(model, monitor, step, data):
+    """Runs the model's own training step with its gradients captured.
+
+    Where `torch.compile` compiles the step, it compiles the model's own one: what is
+    done here runs between its parts, as the optimizer and `backward` do.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        step: The model's own bound `train_step`.
+        data: The batch.
+
+    Returns:
+        The step's own logs.
+    """
+    if active() is not None:  # a step that calls another watched step
+        return step(data)
+    watched = Watched(model, monitor, Eager())
+    return watched.finish(step, watched.run(step, data))
+
+
+class Eager(Runner):
+    """Branches of a step that runs one operation after the other.
+
+    Where the host's memory holds all tensors, it decides. On an accelerator nothing
+    waits for a decision: an update is made, and taken back on the device where it was
+    to be left out.
+    """
+
+    def scope(self):
+        return torch.no_grad()
+
+    def seen(self, loss):
+        return loss.detach()
+
+    def copies(self, variables, wanted=None):
+        values = [v.value.detach() for v in variables]
+        if wanted is not None and on_host(wanted) and not wanted:
+            return values  # they are not looked at
+        return [value.clone() for value in values]
+
+    def run_if(self, predicate, function, arguments, written):
+        if on_host(predicate):
+            if predicate:
+                function(arguments)
+            return
+        before = self.copies(written)
+        function(arguments)
+        self.restore(~predicate, written, before)
+
+    def restore(self, predicate, variables, values):
+        if on_host(predicate):
+            if predicate:
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
+            return
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(torch.where(predicate, value, variable.value))

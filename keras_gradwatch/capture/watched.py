@@ -1,0 +1,106 @@
+"""One training step of a model, from before it begins until it has been recorded."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.capture.frame import Frame
+from keras_gradwatch.capture.interception import intercept
+from keras_gradwatch.capture.state import restorable
+
+
+class Watched:
+    """One training step; made before it begins, and finished when it has run.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        runner: `Runner` of the backend.
+
+    Attributes:
+        frame: The `Frame` of the step.
+    """
+
+    def __init__(self, model, monitor, runner):
+        self._model, self._monitor, self._runner = model, monitor, runner
+        with runner.scope():
+            self.frame = Frame(model, monitor, runner)
+            self._kept = restorable(model) if monitor.plan.protects else []
+            self._before = runner.copies(self._kept)
+
+    def run(self, step, *arguments):
+        """Runs the model's own step with what it applies being watched."""
+        with intercept(self._model, self.frame):
+            return step(*arguments)
+
+    def finish(self, step, logs):
+        """Records the step, and leaves its batch out of all state where it is skipped.
+
+        Args:
+            step: The model's own bound `train_step`.
+            logs: What the step returned as its logs.
+
+        Returns:
+            The logs.
+        """
+        with self._runner.scope():
+            return self._finish(step, logs)
+
+    def _finish(self, step, logs):
+        monitor, model, frame = self._monitor, self._model, self.frame
+        protects = monitor.plan.protects
+        # The logs of the stock step are the metrics; one of the user's may have others.
+        stock = getattr(step, "__func__", None) is keras.Model.train_step
+        seen = None if stock or not protects else model.get_metrics_result()
+        frame.finish()
+        monitor.traced()
+        if protects and frame.step.sites:
+            skipped = frame.skipped
+            self._runner.restore(skipped, self._kept, self._before)
+            frame.restore_sites()
+            logs = _logs_again(model, monitor, logs, seen, skipped)
+        return logs
+
+
+def _logs_again(model, monitor, logs, seen, skipped):
+    """The step's logs as they are without a skipped batch.
+
+    Metrics have been put back. Another number that a step of the user's own returns is,
+    where the step is skipped, that of the last step that was not.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        logs: What the step returned.
+        seen: The metrics as the step left them, a dict; None where the logs are these.
+        skipped: Scalar bool.
+    """
+    if not isinstance(logs, dict):
+        return logs
+    fresh = model.get_metrics_result()
+    result = dict(logs)
+    for key, value in logs.items():
+        if not _is_float_tensor(value):
+            continue
+        metric = ops.cast(fresh[key], value.dtype) if key in fresh else None
+        if seen is None:
+            result[key] = ops.where(skipped, metric, value)
+        elif len(value.shape) == 0:
+            last = monitor.variable(f"log/{key}", float("nan"))
+            before = ops.cast(ops.convert_to_tensor(last), value.dtype)
+            if metric is not None:
+                # A metric has this name, too: is this the metric?
+                same = _equal(value, ops.cast(seen[key], value.dtype))
+                before = ops.where(same, metric, before)
+            result[key] = ops.where(skipped, before, value)
+            last.assign(ops.cast(result[key], "float32"))
+    return result
+
+
+def _is_float_tensor(value):
+    if not ops.is_tensor(value):
+        return False
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
+
+
+def _equal(a, b):
+    return ops.equal(a, b) | (ops.isnan(a) & ops.isnan(b))
