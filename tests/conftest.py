@@ -1,16 +1,21 @@
-"""What must be set before TensorFlow makes its first tensor, and what is shared."""
+"""What must be set before a backend makes its first tensor, and what is shared."""
 
 import gc
 
-import tensorflow as tf
+import keras
 
-# Two replicas, also on a machine with one device.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
-# It folds anew what has one more reader: without it, runs are equal bit for bit.
-tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+BACKEND = keras.config.backend()
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    # Two replicas, also on a machine with one device.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
+    # It folds anew what has one more reader: without it, runs are equal bit for bit.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 import pytest  # noqa: E402
 

@@ -10,7 +10,6 @@ import sys
 import keras
 import numpy as np
 from sklearn.datasets import load_digits
-from tensorflow.python.framework import func_graph
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -152,6 +151,10 @@ def forget_graphs():
     """
     keras.backend.clear_session()
     gc.collect()
+    if keras.config.backend() != "tensorflow":
+        return
+    from tensorflow.python.framework import func_graph
+
     for graph in gc.get_objects():
         if type(graph) is func_graph.FuncGraph:
             func_graph.dismantle_func_graph(graph)

@@ -33,10 +33,12 @@ class WatchingCallback(keras.callbacks.Callback):
         """Watches `model`, and asks for what this callback needs; called by `fit`."""
         super().set_model(model)
         watch(model)
+        # Noted here: on JAX, whoever asks a callback for its model waits for the step.
+        self._steps_per_execution = int(getattr(model, "steps_per_execution", 1) or 1)
         request = dataclasses.replace(
             self.request(),
             update_freq=self.update_freq,
-            steps_per_execution=_steps_per_execution(model),
+            steps_per_execution=self._steps_per_execution,
         )
         self._gradwatch = model.gradwatch
         self._drains = self._gradwatch.ask(request)
@@ -72,7 +74,7 @@ class WatchingCallback(keras.callbacks.Callback):
             self._gradwatch.drain()
             self._gradwatch.keep()
             self._waiting = 0
-        self._waiting += _steps_per_execution(self.model)
+        self._waiting += self._steps_per_execution
 
     def on_test_begin(self, logs=None):
         """Asks for nothing in an `evaluate` that is no part of a `fit`."""
@@ -108,6 +110,3 @@ class WatchingCallback(keras.callbacks.Callback):
         self._gradwatch.drain()
         self._gradwatch.release()
 
-
-def _steps_per_execution(model):
-    return int(getattr(model, "steps_per_execution", 1) or 1)
