@@ -3,11 +3,11 @@
 import dataclasses
 import weakref
 
-import keras
 import numpy as np
 
 from keras_gradwatch.keeper import Keeper
 from keras_gradwatch.plan import Request, unite
+from keras_gradwatch.reading import read
 from keras_gradwatch.recorder import Recorder
 from keras_gradwatch.responses import LONG_AGO
 
@@ -312,7 +312,7 @@ class GradientMonitor:
     def snapshot(self):
         """Pairs of a variable and its value: all that a step may have harmed."""
         self._sync()
-        return [(v, _read(v)) for v in self._capture.harmed(self._model())]
+        return [(v, read(v)) for v in self._capture.harmed(self._model())]
 
     def put_back(self, snapshot):
         """Assigns what `snapshot` has given."""
@@ -350,7 +350,7 @@ class GradientMonitor:
         until = self.step + 1 + int(settings["quiet"])
         while f"site{site}/trust/radius" in self._variables:
             radius = self._variables[f"site{site}/trust/radius"]
-            radius.assign(max(float(_read(radius)) * factor, settings["least"]))
+            radius.assign(max(float(read(radius)) * factor, settings["least"]))
             self._variables[f"site{site}/trust/until"].assign(until)
             site += 1
         self.variable("dense_until", -1, "int32").assign(until)
@@ -376,7 +376,7 @@ class GradientMonitor:
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
         self._sync()
-        made = {n: _read(v).tolist() for n, v in self._variables.items() if wanted(n)}
+        made = {n: read(v).tolist() for n, v in self._variables.items() if wanted(n)}
         return {**{n: v for n, v in self._restored.items() if wanted(n)}, **made}
 
     def restore(self, state):
@@ -387,7 +387,7 @@ class GradientMonitor:
                 self._variables[name].assign(value)
         made = self._variables
         self._restored = {n: v for n, v in state.items() if n not in made}
-        self._position = int(_read(self.variable("step", 0, "int32")))
+        self._position = int(read(self.variable("step", 0, "int32")))
 
     # -- reading -------------------------------------------------------------------
 
@@ -396,7 +396,7 @@ class GradientMonitor:
         """The number of watched training steps so far, over all `fit` calls."""
         self._sync()
         variable = self._variables.get("step")
-        return 0 if variable is None else int(_read(variable))
+        return 0 if variable is None else int(read(variable))
 
     @property
     def updates(self):
@@ -409,7 +409,7 @@ class GradientMonitor:
         """True once a `Halt` response has stopped all updates of this `fit`."""
         self._sync()
         variable = self._variables.get("halted")
-        return variable is not None and float(_read(variable)) > 0
+        return variable is not None and float(read(variable)) > 0
 
     def drain(self):
         """Reads the steps since the last drain and hands them to the recorder.
@@ -426,7 +426,7 @@ class GradientMonitor:
         begin = max(self._position, end - capacity)
         self.recorder.lost += begin - self._position
         steps = np.arange(begin, end)
-        rows = self.layout.unpack(steps, _read(ring)[steps % capacity])
+        rows = self.layout.unpack(steps, read(ring)[steps % capacity])
         self._position = end
         self.keeper.add(self.recorder.take(rows))
         return rows
@@ -442,16 +442,11 @@ class GradientMonitor:
         variable = self._variables.get("histograms")
         if variable is None:
             return None
-        values = _read(variable)
-        step = int(_read(self._variables["histogram_step"]))
+        values = read(variable)
+        step = int(read(self._variables["histogram_step"]))
         if step < 0:
             return None
         counts, low, high = values[:, :-2], values[:, -2:-1], values[:, -1:]
         bins = counts.shape[1]
         edges = low + (high - low) * np.linspace(0, 1, bins + 1)[None]
         return step, self.histogram_names, counts, edges
-
-
-def _read(variable):
-    # A copy: what a backend gives may be the variable's own memory.
-    return np.array(keras.ops.convert_to_numpy(variable))

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
+from keras_gradwatch.reading import read
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -103,7 +105,7 @@ def fit(model, x, y, callbacks=(), batch_size=8, **kwargs):
 
 def values(variables):
     """Their values, a list of arrays."""
-    return [keras.ops.convert_to_numpy(v) for v in variables]
+    return [read(v) for v in variables]
 
 
 def state(model, *optimizers, seeds=True):

@@ -109,4 +109,3 @@ class WatchingCallback(keras.callbacks.Callback):
         del logs
         self._gradwatch.drain()
         self._gradwatch.release()
-

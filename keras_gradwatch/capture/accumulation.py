@@ -5,13 +5,14 @@ from keras import ops
 
 from keras_gradwatch.capture import sparse
 from keras_gradwatch.capture.rates import leaves
+from keras_gradwatch.reading import read
 
 
 def applications(optimizer):
     """How often `apply` has changed something, an int: micro-batches count one each."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
-    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+    return int(read(optimizer._iterations))
 
 
 class Window:

@@ -5,6 +5,8 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_gradwatch.reading import read
+
 # The one private name of Keras that this file needs: a schedule cannot be assigned to
 # (Keras raises), a schedule of ours around the user's would leak into the saved file,
 # and there is no public hook between the schedule and the update.
@@ -91,10 +93,10 @@ def cut_now(optimizers, factor, floor):
         variable = leaf.learning_rate
         if not isinstance(variable, keras.Variable):
             variable = scale_of(leaf)
-        rate = float(ops.convert_to_numpy(_rate(leaf)))
+        rate = float(read(_rate(leaf)))
         if variable is not None and rate > 0:
             wanted = max(rate * factor, min(rate, floor))
-            value = float(ops.convert_to_numpy(variable))
+            value = float(read(variable))
             variable.assign(value * wanted / rate)
 
 

@@ -97,7 +97,7 @@ class Eager(Runner):
         return torch.no_grad()
 
     def seen(self, loss):
-        return loss.detach()
+        return loss.detach().clone()  # a loss scale is a variable, and moves on
 
     def copies(self, variables, wanted=None):
         values = [v.value.detach() for v in variables]
