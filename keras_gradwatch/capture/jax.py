@@ -200,8 +200,9 @@ class TrainFunction:
             self._make()
             self._function, model.train_function = model.train_function, self
         now = model.metrics_variables
-        seats = [values[id(v)] if id(v) in values else v.value for v in now]
-        return (*state[:3], seats)
+        # A variable that stood in the state has lent its value to it.
+        new = {id(v): v.value for v in now if id(v) not in values}
+        return (*state[:3], [(values | new)[id(v)] for v in now])
 
 
 class _Rehearsal:
