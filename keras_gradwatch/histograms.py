@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_gradwatch.capture.branch import cond
+from keras_gradwatch.capture.reductions import largest
 from keras_gradwatch.statistics import elements
 
 BINS = 30
@@ -21,7 +22,7 @@ def histogram(gradient):
     values = ops.reshape(elements(gradient)[0], (-1,))
     finite = ops.isfinite(values)
     values = ops.where(finite, values, 0.0)
-    low, high = ops.min(values, initial=0.0), ops.max(values, initial=0.0)
+    low, high = -largest(-values), largest(values)
     width = ops.where(high > low, high - low, 1.0)
     place = ops.cast(ops.floor((values - low) / width * BINS), "int32")
     place = ops.clip(place, 0, BINS - 1)

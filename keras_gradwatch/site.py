@@ -59,7 +59,7 @@ def expand(matrix, connected):
     for has_gradient in connected:
         places.append(present if has_gradient else sum(connected))
         present += has_gradient
-    missing = ops.full((1, matrix.shape[1]), MISSING)
+    missing = ops.zeros((1, matrix.shape[1])) + MISSING
     return ops.take(ops.concatenate([matrix, missing]), places, axis=0)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_gradwatch.capture.branch import cond, outlined
-from keras_gradwatch.capture.reductions import sum_of_squares
+from keras_gradwatch.capture.reductions import largest, sum_of_squares
 
 NAMES = (
     "norm",
@@ -101,7 +101,7 @@ def gradient_statistics(gradients, detailed=True):
     well = ops.isfinite(squares) & ((squares > SAFE_SQUARE) | ops.equal(squares, 0.0))
 
     def quick():
-        missing = ops.full((len(values), 4), float("nan"))
+        missing = ops.zeros((len(values), 4)) + float("nan")
         norm = ops.sqrt(squares)[:, None]
         return ops.concatenate([norm, missing, ops.zeros_like(norm)], axis=1)
 
@@ -129,7 +129,7 @@ def norms(gradients):
     def careful():
         result = []
         for v in values:
-            scale = ops.max(ops.abs(v), initial=0.0)
+            scale = largest(ops.abs(v))
             result.append(_scaled_norm(v, scale))
         return ops.stack(result)
 
@@ -147,7 +147,7 @@ def global_norm(variable_norms):
     Returns:
         Scalar float32.
     """
-    scale = ops.max(variable_norms, initial=0.0)
+    scale = largest(variable_norms)
     scale = ops.where(scale > 0, scale, 1.0)
     total = scale * ops.sqrt(ops.sum(ops.square(variable_norms / scale)))
     every = ops.all(ops.isfinite(variable_norms))
@@ -200,7 +200,7 @@ def _careful(values, missing, size):
     """One variable's six statistics where its squares may leave float32's range."""
     finite = ops.isfinite(values)
     bad = ops.sum(ops.cast(~finite, "float32"))
-    scale = ops.max(ops.abs(ops.where(finite, values, 0.0)), initial=0.0)
+    scale = largest(ops.abs(ops.where(finite, values, 0.0)))
     norm = _scaled_norm(ops.where(finite, values, 0.0), scale)
     divisor = ops.where(scale > 0, scale, 1.0)
     mean, std = _moments(values / divisor, missing, size)

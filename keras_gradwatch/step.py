@@ -95,7 +95,7 @@ class Step:
             norm = ops.where(partial, MISSING, norm)
             kept = ops.where(partial, MISSING, measured_part[:, :5])
             measured_part = ops.concatenate([kept, measured_part[:, 5:]], axis=1)
-        unsampled = ops.full((len(present), 2), MISSING)
+        unsampled = ops.zeros((len(present), 2)) + MISSING
         matrix = ops.concatenate([measured_part, unsampled], axis=1)
         matrix = expand(matrix, connected)
         measured = Measurement(

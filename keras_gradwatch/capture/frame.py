@@ -66,7 +66,7 @@ class Frame:
             return apply(gradients, variables)  # nothing to see, or Keras's own error
         if variables is None:
             variables = optimizer._trainable_variables
-        variables = list(variables)
+        variables, apply = list(variables), self.runner.own(apply)
         self._inside = True
         try:
             with self.runner.scope():
@@ -224,7 +224,7 @@ class Frame:
             return statistics.update_statistics(before, values_of(variables))
 
         def missing():
-            return ops.full((len(variables), 2), MISSING)
+            return ops.zeros((len(variables), 2)) + MISSING
 
         measurable = self.step.update_measured
         if window.partial is not None:

@@ -19,3 +19,13 @@ def sum_of_squares(values):
         flat = values.reshape(-1)
         return flat.dot(flat)
     return ops.sum(ops.square(values))
+
+
+def largest(values):
+    """The largest of some values and 0, a scalar; of none, 0.
+
+    Not by `ops.max(..., initial=0)`, which waits for the device on PyTorch.
+    """
+    if 0 in tuple(values.shape):
+        return ops.zeros((), values.dtype)
+    return ops.maximum(ops.max(values), 0.0)

@@ -26,6 +26,10 @@ class Runner:
         """Context in which the operations of this package run in a step."""
         return contextlib.nullcontext()
 
+    def own(self, function):
+        """A function of Keras's as it runs outside of `scope`, to be called in it."""
+        return function
+
     def sum(self, tensors):
         """Sums each tensor over the replicas; the tensors themselves if there is one.
 

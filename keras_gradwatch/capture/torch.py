@@ -17,6 +17,7 @@ from keras_gradwatch.capture.common import (
     sync,
     updates,
 )
+from keras_gradwatch.capture.constants import Constants
 from keras_gradwatch.capture.interception import active
 from keras_gradwatch.capture.runner import Runner
 from keras_gradwatch.capture.watched import Watched
@@ -55,7 +56,9 @@ def create_variable(name, initial, dtype, model):
         A `keras.Variable` that belongs to no layer.
     """
     del model
-    return keras.Variable(np.asarray(initial), dtype=dtype, trainable=False, name=name)
+    # A tensor of its own: it is written to, and `Constants` would share it.
+    initial = torch.tensor(np.asarray(initial))
+    return keras.Variable(initial, dtype=dtype, trainable=False, name=name)
 
 
 def write_row(ring, index, row):
@@ -81,7 +84,7 @@ def run_step(model, monitor, step, data):
     """
     if active() is not None:  # a step that calls another watched step
         return step(data)
-    watched = Watched(model, monitor, Eager())
+    watched = Watched(model, monitor, Eager(model))
     return watched.finish(step, watched.run(step, data))
 
 
@@ -91,10 +94,36 @@ class Eager(Runner):
     Where the host's memory holds all tensors, it decides. On an accelerator nothing
     waits for a decision: an update is made, and taken back on the device where it was
     to be left out.
+
+    Args:
+        model: The watched model.
     """
 
+    def __init__(self, model):
+        weights = model.trainable_variables[:1]
+        self._constants = None
+        if not all(on_host(v.value) for v in weights):
+            self._constants = Constants()
+
     def scope(self):
-        return torch.no_grad()
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.no_grad())
+        if self._constants is not None:
+            stack.enter_context(self._constants)
+        return stack
+
+    def own(self, function):
+        if self._constants is None:
+            return function
+
+        def outside(*arguments):
+            self._constants.paused = True
+            try:
+                return function(*arguments)
+            finally:
+                self._constants.paused = False
+
+        return outside
 
     def seen(self, loss):
         return loss.detach().clone()  # a loss scale is a variable, and moves on

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_gradwatch.capture.reductions import largest
 from keras_gradwatch.policies.base import Policy, map_values
 from keras_gradwatch.policies.centralize import centered
 from keras_gradwatch.statistics import SparseRows
@@ -43,8 +44,8 @@ def _normalized(gradient):
     def normalize(values):
         dtype, values = values.dtype, ops.cast(values, "float32")
         # Sums and squares of what is at most 1 are finite.
-        largest = ops.max(ops.abs(values), initial=0.0)
-        values = values / ops.where(largest > 0, largest, 1.0)
+        scale = largest(ops.abs(values))
+        values = values / ops.where(scale > 0, scale, 1.0)
         moved = values
         if not isinstance(gradient, SparseRows):
             moved = centered(values, range(len(values.shape)))
