@@ -42,6 +42,8 @@ from the first, and in any step with a gradient that is not finite.
 GRADIENT_NAMES = NAMES[:6]
 
 FLOAT32_MAX = 3.4028235e38
+# The reciprocal of what is larger is denormal, and XLA divides by multiplying with it.
+LARGEST_DIVISOR = 1e37
 # Below this, squares of float32 values are denormal or have vanished.
 SAFE_SQUARE = 1e-30
 
@@ -147,11 +149,22 @@ def global_norm(variable_norms):
     Returns:
         Scalar float32.
     """
-    scale = largest(variable_norms)
-    scale = ops.where(scale > 0, scale, 1.0)
+    scale = divisor(largest(variable_norms))
     total = scale * ops.sqrt(ops.sum(ops.square(variable_norms / scale)))
     every = ops.all(ops.isfinite(variable_norms))
     return ops.where(every, ops.minimum(total, FLOAT32_MAX), ops.sum(variable_norms))
+
+
+def divisor(scale):
+    """What to divide values of a magnitude by, so that their squares stay in range.
+
+    Args:
+        scale: Scalar, the largest magnitude.
+
+    Returns:
+        Scalar > 0; the scale itself, but 1 for 0, and never beyond `LARGEST_DIVISOR`.
+    """
+    return ops.where(scale > 0, ops.minimum(scale, LARGEST_DIVISOR), 1.0)
 
 
 def update_statistics(old, new):
@@ -190,7 +203,7 @@ def _zero_fraction(values, missing, size):
 
 
 def _scaled_norm(values, scale):
-    scale = ops.where(scale > 0, scale, 1.0)
+    scale = divisor(scale)
     root = ops.sqrt(ops.sum(ops.square(values / scale)))
     finite = ops.isfinite(root)
     return ops.where(finite, ops.minimum(scale * root, FLOAT32_MAX), scale * root)
@@ -202,16 +215,16 @@ def _careful(values, missing, size):
     bad = ops.sum(ops.cast(~finite, "float32"))
     scale = largest(ops.abs(ops.where(finite, values, 0.0)))
     norm = _scaled_norm(ops.where(finite, values, 0.0), scale)
-    divisor = ops.where(scale > 0, scale, 1.0)
-    mean, std = _moments(values / divisor, missing, size)
+    unit = divisor(scale)
+    mean, std = _moments(values / unit, missing, size)
     has_nan = ops.any(ops.isnan(values))
     worst = ops.where(has_nan, float("nan"), float("inf"))
     broken = bad > 0
     return (
         ops.where(broken, worst, norm),
         ops.where(broken, worst, scale),
-        mean * divisor,
-        std * divisor,
+        mean * unit,
+        std * unit,
         _zero_fraction(values, missing, size),
         bad,
     )

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
+from keras_gradwatch.capture.passenger import Passenger
 from keras_gradwatch.reading import read
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -111,10 +112,11 @@ def values(variables):
 def state(model, *optimizers, seeds=True):
     """All that a run leaves in a model: dict of lists of arrays."""
     optimizers = optimizers or (model.optimizer,)
+    metrics = [m for m in model.metrics if not isinstance(m, Passenger)]
     return {
         "variables": values(model.variables if seeds else model.weights),
         "optimizers": [a for o in optimizers for a in values(o.variables)],
-        "metrics": values(model.metrics_variables),
+        "metrics": [a for m in metrics for a in values(m.variables)],
     }
 
 

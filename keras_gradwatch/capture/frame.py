@@ -62,8 +62,11 @@ class Frame:
     def apply(self, optimizer, apply, gradients, variables=None):
         """Stands in for `optimizer.apply`."""
         gradients = list(gradients)
-        if self._inside or all(g is None for g in gradients):
-            return apply(gradients, variables)  # nothing to see, or Keras's own error
+        if self._inside:
+            return apply(gradients, variables)
+        if all(g is None for g in gradients):
+            with self.runner.scope():  # nothing to see, or Keras's own error
+                return self.runner.own(apply)(gradients, variables)
         if variables is None:
             variables = optimizer._trainable_variables
         variables, apply = list(variables), self.runner.own(apply)

@@ -6,7 +6,7 @@ from keras import ops
 from keras_gradwatch.capture.reductions import largest
 from keras_gradwatch.policies.base import Policy, map_values
 from keras_gradwatch.policies.centralize import centered
-from keras_gradwatch.statistics import SparseRows
+from keras_gradwatch.statistics import SparseRows, divisor
 
 ROUNDING = 1e-6  # what is left of equal components, as a share of their norm
 
@@ -43,9 +43,8 @@ class NormalizeCentered(Policy):
 def _normalized(gradient):
     def normalize(values):
         dtype, values = values.dtype, ops.cast(values, "float32")
-        # Sums and squares of what is at most 1 are finite.
-        scale = largest(ops.abs(values))
-        values = values / ops.where(scale > 0, scale, 1.0)
+        # Sums and squares of what is about 1 are finite.
+        values = values / divisor(largest(ops.abs(values)))
         moved = values
         if not isinstance(gradient, SparseRows):
             moved = centered(values, range(len(values.shape)))
