@@ -224,9 +224,9 @@ class GradientMonitor:
         self.layout = layout
         self.variable("ring", np.full((capacity, layout.width), np.nan))
 
-    def host(self):
-        """Context in which code of a traced step runs now, on the host."""
-        return self._capture.host()
+    def on_host(self, function):
+        """Calls `function()` now and on the host, in the midst of a traced step."""
+        self._capture.on_host(function)
 
     def write_row(self, step, row):
         """Writes the row [width] of `step` into the ring; part of the traced step."""

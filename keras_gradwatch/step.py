@@ -265,8 +265,7 @@ class Step:
             tuple(unique(name for site in self.sites for name in site.names)),
             tuple(plan.detectors),
         )
-        with monitor.host():
-            monitor.build(layout)
+        monitor.on_host(lambda: monitor.build(layout))
         monitor.write_row(self.number, row.pack(self, rate, factor))
         for variable, value in self.updates:
             variable.assign(ops.cast(value, variable.dtype))

@@ -22,16 +22,16 @@ def cond(predicate, yes, no):
     """
     backend = keras.config.backend()
     if backend == "torch":
-        if on_host(predicate):
+        if known(predicate):
             return yes() if bool(predicate) else no()
         return choose(predicate, yes(), no())
-    if backend == "jax" and on_host(predicate):
+    if backend == "jax" and known(predicate):
         # `lax.cond` outside of a trace would compile both branches in every step.
         return yes() if bool(predicate) else no()
     return ops.cond(predicate, yes, no)
 
 
-def on_host(predicate):
+def known(predicate):
     """Whether the host can ask for a tensor's value now, without waiting for a device.
 
     On PyTorch that is what lives in the host's memory; on JAX what is not traced.

@@ -34,8 +34,8 @@ __all__ = [
     "create_variable",
     "cut_rates",
     "harmed",
-    "host",
     "make_train_function",
+    "on_host",
     "release",
     "run_step",
     "sync",
@@ -65,9 +65,21 @@ def check(model):
         )
 
 
-def host():
-    """Context in which code of a traced step runs on the host: as all of it does."""
-    return contextlib.nullcontext()
+def on_host(function):
+    """Calls `function()` now, outside of the step that is traced.
+
+    Neither the trace nor Keras's scope of the step reaches another thread: there, a
+    variable is what it is, and not a part of the computation.
+    """
+    distribution = keras.distribution.distribution()
+
+    def run():
+        # Nor does the distribution.
+        with distribution.scope() if distribution else contextlib.nullcontext():
+            return function()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 def create_variable(name, initial, dtype, model):
@@ -89,15 +101,11 @@ def create_variable(name, initial, dtype, model):
         axes = [None] * np.ndim(initial)
         layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
 
-    def create():
-        return keras.Variable(
+    return on_host(
+        lambda: keras.Variable(
             np.asarray(initial), dtype=dtype, trainable=False, name=name, layout=layout
         )
-
-    # Neither the trace nor Keras's scope of the step reaches another thread: here the
-    # variable gets a value, there it would be a part of the computation.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(create).result()
+    )
 
 
 def write_row(ring, index, row):

@@ -27,8 +27,8 @@ __all__ = [
     "create_variable",
     "cut_rates",
     "harmed",
-    "host",
     "make_train_function",
+    "on_host",
     "release",
     "run_step",
     "sync",
@@ -44,9 +44,10 @@ UNTRIED = (
 )
 
 
-def host():
-    """Context in which code of a traced step runs at once, outside the graph."""
-    return tf.init_scope()
+def on_host(function):
+    """Calls `function()` now, outside of the graph of the step that is traced."""
+    with tf.init_scope():
+        return function()
 
 
 def create_variable(name, initial, dtype, model):

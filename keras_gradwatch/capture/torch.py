@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import torch
 
-from keras_gradwatch.capture.branch import on_host
+from keras_gradwatch.capture.branch import known
 from keras_gradwatch.capture.common import (
     check,
     check_strategy,
@@ -28,8 +28,8 @@ __all__ = [
     "create_variable",
     "cut_rates",
     "harmed",
-    "host",
     "make_train_function",
+    "on_host",
     "release",
     "run_step",
     "sync",
@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 
-def host():
-    """Context in which code of a step runs on the host: as all of it does."""
-    return contextlib.nullcontext()
+def on_host(function):
+    """Calls `function()`; a step that is not traced is on the host all the time."""
+    return function()
 
 
 def create_variable(name, initial, dtype, model):
@@ -102,7 +102,7 @@ class Eager(Runner):
     def __init__(self, model):
         weights = model.trainable_variables[:1]
         self._constants = None
-        if not all(on_host(v.value) for v in weights):
+        if not all(known(v.value) for v in weights):
             self._constants = Constants()
 
     def scope(self):
@@ -130,12 +130,12 @@ class Eager(Runner):
 
     def copies(self, variables, wanted=None):
         values = [v.value.detach() for v in variables]
-        if wanted is not None and on_host(wanted) and not wanted:
+        if wanted is not None and known(wanted) and not wanted:
             return values  # they are not looked at
         return [value.clone() for value in values]
 
     def run_if(self, predicate, function, arguments, written):
-        if on_host(predicate):
+        if known(predicate):
             if predicate:
                 function(arguments)
             return
@@ -144,7 +144,7 @@ class Eager(Runner):
         self.restore(~predicate, written, before)
 
     def restore(self, predicate, variables, values):
-        if on_host(predicate):
+        if known(predicate):
             if predicate:
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(value)
