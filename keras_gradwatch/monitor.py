@@ -36,6 +36,7 @@ class GradientMonitor:
         recorder: `Recorder` that hands out drained rows.
         batch: What keeps the batch in which an incident begins; None before a step was
             traced for that.
+        stand_ins: What stands in for methods of model and optimizers during a step.
     """
 
     def __init__(self, capture, model):
@@ -45,6 +46,7 @@ class GradientMonitor:
         self.histogram_names = ()
         self.keeper = Keeper(self)
         self.batch = None
+        self.stand_ins = {}
         self._capture = capture
         self._model = weakref.ref(model)
         self._variables = {}

@@ -165,9 +165,10 @@ def forget_graphs():
     gc.collect()
 
 
-def run_python(code, *arguments):
+def run_python(code, *arguments, **environment):
     """Runs `code` in a process of its own, and returns what it printed."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env |= environment
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=env,

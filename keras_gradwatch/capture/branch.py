@@ -52,6 +52,15 @@ def choose(predicate, yes, no):
     return ops.where(predicate, yes, no)
 
 
+def uncompiled(function):
+    """`function` as `torch.compile` leaves it alone, with all that it calls."""
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.compiler.disable(function)
+    return function
+
+
 def outlined(function):
     """`function` as one operation of the graph, for a branch that is seldom taken.
 

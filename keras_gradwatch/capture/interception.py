@@ -6,6 +6,7 @@ import threading
 import keras
 
 from keras_gradwatch.capture import reduced
+from keras_gradwatch.capture.branch import uncompiled
 from keras_gradwatch.capture.rates import leaves
 from keras_gradwatch.capture.state import layers_of
 
@@ -61,8 +62,8 @@ def intercept(model, frame):
 
     Args:
         model: The watched model.
-        frame: Object with `apply(optimizer, apply, gradients, variables)`,
-            `scale_loss(optimizer, loss)` and `compute_loss(loss)`.
+        frame: The `Frame` of the step. What stands in is kept in its monitor's
+            `stand_ins`: `torch.compile` would compile a step anew for other functions.
     """
     stand_ins = [(model, "compute_loss", _computing)]
     for optimizer in held_optimizers(model):
@@ -76,7 +77,7 @@ def intercept(model, frame):
                 stand_ins.append((leaf, reduced.HOOK, reduced.reducing))
     with _lock:
         for owner, name, make in stand_ins:
-            _stand_in(owner, name, make)
+            _stand_in(owner, name, make, frame.monitor.stand_ins)
     _active.frame = frame
     try:
         yield
@@ -87,12 +88,16 @@ def intercept(model, frame):
                 _stand_aside(owner, name)
 
 
-def _stand_in(owner, name, make):
+def _stand_in(owner, name, make, made):
     key = (id(owner), name)
     _users[key] = _users.get(key, 0) + 1
-    if _users[key] == 1:
-        # Bound to the instance: super() calls inside the methods do not come back.
-        object.__setattr__(owner, name, make(owner, getattr(owner, name)))
+    if _users[key] > 1:
+        return
+    original = getattr(owner, name)
+    if key not in made or made[key][0] != original:
+        made[key] = original, uncompiled(make(owner, original))
+    # Bound to the instance: super() calls inside the methods do not come back.
+    object.__setattr__(owner, name, made[key][1])
 
 
 def _stand_aside(owner, name):

@@ -70,8 +70,8 @@ def write_row(ring, index, row):
 def run_step(model, monitor, step, data):
     """Runs the model's own training step with its gradients captured.
 
-    Where `torch.compile` compiles the step, it compiles the model's own one: what is
-    done here runs between its parts, as the optimizer and `backward` do.
+    Where `torch.compile` compiles the step, it compiles the model's own one. What is
+    done here, the loss and the update run between its parts, as `backward` does.
 
     Args:
         model: The watched model.
@@ -84,8 +84,18 @@ def run_step(model, monitor, step, data):
     """
     if active() is not None:  # a step that calls another watched step
         return step(data)
-    watched = Watched(model, monitor, Eager(model))
-    return watched.finish(step, watched.run(step, data))
+    watched = _begin(model, monitor)
+    return _finish(watched, step, watched.run(step, data))
+
+
+@torch.compiler.disable
+def _begin(model, monitor):
+    return Watched(model, monitor, Eager(model))
+
+
+@torch.compiler.disable
+def _finish(watched, step, logs):
+    return watched.finish(step, logs)
 
 
 class Eager(Runner):
