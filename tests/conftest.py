@@ -25,6 +25,14 @@ from tests import helper  # noqa: E402
 gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """Leaves out what is about another backend."""
+    others = {"tensorflow", "jax", "torch"} - {BACKEND}
+    for item in items:
+        if others & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason="about another backend"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_graphs():
     """Each file of tests begins without the graphs of those before it."""

@@ -1,10 +1,12 @@
 """Constants that are on the accelerator already (PyTorch)."""
 
-import functools
-
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+
+MOST = 4096  # constants that are kept
+
+_made = {}  # what is asked for -> the tensor
 
 
 class Constants(TorchFunctionMode):
@@ -22,23 +24,26 @@ class Constants(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        known = None
         if function is torch.as_tensor and len(args) == 1 and not self.paused:
-            value = args[0]
-            if isinstance(value, bool | int | float):
-                return _of_number(type(value), value, **kwargs)
-            if isinstance(value, np.ndarray) and value.dtype != object:
-                key = (value.tobytes(), value.dtype.str, value.shape)
-                return _of_array(*key, **kwargs)
-        return function(*args, **kwargs)
+            known = _key(args[0])
+        if known is None:
+            return function(*args, **kwargs)
+        key = known, tuple(kwargs.items())
+        if key not in _made:
+            if len(_made) >= MOST:
+                _made.clear()
+            _made[key] = function(*args, **kwargs)
+        return _made[key]
 
 
-@functools.lru_cache(maxsize=4096)
-def _of_number(kind, value, **kwargs):
-    # The kind is a part of the key: True, 1 and 1.0 are equal.
-    return torch.as_tensor(kind(value), **kwargs)
-
-
-@functools.lru_cache(maxsize=4096)
-def _of_array(data, kind, shape, **kwargs):
-    array = np.frombuffer(data, kind).reshape(shape).copy()
-    return torch.as_tensor(array, **kwargs)
+def _key(value):
+    """What tells a constant from others; None for what is none."""
+    if isinstance(value, bool | int | float):
+        return type(value), repr(value)  # by its text: NaN is not equal to NaN
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.tobytes(), value.dtype.str, value.shape
+    if isinstance(value, list | tuple):
+        keys = tuple(map(_key, value))
+        return None if None in keys else (type(value), keys)
+    return None

@@ -265,8 +265,7 @@ class Scoped(Runner):
 
     def state(self):
         """The state as it is now, a tuple of four lists of arrays."""
-        present = self._scope.get_current_value
-        return tuple([present(v) for v in variables] for variables in self._groups)
+        return tuple([self._present(v) for v in group] for group in self._groups)
 
     def stateless_apply(self, frame, optimizer, apply, state, gradients, weights):
         """Stands in for `optimizer.stateless_apply`.
@@ -286,15 +285,20 @@ class Scoped(Runner):
 
         def apply_here(gradients, variables):
             del variables
-            with rates.pinned(optimizer):
-                new = apply(values_of(kept), gradients, values_of(trained))
+            new = apply(values_of(kept), gradients, values_of(trained))
             _assign([*trained, *kept], [*new[0], *new[1]])
 
         for pair in zip([*trained, *kept], [*weights, *state], strict=True):
             self._scope.add_update(pair)
-        frame.apply(optimizer, apply_here, gradients, trained)
-        present = self._scope.get_current_value
+        with rates.pinned(optimizer, self._present):
+            frame.apply(optimizer, apply_here, gradients, trained)
+        present = self._present
         return [present(v) for v in trained], [present(v) for v in kept]
+
+    def _present(self, variable):
+        """The value of a variable in the step, also outside of `scope`."""
+        value = self._scope.get_current_value(variable)
+        return variable.value if value is None else value
 
     def seen(self, loss):
         # What has no gradient is a value of the trace outside of the derivative's.

@@ -148,18 +148,19 @@ def _hook(leaf, scale):
 
 
 @contextlib.contextmanager
-def pinned(optimizer):
+def pinned(optimizer, read):
     """Context in which an optimizer's schedules are scaled by what is read now.
 
     In JAX's stateless scopes only the variables that were handed over can be read.
 
     Args:
         optimizer: Any Keras optimizer.
+        read: Function of a variable, its value in the step.
     """
     hooks = [vars(leaf).get(HOOK) for leaf in leaves(optimizer)]
     hooks = [hook for hook in hooks if hasattr(hook, "scale")]
     for hook in hooks:
-        hook.pinned = ops.convert_to_tensor(hook.scale)
+        hook.pinned = read(hook.scale)
     try:
         yield
     finally:
