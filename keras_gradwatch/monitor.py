@@ -239,6 +239,11 @@ class GradientMonitor:
         """Notes that the present plan is what the traced step was built from."""
         self._traced = self.plan.structure()
 
+    def keep_batches(self, kind):
+        """What keeps batches, made at the first call; of the class `kind`."""
+        self.batch = self.batch or kind(self)
+        return self.batch
+
     def _sync(self):
         """Brings the variables up to date, before the host reads or writes them."""
         self._capture.sync(self._model())

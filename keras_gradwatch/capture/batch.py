@@ -1,22 +1,25 @@
-"""The batch in which an incident begins, kept on the device (TensorFlow)."""
+"""The batch in which an incident begins, kept on the device."""
 
-import tensorflow as tf
+import keras
+import numpy as np
+from keras import ops
 
 from keras_gradwatch.incidents import QUIET
 from keras_gradwatch.names import unique
+from keras_gradwatch.reading import read
 from keras_gradwatch.responses import LONG_AGO
 
 
 class BatchKeeper:
     """Keeps the batch of the step in which an incident begins, until it is read.
 
-    The traced step assigns it to variables, in a branch that is taken only then. They
-    have no shape of their own, so that a smaller last batch fits, too. Of two incidents
-    between two drains of the ring, the later one's batch is kept.
+    The step assigns it to variables, in a branch that is taken only then; there is a
+    set of variables for each shape of batch. Of two incidents between two drains of the
+    ring, the later one's batch is kept.
 
-    Not kept is a batch in a step that XLA compiles (its branches know no variable of
-    another shape), in one that runs under a strategy (each replica sees a part), one
-    that holds something else than dense tensors of numbers, and one over the limit.
+    Not kept is a batch that holds something else than dense arrays of numbers, one over
+    the limit, and on JAX one of another shape than the first (the last of an epoch,
+    where it is smaller): a compiled step has the variables that it began with.
 
     Args:
         monitor: The `GradientMonitor`.
@@ -29,24 +32,25 @@ class BatchKeeper:
     def __init__(self, monitor):
         self.reason = None
         self._monitor = monitor
-        # What each trace writes to: (names, dtypes) -> variables, the step's last. Of
-        # all traces, since any of them may run again.
+        # What each trace writes to: what tells it apart -> (names, variables), the
+        # step's last. Of all traces, since any of them may run again.
         self._kept = {}
 
-    def trace(self, model, step, data):
+    def trace(self, model, runner, step, data):
         """Adds to the step what keeps its batch; called when the step is decided.
 
         Args:
             model: The watched model.
+            runner: The `Runner` of the step.
             step: The `Step`, finished.
             data: The batch: tensors in tuples, lists and dicts.
         """
-        items = _flat(data)
-        self.reason = _unsupported(model, items)
+        items = flat(data)
+        self.reason = self._unsupported(model, items)
         if self.reason is not None:
             return
-        names, tensors = unique(name for name, _ in items), [t for _, t in items]
-        *kept, kept_step = self._variables(names, tensors)
+        names = unique(name for name, _ in items)
+        tensors = [ops.convert_to_tensor(t) for _, t in items]
         monitor = self._monitor
         # The step has been counted by now.
         number = step.read(monitor.variable("step", 0, "int32")) - 1
@@ -54,22 +58,11 @@ class BatchKeeper:
         last = monitor.variable("batch/last", LONG_AGO, "int32")
         size = monitor.variable("batch/size", 0.0)
         begins = step.any_event & (number - step.read(last) > QUIET)
-        total = tf.add_n(
-            [tf.cast(tf.size(t), tf.float32) * t.dtype.size for t in tensors]
-        )
-
-        def copy():
-            for variable, tensor in zip(kept, tensors, strict=True):
-                variable.assign(tensor)
-            kept_step.assign(number)
-            return 0
-
-        def begin():
-            size.assign(total)
-            return tf.cond(total <= step.read(limit), copy, lambda: 0)
-
-        tf.cond(begins, begin, lambda: 0)
-        last.assign(tf.where(step.any_event, number, step.read(last)))
+        total = sum(_bytes(t) for t in tensors)
+        fits = begins & (total <= step.read(limit))
+        self._keep(runner, names, tensors, number, fits)
+        size.assign(ops.where(begins, total, step.read(size)))
+        last.assign(ops.where(step.any_event, number, step.read(last)))
 
     def take(self, step):
         """The batch of a step, which is then forgotten.
@@ -80,47 +73,55 @@ class BatchKeeper:
         Returns:
             `(batch, None)`, a dict of name to NumPy array, or `(None, why not)`.
         """
-        for (names, _), (*kept, kept_step) in self._kept.items():
-            if int(kept_step) == step:
-                batch = {n: v.numpy() for n, v in zip(names, kept, strict=True)}
-                for variable in kept:
-                    variable.assign(_nothing(variable.dtype))
+        for names, (*kept, kept_step) in self._kept.values():
+            if int(read(kept_step)) == step:
+                batch = {n: read(v) for n, v in zip(names, kept, strict=True)}
+                self._forget(kept)
                 kept_step.assign(-1)
                 return batch, None
         if self.reason is not None:
             return None, self.reason
         monitor = self._monitor
         limit, size = (
-            float(monitor.variable(f"batch/{name}", 0.0).numpy())
+            float(read(monitor.variable(f"batch/{name}", 0.0)))
             for name in ("limit", "size")
         )
         if size > limit:
             return None, f"it has {size:.0f} bytes, and `save_batch` is {limit:.0f}"
-        return None, "a later one took its place before it was read"
+        return None, "a later one took its place, or it has another shape than others"
 
-    def _variables(self, names, tensors):
-        """The variables for tensors of these names and types, and one for the step."""
-        key = tuple(names), tuple(t.dtype for t in tensors)
+    def _unsupported(self, model, items):
+        """Why batches of this kind cannot be kept, in words, or None."""
+        del model
+        for name, item in items:
+            if not ops.is_tensor(item) and not isinstance(item, np.ndarray):
+                kind = type(item).__name__
+                return f"batches that hold a {kind} (at `{name}`) are not kept"
+        return None
+
+    def _keep(self, runner, names, tensors, number, predicate):
+        """Assigns the tensors, and the number of the step, where `predicate` holds."""
+        kinds = [keras.backend.standardize_dtype(t.dtype) for t in tensors]
+        shapes = [tuple(t.shape) for t in tensors]
+        key = (*names, *kinds, *shapes)
         if key not in self._kept:
-            with tf.init_scope():
-                variables = [
-                    tf.Variable(
-                        _nothing(t.dtype),
-                        shape=tf.TensorShape(None),
-                        validate_shape=False,
-                        trainable=False,
-                    )
-                    for t in tensors
-                ]
-                self._kept[key] = [*variables, tf.Variable(-1, trainable=False)]
-        return self._kept[key]
+            if not runner.makes_variables:
+                return
+            place = f"batch/{len(self._kept)}"
+            variables = [
+                self._monitor.variable(f"{place}/{i}", np.zeros(shape), kind)
+                for i, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
+            ]
+            kept_step = self._monitor.variable(f"{place}/step", -1, "int32")
+            self._kept[key] = names, [*variables, kept_step]
+        variables = self._kept[key][1]
+        runner.replace_if(predicate, variables, lambda: ([*tensors, number], predicate))
+
+    def _forget(self, variables):
+        """Frees what can be freed of variables that have been read."""
 
 
-def _nothing(dtype):
-    return tf.zeros([0], dtype)
-
-
-def _flat(data, name=""):
+def flat(data, name=""):
     """A nested batch as a list of pairs of a name (`0`, `1`, `0/image`) and a leaf."""
     if isinstance(data, dict):
         parts = data.items()
@@ -129,25 +130,10 @@ def _flat(data, name=""):
     else:
         return [] if data is None else [(name or "batch", data)]
     prefix = f"{name}/" if name else ""
-    return [item for key, part in parts for item in _flat(part, f"{prefix}{key}")]
+    return [item for key, part in parts for item in flat(part, f"{prefix}{key}")]
 
 
-def _unsupported(model, items):
-    """Why batches of this kind cannot be kept, in words, or None."""
-    if getattr(model, "jit_compile", False):
-        return (
-            "batches are not kept where XLA compiles the step: compile the model with "
-            "`jit_compile=False`"
-        )
-    if tf.distribute.has_strategy():
-        return "batches are not kept under a `tf.distribute` strategy"
-    for name, item in items:
-        dense = isinstance(item, tf.Tensor)
-        if not dense or not (item.dtype.is_bool or _is_number(item.dtype)):
-            kind = item.dtype.name if dense else type(item).__name__
-            return f"batches that hold a {kind} (at `{name}`) are not kept"
-    return None
-
-
-def _is_number(dtype):
-    return dtype.is_floating or dtype.is_integer or dtype.is_complex
+def _bytes(tensor):
+    """Size of a tensor in bytes, a float32 scalar."""
+    each = np.dtype(keras.backend.standardize_dtype(tensor.dtype)).itemsize
+    return ops.cast(ops.convert_to_tensor(ops.size(tensor)), "float32") * each

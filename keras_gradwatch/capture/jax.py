@@ -161,7 +161,8 @@ def run_step(model, monitor, step, state, data):
     watched = Watched(model, monitor, runner)
     logs, state = watched.run(step, state, data)
     runner.take(state)
-    return watched.finish(step, logs), runner.state()
+    logs = watched.finish(step, logs, data)
+    return logs, runner.state()
 
 
 class TrainFunction:
@@ -255,6 +256,10 @@ class Scoped(Runner):
 
     def scope(self):
         return self._scope
+
+    @property
+    def makes_variables(self):
+        return _rehearsal.running
 
     def take(self, state):
         """Takes the state that the model's own step has returned."""

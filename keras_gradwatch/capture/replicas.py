@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_gradwatch.capture import reduced
 from keras_gradwatch.capture.branch import outlined
+from keras_gradwatch.capture.graph_batch import GraphBatchKeeper
 from keras_gradwatch.capture.runner import Runner
 from keras_gradwatch.capture.state import value_of
 
@@ -21,6 +22,8 @@ class Replicas(Runner):
     Args:
         compiled: Whether XLA compiles the step.
     """
+
+    batch_keeper = GraphBatchKeeper
 
     def __init__(self, compiled):
         self._compiled = compiled

@@ -4,6 +4,7 @@ import contextlib
 
 from keras import ops
 
+from keras_gradwatch.capture.batch import BatchKeeper
 from keras_gradwatch.capture.branch import cond
 
 
@@ -14,12 +15,17 @@ class Runner:
     variables are a list of `keras.Variable`.
 
     Attributes:
+        batch_keeper: The class of what keeps batches.
         count: Number of replicas, each of which sees a part of the batch.
         state_comes_late: Whether what the forward pass does to the model's state is
             known only when the model's own step has returned.
+        makes_variables: Whether a variable of ours that is made now is a part of the
+            step.
     """
 
+    batch_keeper = BatchKeeper
     count = 1
+    makes_variables = True
     state_comes_late = False
 
     def scope(self):

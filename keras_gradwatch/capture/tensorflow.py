@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_gradwatch.capture.batch import BatchKeeper
 from keras_gradwatch.capture.building import build_ahead
 from keras_gradwatch.capture.common import (
     check,
@@ -122,13 +121,8 @@ def run_step(model, monitor, step, data):
     """
     if active() is not None:  # a step that calls another watched step
         return step(data)
-    plan = monitor.plan
-    if plan.protects:
+    if monitor.plan.protects:
         build_ahead(model, step, data)
     compiled = bool(getattr(model, "jit_compile", False))
     watched = Watched(model, monitor, Replicas(compiled))
-    logs = watched.finish(step, watched.run(step, data))
-    if plan.save_batch:
-        monitor.batch = monitor.batch or BatchKeeper(monitor)
-        monitor.batch.trace(model, watched.frame.step, data)
-    return logs
+    return watched.finish(step, watched.run(step, data), data)

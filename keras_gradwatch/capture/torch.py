@@ -85,7 +85,7 @@ def run_step(model, monitor, step, data):
     if active() is not None:  # a step that calls another watched step
         return step(data)
     watched = _begin(model, monitor)
-    return _finish(watched, step, watched.run(step, data))
+    return _finish(watched, step, watched.run(step, data), data)
 
 
 @torch.compiler.disable
@@ -94,8 +94,8 @@ def _begin(model, monitor):
 
 
 @torch.compiler.disable
-def _finish(watched, step, logs):
-    return watched.finish(step, logs)
+def _finish(watched, step, logs, data):
+    return watched.finish(step, logs, data)
 
 
 class Eager(Runner):

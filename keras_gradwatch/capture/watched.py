@@ -32,18 +32,23 @@ class Watched:
         with intercept(self._model, self.frame):
             return step(*arguments)
 
-    def finish(self, step, logs):
+    def finish(self, step, logs, data):
         """Records the step, and leaves its batch out of all state where it is skipped.
 
         Args:
             step: The model's own bound `train_step`.
             logs: What the step returned as its logs.
+            data: The batch.
 
         Returns:
             The logs.
         """
         with self._runner.scope():
-            return self._finish(step, logs)
+            logs = self._finish(step, logs)
+            if self._monitor.plan.save_batch:
+                keeper = self._monitor.keep_batches(self._runner.batch_keeper)
+                keeper.trace(self._model, self._runner, self.frame.step, data)
+            return logs
 
     def _finish(self, step, logs):
         monitor, model, frame = self._monitor, self._model, self.frame
