@@ -10,7 +10,6 @@ import argparse
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_digits
 
@@ -21,7 +20,7 @@ POISONED = 7  # the number of the batch that is NaN, from 0
 
 
 class Mixup(keras.Model):
-    """Trains on mixtures of two images, with a gradient tape of its own."""
+    """Trains on mixtures of two images; a step for each of Keras's backends."""
 
     def __init__(self):
         super().__init__(name="mixup")
@@ -33,19 +32,63 @@ class Mixup(keras.Model):
         x = self.normalization(self.hidden(x), training=training)
         return self.logits(keras.ops.relu(x))
 
-    def train_step(self, data):
-        x, y = data
-        share = tf.random.uniform(())
-        mixed = share * x + (1 - share) * x[::-1]
-        targets = share * y + (1 - share) * y[::-1]
+    def mix(self, x, y):
+        """One part of each example, and three parts of one from the other end."""
+        flip = keras.ops.flip
+        return 0.25 * x + 0.75 * flip(x, 0), 0.25 * y + 0.75 * flip(y, 0)
+
+    def on_tensorflow(self, data):
+        import tensorflow as tf
+
+        x, y = self.mix(*data)
         with tf.GradientTape() as tape:
-            loss = self.compute_loss(mixed, targets, self(mixed, training=True))
+            loss = self.compute_loss(x, y, self(x, training=True))
         variables = self.trainable_variables
-        gradients = tape.gradient(loss, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        for metric in self.metrics:  # the mean loss of the epoch
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return self.logs_of(loss)
+
+    def on_jax(self, state, data):
+        import jax
+
+        trainable, others, optimizer, metrics = state
+        x, y = self.mix(*data)
+
+        def loss_of(trainable):
+            logits, new = self.stateless_call(trainable, others, x, training=True)
+            return self.compute_loss(x, y, logits), new
+
+        found, gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        loss, others = found
+        trainable, optimizer = self.optimizer.stateless_apply(
+            optimizer, gradients, trainable
+        )
+        mapping = zip(self.metrics_variables, metrics, strict=True)
+        with keras.StatelessScope(mapping) as scope:
+            logs = self.logs_of(loss)
+        metrics = [scope.get_current_value(v) for v in self.metrics_variables]
+        return logs, (trainable, others, optimizer, metrics)
+
+    def on_torch(self, data):
+        import torch
+
+        x, y = self.mix(*data)
+        self.zero_grad()
+        loss = self.compute_loss(x, y, self(x, training=True))
+        loss.backward()
+        variables = self.trainable_variables
+        with torch.no_grad():
+            self.optimizer.apply([v.value.grad for v in variables], variables)
+        return self.logs_of(loss)
+
+    def logs_of(self, loss):
+        """The mean loss of the epoch so far."""
+        for metric in self.metrics:
             metric.update_state(loss)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.get_metrics_result()
+
+    def train_step(self, *args):
+        """The step for the backend in use; Keras calls it in the backend's own way."""
+        return getattr(self, f"on_{keras.config.backend()}")(*args)
 
 
 def data():
