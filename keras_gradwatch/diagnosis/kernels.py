@@ -3,6 +3,10 @@
 import math
 from dataclasses import dataclass
 
+# A bias's gradient that is a smaller share of its kernel's is what rounding leaves of
+# one that is 0: a normalization follows, and takes the bias out again.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -16,7 +20,7 @@ class Kernel:
         inputs: Root mean square of one input of the layer: ‖g_kernel‖ is that of the
             sum of δ·xᵀ over the batch and ‖g_bias‖ that of the sum of δ, so their ratio
             is about ‖x‖. An estimate, too high by up to 3 times where the δ of a batch
-            cancel out. None for a layer without a bias.
+            cancel out. None for a layer without a bias, or before a normalization.
     """
 
     name: str
@@ -48,5 +52,6 @@ def _kernel(variables, name, numbers, shape):
     bias = variables.get(f"{folder}/bias", {}).get("norm_first")
     inputs = None
     if own == "kernel" and bias and "norm_first" in numbers:
-        inputs = numbers["norm_first"] / bias / math.sqrt(fan_in)
+        ratio = numbers["norm_first"] / bias
+        inputs = ratio / math.sqrt(fan_in) if ratio * ROUNDING < 1 else None
     return Kernel(name, numbers, gain, inputs)
