@@ -1,18 +1,19 @@
 """Two replicas: clipping that means the same as on one device, and one bad shard.
 
-A small CNN on scikit-learn's digits under `MirroredStrategy`: on the GPUs of this
-machine, or on its CPU split in two. Shown are the first update under a clip, and a run
-in which one replica sees a batch of NaN.
+A small CNN on scikit-learn's digits under `MirroredStrategy` on TensorFlow, and under
+`keras.distribution` on JAX: on the GPUs of this machine, or on its CPU split in two.
+Shown are the first update under a clip, and a run in which one replica sees a batch of
+NaN.
 
     python examples/distributed.py [--log-dir DIR] [--epochs N]
 """
 
 import argparse
 import contextlib
+import os
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_digits
 
@@ -23,14 +24,27 @@ CLIP = 0.1
 BAD = 5  # the number of the batch, from 0, whose last rows are NaN
 
 
-def make_strategy():
-    """One replica a GPU, or two on the CPU."""
+def tensorflow_replicas():
+    """The scope of one replica a GPU, or of two on the CPU, and their number."""
+    import tensorflow as tf
+
     if len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    (cpu, *_) = tf.config.list_physical_devices("CPU")
-    halves = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(cpu, halves)
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        strategy = tf.distribute.MirroredStrategy()
+    else:
+        (cpu, *_) = tf.config.list_physical_devices("CPU")
+        halves = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, halves)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return strategy.scope, strategy.num_replicas_in_sync
+
+
+def jax_replicas():
+    """The scope of one replica a GPU, or of two on the CPU, and their number."""
+    # Read when JAX looks for its devices, which it has not done yet.
+    split = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {split}"
+    distribution = keras.distribution.DataParallel()
+    return distribution.scope, distribution.num_model_replicas
 
 
 def data():
@@ -40,65 +54,69 @@ def data():
     return (x[:count] / 16).astype("float32").reshape(-1, 8, 8, 1), y[:count]
 
 
-def network(strategy, **clip):
-    """A CNN with BatchNorm, made under `strategy` or, where that is None, without."""
+def network(**clip):
+    """A CNN with BatchNorm."""
     keras.utils.set_random_seed(0)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        model = keras.Sequential(
-            [
-                keras.Input((8, 8, 1)),
-                layers.Conv2D(16, 3, name="conv"),
-                layers.BatchNormalization(name="normalization"),
-                layers.ReLU(),
-                layers.Flatten(),
-                layers.Dense(10, name="logits"),
-            ],
-            name="cnn",
-        )
-        model.compile(
-            keras.optimizers.SGD(0.1, **clip),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, name="conv"),
+            layers.BatchNormalization(name="normalization"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(10, name="logits"),
+        ],
+        name="cnn",
+    )
+    model.compile(
+        keras.optimizers.SGD(0.1, **clip),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
     return model
 
 
-def first_update(model, x, y, *callbacks):
+def first_update(scope, x, y, *callbacks, **clip):
     """The norm of the first step's update, over the learning rate."""
-    before = [w.numpy() for w in model.trainable_weights]
-    model.fit(x[:BATCH], y[:BATCH], BATCH, verbose=0, callbacks=list(callbacks))
-    after = [w.numpy() for w in model.trainable_weights]
-    moved = [np.sum((a - b) ** 2) for a, b in zip(after, before, strict=True)]
+    with scope():
+        model = network(**clip)
+        before = model.get_weights()
+        model.fit(x[:BATCH], y[:BATCH], BATCH, verbose=0, callbacks=list(callbacks))
+    trained = [w.trainable for w in model.weights]
+    pairs = zip(model.get_weights(), before, trained, strict=True)
+    moved = [np.sum((a - b) ** 2) for a, b, counts in pairs if counts]
     return np.sqrt(np.sum(moved)) / 0.1
 
 
-def compare_clips(strategy, x, y):
+def compare_clips(scope, x, y):
     """Prints the first update of a clip at `CLIP`, on one device and on replicas."""
     # Half of the classes have the wrong label: the replicas' gradients differ.
     y = np.where(np.arange(len(y)) % BATCH < BATCH // 2, y, 9 - y)
     ours = keras_gradwatch.callbacks.GradientClipping(global_clipnorm=CLIP)
     rows = {
         "one device, Keras's global_clipnorm": first_update(
-            network(None, global_clipnorm=CLIP), x, y
+            contextlib.nullcontext, x, y, global_clipnorm=CLIP
         ),
         "replicas, Keras's global_clipnorm": first_update(
-            network(strategy, global_clipnorm=CLIP), x, y
+            scope, x, y, global_clipnorm=CLIP
         ),
-        "replicas, GradientClipping": first_update(network(strategy), x, y, ours),
+        "replicas, GradientClipping": first_update(scope, x, y, ours),
     }
     print(f"norm of the first update, clipped to {CLIP} (over the learning rate):")
     for name, norm in rows.items():
         print(f"  {name:<37}{norm:.4f}")
 
 
-def train(strategy, x, y, epochs, *callbacks):
+def train(scope, x, y, epochs, *callbacks):
     """Trains with a batch that is NaN on the last replica, and says what came out."""
     x = x.copy()
     x[(BAD + 1) * BATCH - 4 : (BAD + 1) * BATCH] = np.nan
-    model = network(strategy)
-    model.fit(x, y, BATCH, epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
-    clean = np.isfinite(x).all((1, 2, 3))
-    loss, accuracy = model.evaluate(x[clean], y[clean], BATCH, verbose=0)
+    callbacks = list(callbacks)
+    clean = np.arange(len(x)) // BATCH != BAD
+    with scope():
+        model = network()
+        model.fit(x, y, BATCH, epochs, shuffle=False, verbose=0, callbacks=callbacks)
+        loss, accuracy = model.evaluate(x[clean], y[clean], BATCH, verbose=0)
     print(f"  loss {loss:.3f}, accuracy {accuracy:.3f}")
 
 
@@ -108,15 +126,19 @@ def main():
     parser.add_argument("--log-dir", default="logs/distributed")
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
-    strategy = make_strategy()
-    print(f"replicas: {strategy.num_replicas_in_sync}")
+    makers = {"tensorflow": tensorflow_replicas, "jax": jax_replicas}
+    if keras.config.backend() not in makers:
+        print("Keras has no replicas on PyTorch: set KERAS_BACKEND to another one.")
+        return
+    scope, count = makers[keras.config.backend()]()
+    print(f"replicas: {count}")
     x, y = data()
-    compare_clips(strategy, x, y)
+    compare_clips(scope, x, y)
     print(f"\nbatch {BAD} of each epoch holds NaN, and one replica gets it\nalone:")
-    train(strategy, x, y, arguments.epochs)
+    train(scope, x, y, arguments.epochs)
     watch = keras_gradwatch.callbacks.GradWatch(arguments.log_dir, verbose=0)
     print("with GradWatch:")
-    train(strategy, x, y, arguments.epochs, watch)
+    train(scope, x, y, arguments.epochs, watch)
     print(f"  {watch.events[0].message}")
     print(f"\nsee the gradients: tensorboard --logdir {arguments.log_dir}")
 

@@ -17,10 +17,10 @@ import json
 import os
 import zipfile
 
-import keras
 import numpy as np
 
 from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.capture.processes import is_chief, is_whole
 from keras_gradwatch.incidents import (
     BATCH,
     EVENTS,
@@ -33,6 +33,7 @@ from keras_gradwatch.incidents import (
     directory_name,
     first_step,
 )
+from keras_gradwatch.reading import read
 
 # Steps before and after the first event of an incident that are in its table.
 BEFORE, AFTER = 100, 50
@@ -79,7 +80,7 @@ class Forensics:
         self._history = GradientHistory(max_steps=steps)
         self._last = self._open = None  # the last event's step, the present incident
         self._count = 0
-        self._writable = True
+        self._writable = is_chief()
         self._write(lambda: remove(self.directory, monitor.step))
 
     def add(self, rows, events):
@@ -173,21 +174,28 @@ def fingerprint(variables):
     Returns:
         List of dicts: path, shape and dtype; L2 norm, min and max of the finite values
         (None where there are none); the number of non-finite values; and the SHA-256
-        of the bytes, in C order.
+        of the bytes, in C order. Of a variable that is spread over several processes,
+        path, shape and dtype only.
     """
-    return [_fingerprint(v, keras.ops.convert_to_numpy(v)) for v in variables]
+    return [_fingerprint(v) for v in variables]
 
 
-def _fingerprint(variable, value):
+def _fingerprint(variable):
+    known = {
+        "path": variable.path,
+        "shape": list(variable.shape),
+        "dtype": variable.dtype,
+    }
+    if not is_whole(variable):
+        return known
+    value = read(variable)
     numbers = value.astype("float64").ravel()
     finite = numbers[np.isfinite(numbers)]
     # By the largest magnitude, so that no square overflows.
     largest = np.abs(finite).max(initial=0.0)
     norm = largest * np.linalg.norm(finite / largest) if largest else 0.0
     return {
-        "path": variable.path,
-        "shape": list(value.shape),
-        "dtype": variable.dtype,
+        **known,
         "norm": float(norm),
         "min": float(finite.min()) if len(finite) else None,
         "max": float(finite.max()) if len(finite) else None,

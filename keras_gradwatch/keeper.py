@@ -4,6 +4,7 @@ import os
 import time
 
 from keras_gradwatch.backup import Backup, Snapshot
+from keras_gradwatch.capture.processes import is_chief, of_chief
 
 # What goes on beside each site's detectors and policy; all else is set by the plan, or
 # belongs to one `fit`.
@@ -40,7 +41,8 @@ class Keeper:
         """Begins a `fit`; a new monitor of a model that was trained takes up its run.
 
         Keras has brought the model back by now, if it did (`BackupAndRestore` does it
-        in `on_train_begin`).
+        in `on_train_begin`). Of several processes one reads and writes files, and has
+        the others go on from where it does.
 
         Args:
             directories: Where the state is kept; the first one that has it is read.
@@ -48,19 +50,17 @@ class Keeper:
             shapes: Shapes of the trainable variables.
         """
         self.resumed, self._active, new = None, [], []
-        for directory in map(os.path.abspath, directories):
+        for directory in map(os.path.abspath, directories if is_chief() else ()):
             if directory not in self._backups:
                 self._backups[directory] = Backup(directory)
                 new.append(self._backups[directory])
             self._active.append(self._backups[directory])
-        fresh = self._monitor.step == 0 and updates > 0
-        for backup in new if fresh else []:
-            found = backup.find(updates, shapes)
+        if directories and self._monitor.step == 0 and updates > 0:
+            found = of_chief(_find(new, updates, shapes))
             if found is not None:
-                step = backup.step_at(updates, found)
-                self._monitor.restore({**found.state, "step": step})
-                self.resumed = step, backup.events(step)
-                break
+                step, state, events = found
+                self._monitor.restore({**state, "step": step})
+                self.resumed = step, events
         for backup in new:
             backup.begin(self._monitor.step if self.resumed else None)
 
@@ -93,3 +93,17 @@ class Keeper:
                 self._monitor.recorder.say_once(
                     f"the state is no longer kept in {backup.directory!r}: {error}"
                 )
+
+
+def _find(backups, updates, shapes):
+    """What the first of `backups` has of a run with `updates` updates.
+
+    Returns:
+        `(step, state, events before it)`, or None.
+    """
+    for backup in backups:
+        found = backup.find(updates, shapes)
+        if found is not None:
+            step = backup.step_at(updates, found)
+            return step, found.state, backup.events(step)
+    return None

@@ -5,6 +5,7 @@ import weakref
 
 import numpy as np
 
+from keras_gradwatch.capture.processes import put_copy, take_copy
 from keras_gradwatch.keeper import Keeper
 from keras_gradwatch.plan import Request, unite
 from keras_gradwatch.reading import read
@@ -317,15 +318,15 @@ class GradientMonitor:
     # -- what the host does ----------------------------------------------------------
 
     def snapshot(self):
-        """Pairs of a variable and its value: all that a step may have harmed."""
+        """Pairs of a variable and a copy of it: all that a step may have harmed."""
         self._sync()
-        return [(v, read(v)) for v in self._capture.harmed(self._model())]
+        return [(v, take_copy(v)) for v in self._capture.harmed(self._model())]
 
     def put_back(self, snapshot):
         """Assigns what `snapshot` has given."""
         self._sync()
-        for variable, value in snapshot:
-            variable.assign(value)
+        for variable, copy in snapshot:
+            put_copy(variable, copy)
 
     def cut_rates(self, factor, min_lr):
         """Multiplies every learning rate of the model by `factor`, now."""

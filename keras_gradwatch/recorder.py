@@ -4,6 +4,8 @@ from collections import deque
 
 import numpy as np
 
+from keras_gradwatch.capture.processes import is_chief
+
 # Event lines that one `fit` prints at most; the rest is in `.events`.
 MAX_LINES = 20
 
@@ -64,8 +66,9 @@ class Recorder:
             self.say(message)
 
     def say(self, message):
-        """Prints a message, clear of Keras's progress bar."""
-        print(f"{self.before_line}[gradwatch] {message}", flush=True)
+        """Prints a message, clear of Keras's progress bar; of all processes, one."""
+        if is_chief():
+            print(f"{self.before_line}[gradwatch] {message}", flush=True)
 
     def begin_epoch(self):
         """Begins the sums of a new epoch."""

@@ -14,7 +14,7 @@ class Snapshot:
 
     Attributes:
         step: The step.
-        values: List of pairs of a variable and its value, a NumPy array.
+        values: List of pairs of a variable and a copy of its value on the host.
     """
 
     step: int

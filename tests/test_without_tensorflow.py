@@ -1,4 +1,4 @@
-"""On JAX and PyTorch nothing needs TensorFlow, the examples' TensorBoard logs neither."""
+"""On JAX and PyTorch nothing needs TensorFlow, TensorBoard logs neither."""
 
 import keras
 import pytest

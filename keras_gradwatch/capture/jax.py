@@ -7,6 +7,7 @@ anything, to find out which variables it needs.
 """
 
 import contextlib
+import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,7 @@ from keras_gradwatch.capture.common import (
 )
 from keras_gradwatch.capture.interception import active
 from keras_gradwatch.capture.passenger import Passenger
+from keras_gradwatch.capture.processes import everywhere
 from keras_gradwatch.capture.runner import Runner, values_of
 from keras_gradwatch.capture.watched import Watched
 
@@ -96,16 +98,20 @@ def create_variable(name, initial, dtype, model):
     """
     del model
     distribution = keras.distribution.distribution()
-    layout = None
+    initial, layout = np.asarray(initial, dtype), None
     if distribution is not None:
-        axes = [None] * np.ndim(initial)
+        axes = [None] * initial.ndim
         layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
 
-    return on_host(
-        lambda: keras.Variable(
-            np.asarray(initial), dtype=dtype, trainable=False, name=name, layout=layout
+    def create():
+        value = initial
+        if layout is not None:
+            value = everywhere(initial, layout.backend_layout)
+        return keras.Variable(
+            value, dtype=dtype, trainable=False, name=name, layout=layout
         )
-    )
+
+    return on_host(create)
 
 
 def write_row(ring, index, row):
@@ -137,6 +143,7 @@ def make_train_function(model, monitor, make):
     check(model)
     if _board(model, monitor):
         model.train_function = None
+    make = functools.partial(_make_anew, model, make)
     make()
     if not isinstance(model.train_function, TrainFunction):
         model.train_function = TrainFunction(model, monitor, make)
@@ -202,16 +209,20 @@ class TrainFunction:
                 # Such a step may do what cannot be traced. It changes no variable.
                 model.train_step(state, data)
             else:
-                jax.eval_shape(model.train_step, state, data)
-        if _board(model, self._monitor):
-            # It was made for the state as it was, where that is distributed.
-            model.train_function = None
-            self._make()
-            self._function, model.train_function = model.train_function, self
+                jax.eval_shape(_another(model.train_step), state, data)
+        changed = _board(model, self._monitor)
         now = model.metrics_variables
         # A variable that stood in the state has lent its value to it.
         new = {id(v): v.value for v in now if id(v) not in values}
-        return (*state[:3], [(values | new)[id(v)] for v in now])
+        state = (*state[:3], [(values | new)[id(v)] for v in now])
+        if changed:
+            # It was made for the state as it was, where that is distributed. Keras
+            # looks at the values of the variables, which only the state has now.
+            model.train_function = None
+            with Scoped(model, state).scope():
+                self._make()
+            self._function, model.train_function = model.train_function, self
+        return state
 
 
 class _Rehearsal:
@@ -335,6 +346,27 @@ class Scoped(Runner):
     def restore(self, predicate, variables, values):
         pairs = zip(values, values_of(variables), strict=True)
         _assign(variables, [ops.where(predicate, *pair) for pair in pairs])
+
+
+def _make_anew(model, make):
+    """Has Keras make the train function of a step that is traced again."""
+    step = model.train_step
+    # Past Keras's tracking, as in `watch`.
+    object.__setattr__(model, "train_step", _another(step))
+    try:
+        make()
+    finally:
+        object.__setattr__(model, "train_step", step)
+
+
+def _another(step):
+    """The same step, another function: JAX remembers the trace of each function."""
+
+    @functools.wraps(step)
+    def train_step(*arguments):
+        return step(*arguments)
+
+    return train_step
 
 
 def _assign(variables, values):

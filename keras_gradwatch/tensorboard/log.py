@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from keras_gradwatch.capture.processes import is_chief
 from keras_gradwatch.methods import local_directory, whole
 from keras_gradwatch.records import HALTED, OVERFLOWED
 from keras_gradwatch.statistics import NAMES
@@ -46,10 +47,14 @@ class GradientLog:
     def begin(self, first_step):
         """Opens an event file whose first step will be `first_step`.
 
+        Of several processes, one writes.
+
         Raises:
             ValueError: If `log_dir` cannot be written.
         """
         self.close()
+        if not is_chief():
+            return
         self._writer = EventWriter(self.log_dir, first_step)
         self._writer.layout(scalars_layout())
         self._begin_window()
@@ -70,6 +75,8 @@ class GradientLog:
             events: List of their `Event`s.
             histograms: `(step, names, counts, edges)` or None.
         """
+        if self._writer is None:
+            return
         self._norms.add(rows)
         told = {}
         for event in events:
