@@ -124,12 +124,14 @@ def main():
         for name, ratio in ratios.items():
             if name != "stock":
                 lines.append(f"| {title} | {step:.2f} | {name} | {ratio:.3f} |")
-    command = f"python benchmarks/overhead.py --rounds {arguments.rounds} "
+    backend = keras.config.backend()
+    command = f"KERAS_BACKEND={backend} "
+    command += f"python benchmarks/overhead.py --rounds {arguments.rounds} "
     command += f"--steps {arguments.steps}"
     where = f"{os.cpu_count()} cores ({platform.machine()}), Keras {keras.__version__}"
     page = "\n".join(
         [
-            "# What watching costs",
+            f"# What watching costs: {backend}",
             "",
             "Time of one `fit` against stock Keras, medians of paired ratios; every "
             "variable at every step.",
@@ -144,7 +146,8 @@ def main():
     print(page)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "overhead.md").write_text(page, encoding="utf-8")
+        path = arguments.out / f"overhead_{backend}.md"
+        path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
