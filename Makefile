@@ -1,10 +1,13 @@
-# `make help` lists the targets. Everything is installed into .venv, once: a stamp file
-# for each set of extras is renewed when setup.cfg or pyproject.toml changes. The
-# package is installed in editable mode, so that a change in the code needs no install.
+# `make help` lists the targets. Everything is installed into .venv, and what is run on
+# JAX or PyTorch into .venv-jax and .venv-torch, once: a stamp file for each set of extras
+# is renewed when setup.cfg or pyproject.toml changes. The package is installed in editable
+# mode, so that a change in the code needs no install.
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# What `make test-torch` installs before the package: the tests need no GPU's build.
+TORCH ?= torch==2.13.0
 # Processes at a time, and parts of `make test-matrix`.
 JOBS ?= 2
 SHARDS ?= 40
@@ -14,21 +17,32 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_MKDOCS_2_WARNING ?= 1
 
 python := $(VENV)/bin/python
-install := $(python) -m pip install --quiet --disable-pip-version-check --editable
+pip_install := -m pip install --quiet --disable-pip-version-check
+pytest := -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-matrix test-keras lint docs clean
+.PHONY: help demo test test-jax test-torch test-thorough test-matrix test-keras lint docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo  ## run examples/quickstart.py
 	$(python) examples/quickstart.py
 
 test: $(VENV)/.installed-test  ## run the tests (PYTEST_ARGS="-k name" to choose some)
-	$(python) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	KERAS_BACKEND=tensorflow $(python) $(pytest) $(PYTEST_ARGS)
+
+test-jax: $(VENV)-jax/.installed-test  ## run the tests on JAX
+	KERAS_BACKEND=jax $(VENV)-jax/bin/python $(pytest) $(PYTEST_ARGS)
+
+test-torch: $(VENV)-torch/.installed-test  ## run the tests on PyTorch
+	KERAS_BACKEND=torch $(VENV)-torch/bin/python $(pytest) $(PYTEST_ARGS)
+
+# Cases that `make test` leaves to PyTorch, where no step is traced.
+test-thorough: $(VENV)/.installed-test  ## run the tests that `make test` leaves out
+	KERAS_BACKEND=tensorflow $(python) $(pytest) -m thorough $(PYTEST_ARGS)
 
 # In many parts, each in a process of its own: TensorFlow keeps some of the memory of
 # every model that it has trained.
@@ -48,16 +62,24 @@ docs: $(VENV)/.installed-docs  ## build the documentation into site/
 
 clean:  ## delete what was built, and the caches; .venv stays
 	rm -rf build dist site .pytest_cache .ruff_cache *.egg-info
-	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/.installed-demo: extras := tensorflow,examples
 $(VENV)/.installed-test: extras := tensorflow,examples,test
 $(VENV)/.installed-lint: extras := lint
 $(VENV)/.installed-docs: extras := docs
+$(VENV)-jax/.installed-test: extras := jax,examples,test
+$(VENV)-torch/.installed-test: extras := torch,examples,test
+$(VENV)-torch/.installed-test: first := $(TORCH)
 
-$(VENV)/.installed-%: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
-	$(install) '.[$(extras)]'
+stamps := $(addprefix $(VENV)/.installed-,demo test lint docs)
+stamps += $(VENV)-jax/.installed-test $(VENV)-torch/.installed-test
+
+.SECONDEXPANSION:
+$(stamps): $$(@D)/pyvenv.cfg setup.cfg pyproject.toml
+	$(if $(first),$(@D)/bin/python $(pip_install) '$(first)')
+	$(@D)/bin/python $(pip_install) --editable '.[$(extras)]'
 	@touch $@
 
-$(VENV)/pyvenv.cfg:
-	$(PYTHON) -m venv $(VENV)
+%/pyvenv.cfg:
+	$(PYTHON) -m venv $(@D)

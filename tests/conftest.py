@@ -1,10 +1,15 @@
-"""What must be set before a backend makes its first tensor, and what is shared."""
+"""What must be set before a backend makes its first tensor, and what is shared.
+
+Which tests are left out is decided here, too: what is about another backend, and where
+steps are traced what is `thorough`.
+"""
 
 import gc
 
 import keras
 
 BACKEND = keras.config.backend()
+BACKENDS = {"tensorflow", "jax", "torch"}
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -21,16 +26,61 @@ import pytest  # noqa: E402
 
 from tests import helper  # noqa: E402
 
-# What the imports made stays: the garbage collector need not look at it at each step.
+# They cannot be imported without TensorFlow, and are about nothing else.
+if BACKEND != "tensorflow":
+    collect_ignore = [
+        "regimes/test_clipping.py",
+        "regimes/test_matrix.py",
+        "regimes/test_replicas.py",
+        "regressions/test_facts_of_fit.py",
+        "regressions/test_facts_of_replicas.py",
+        "regressions/test_keras_facts.py",
+        "test_benchmarks.py",
+    ]
+# Each model takes seconds to compile there. Left out is what the host does with steps
+# that were recorded, the same on every backend, and what is there beside the code.
+if BACKEND == "jax":
+    collect_ignore += [
+        "callbacks/test_contract.py",
+        "callbacks/test_tensorboard.py",
+        "callbacks/test_with_keras.py",
+        "detectors/test_detect.py",
+        "detectors/test_lasting.py",
+        "keras_own",
+        "tensorboard",
+        "test_command.py",
+        "test_diagnosis.py",
+        "test_docs.py",
+        "test_examples.py",
+        "test_forensics.py",
+        "test_memory.py",
+        "test_package.py",
+    ]
+
+# What the imports made stays: the garbage collector need not look at it at each step,
+# and a step that is traced makes objects by the ten thousand.
 gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 
 
-def pytest_collection_modifyitems(items):
-    """Leaves out what is about another backend."""
-    others = {"tensorflow", "jax", "torch"} - {BACKEND}
-    for item in items:
-        if others & {mark.name for mark in item.iter_markers()}:
-            item.add_marker(pytest.mark.skip(reason="about another backend"))
+def runs_here(item):
+    """Whether a test is for the backend in use: its markers name those it is for."""
+    if "strategy" in item.fixturenames:
+        return BACKEND == "tensorflow"
+    named = BACKENDS & {marker.name for marker in item.iter_markers()}
+    return BACKEND in (named or BACKENDS)
+
+
+def pytest_collection_modifyitems(config, items):
+    asked_for = "thorough" in config.getoption("markexpr")
+    everything = BACKEND == "torch" or asked_for
+
+    def is_kept(item):
+        wanted = everything or not item.get_closest_marker("thorough")
+        return wanted and runs_here(item)
+
+    config.hook.pytest_deselected(items=[i for i in items if not is_kept(i)])
+    items[:] = [i for i in items if is_kept(i)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,12 +9,17 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from keras_gradwatch.capture.passenger import Passenger
 from keras_gradwatch.reading import read
 
 ROOT = pathlib.Path(__file__).parents[1]
+BACKEND = keras.config.backend()
+# How near runs are to stock Keras's: bit for bit, but that XLA folds anew what has one
+# more reader.
+EXACT = 1e-5 if BACKEND == "jax" else None
 
 
 @functools.cache
@@ -96,6 +101,18 @@ def without(x, batch, size):
     return np.delete(x, np.s_[batch * size : (batch + 1) * size], axis=0)
 
 
+def few(kept, values):
+    """`values` as parameters of a test, those that are not in `kept` as `thorough`."""
+    return [
+        v
+        if v in kept
+        else pytest.param(
+            *(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.thorough
+        )
+        for v in values
+    ]
+
+
 def fit(model, x, y, callbacks=(), batch_size=8, **kwargs):
     """`model.fit` without shuffling and printing; returns the history's dict."""
     kwargs = {"shuffle": False, "verbose": 0, **kwargs}
@@ -109,6 +126,12 @@ def values(variables):
     return [read(v) for v in variables]
 
 
+def sync(model):
+    """Brings the weights up to date, for who reads them during an epoch of `fit`."""
+    if BACKEND == "jax":
+        model.jax_state_sync()
+
+
 def state(model, *optimizers, seeds=True):
     """All that a run leaves in a model: dict of lists of arrays."""
     optimizers = optimizers or (model.optimizer,)
@@ -120,8 +143,11 @@ def state(model, *optimizers, seeds=True):
     }
 
 
-def assert_same(actual, expected, tolerance=None):
-    """Compares nested dicts, lists and arrays; bit for bit without a tolerance."""
+def assert_same(actual, expected, tolerance=EXACT):
+    """Compares nested dicts, lists and arrays; bit for bit without a tolerance.
+
+    What is no float is the same in any case.
+    """
     if isinstance(expected, dict):
         assert set(actual) == set(expected)
         for key in expected:
@@ -130,7 +156,7 @@ def assert_same(actual, expected, tolerance=None):
         assert len(actual) == len(expected)
         for a, b in zip(actual, expected, strict=True):
             assert_same(a, b, tolerance)
-    elif tolerance is None:
+    elif tolerance is None or np.asarray(expected).dtype.kind not in "fV":
         np.testing.assert_array_equal(actual, expected, strict=True)
     else:
         np.testing.assert_allclose(actual, expected, tolerance, tolerance)
@@ -155,7 +181,7 @@ def forget_graphs():
     """
     keras.backend.clear_session()
     gc.collect()
-    if keras.config.backend() != "tensorflow":
+    if BACKEND != "tensorflow":
         return
     from tensorflow.python.framework import func_graph
 

@@ -71,6 +71,7 @@ def test_quickstart(tmp_path):
     assert min(sizes.values()) > 1000
 
 
+@pytest.mark.thorough
 def test_subclass(tmp_path):
     printed = run("subclass.py", tmp_path, "--epochs", "1")
     assert float(re.search(r"test accuracy: ([\d.]+)", printed)[1]) > 0.5
@@ -81,6 +82,7 @@ def test_subclass(tmp_path):
     assert event_files(tmp_path / "logs" / "subclass")["gradwatch"] > 1000
 
 
+@pytest.mark.tensorflow
 def test_own_train_step(tmp_path):
     printed = run("own_train_step.py", tmp_path, "--epochs", "1", "--log-dir", "here")
     alone, watched = printed.split("watched:")
@@ -93,6 +95,7 @@ def test_own_train_step(tmp_path):
     assert event_files(tmp_path / "here")["gradwatch"] > 1000
 
 
+@pytest.mark.tensorflow
 def test_distributed(tmp_path):
     printed = run("distributed.py", tmp_path, "--epochs", "1")
     norms = re.findall(r"^  (.+?)  +([\d.]+)$", printed, re.M)

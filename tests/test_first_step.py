@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
 from tests import helper
@@ -124,7 +123,9 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("callback", [GradientHistory, GradWatch])
+@pytest.mark.parametrize(
+    "callback", helper.few([GradWatch], [GradientHistory, GradWatch])
+)
 @pytest.mark.parametrize(
     ("make", "optimizer"),
     [
@@ -189,8 +190,11 @@ class HalfConnected(keras.layers.Layer):
         return x @ self.kernel
 
 
+@pytest.mark.tensorflow
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_a_variable_without_gradient_is_not_a_zero():
+    """On JAX it is one: there every gradient is."""
     model = keras.Sequential([keras.Input((3,)), HalfConnected()])
     model.compile(keras.optimizers.SGD(RATE), "mse")
     before = model.get_weights()
@@ -233,7 +237,10 @@ def test_the_loss_of_each_step_is_its_own():
     np.testing.assert_allclose(history.loss, expected, 1e-4)
 
 
+@pytest.mark.tensorflow
 def test_sparse_gradients_stay_sparse():
+    import tensorflow as tf
+
     model, x, y, _ = embedding()
     kinds = []
 
@@ -247,6 +254,7 @@ def test_sparse_gradients_stay_sparse():
     assert kinds[0] is tf.IndexedSlices
 
 
+@pytest.mark.tensorflow
 def test_a_gradient_whose_shape_tensorflow_does_not_know():
     """That of a Dense layer after attention, where batches differ in size."""
     inputs = keras.Input((6,), dtype="int32")

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 from keras_gradwatch import GradWatchModel, unwatch, watch
 from keras_gradwatch.callbacks import (
@@ -17,7 +17,7 @@ from keras_gradwatch.callbacks import (
     SkipOnExplosion,
     TerminateOnExplosion,
 )
-from tests import helper
+from tests import helper, steps
 
 
 def sequential(base=keras.Model):
@@ -28,7 +28,7 @@ def sequential(base=keras.Model):
 def custom_step(base=keras.Model):
     """A model that trains on a loss of its own, with a metric of its own."""
 
-    class CustomStep(base):
+    class CustomStep(steps.OwnStep, base):
         def __init__(self):
             super().__init__()
             self.inner = keras.Sequential(helper.layers())
@@ -38,15 +38,15 @@ def custom_step(base=keras.Model):
         def call(self, x, training=False):
             return self.inner(x, training=training)
 
-        def train_step(self, data):
+        def own_loss(self, data):
             object.__setattr__(self, "traces", self.traces + 1)
             x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-            with tf.GradientTape() as tape:
-                logits = self(x, training=True)
-                loss = self.compute_loss(x=x, y=y, y_pred=logits)
-                loss += 0.01 * tf.reduce_sum(tf.square(logits))
-            variables = self.trainable_variables
-            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            logits = self(x, training=True)
+            loss = self.compute_loss(x=x, y=y, y_pred=logits)
+            return loss + 0.01 * ops.sum(ops.square(logits)), logits
+
+        def own_logs(self, data, loss, logits):
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
             self.seen.update_state(loss)
             logs = self.compute_metrics(x, y, logits)
             return {**logs, "loss": loss, "seen": self.seen.result()}
@@ -114,20 +114,25 @@ def stock(name):
     ("name", "way"),
     [
         ("functional-sgd", "observe"),
-        ("subclassed-adamw", "observe"),
-        ("custom step-adam", "observe"),
-        ("GradWatchModel functional-adamw", "observe"),
-        ("GradWatchModel subclass-sgd", "observe"),
         ("sequential-adam", "GradWatch"),
-        ("subclassed-adamw", "GradWatch"),
-        ("custom step-adam", "GradWatch"),
-        ("GradWatchModel functional-adamw", "GradWatch"),
         ("GradWatchModel custom step-adamw", "GradWatch"),
-        ("subclassed-adamw", "save_batch"),
         ("custom step-adam", "save_batch"),
-        ("functional-sgd", "protect"),
         ("GradWatchModel subclass-sgd", "protect"),
         ("sequential-adam", "watch"),
+        *helper.few(
+            [],
+            [
+                ("subclassed-adamw", "observe"),
+                ("custom step-adam", "observe"),
+                ("GradWatchModel functional-adamw", "observe"),
+                ("GradWatchModel subclass-sgd", "observe"),
+                ("subclassed-adamw", "GradWatch"),
+                ("custom step-adam", "GradWatch"),
+                ("GradWatchModel functional-adamw", "GradWatch"),
+                ("subclassed-adamw", "save_batch"),
+                ("functional-sgd", "protect"),
+            ],
+        ),
     ],
 )
 def test_a_run_ends_as_it_does_in_stock_keras(name, way, tmp_path):
@@ -141,7 +146,9 @@ def test_a_run_ends_as_it_does_in_stock_keras(name, way, tmp_path):
     helper.assert_same(actual, stock(name))
 
 
-@pytest.mark.parametrize("policy", [None, GradientClipping(clipvalue=1e6).policy])
+@pytest.mark.parametrize(
+    "policy", helper.few([None], [None, GradientClipping(clipvalue=1e6).policy])
+)
 def test_train_on_batch_after_a_protected_fit_is_stock(policy, digits):
     """Policies and responses are on from `on_train_begin` to `on_train_end` only."""
     x, y = digits
@@ -153,7 +160,9 @@ def test_train_on_batch_after_a_protected_fit_is_stock(policy, digits):
     assert np.isnan(model.get_weights()[0]).all()
 
 
-@pytest.mark.parametrize("constraint", ["non_neg", "unit_norm"])
+@pytest.mark.parametrize(
+    "constraint", helper.few(["unit_norm"], ["non_neg", "unit_norm"])
+)
 def test_a_constraint_is_no_explosion(constraint):
     """It moves the first weights, which do not satisfy it, by more than the bound."""
 
@@ -177,7 +186,11 @@ def test_a_constraint_is_no_explosion(constraint):
     helper.assert_same(actual, expected)
 
 
-@pytest.mark.parametrize("way", ["observe", "GradWatch", "save_batch", "protect"])
+@pytest.mark.tensorflow
+@pytest.mark.jax
+@pytest.mark.parametrize(
+    "way", helper.few(["save_batch"], ["observe", "GradWatch", "save_batch", "protect"])
+)
 def test_nothing_is_traced_again(way, tmp_path):
     keras.utils.set_random_seed(7)
     x, y = helper.digits(96)
@@ -206,10 +219,10 @@ def test_numbers_are_turned_without_a_trace():
         helper.fit(model, x, y, [clipping, history], 32)
         norms.append(history.clipped_norm[-1])
     np.testing.assert_allclose(norms, [1e-3, 1e-2], 1e-4)
-    assert model.traces <= 2
+    assert model.traces <= 2 or helper.BACKEND == "torch"  # it traces nothing
 
 
-@pytest.mark.parametrize("compile_first", [True, False])
+@pytest.mark.parametrize("compile_first", helper.few([False], [True, False]))
 def test_compiled_before_or_after(compile_first):
     x, y = helper.regression_data(8)
     keras.utils.set_random_seed(0)
@@ -251,7 +264,10 @@ def test_watch_is_idempotent():
     assert history.steps.tolist() == [0] and monitor.step == 1
 
 
-@pytest.mark.parametrize("make", [helper.functional, sequential, helper.subclassed])
+@pytest.mark.parametrize(
+    "make",
+    helper.few([helper.subclassed], [helper.functional, sequential, helper.subclassed]),
+)
 def test_unwatch_leaves_nothing(make, digits):
     keras.utils.set_random_seed(7)
     x, y = digits
@@ -284,7 +300,7 @@ def test_a_watched_step_leaves_no_stand_in_behind():
 
 def test_no_stand_in_is_left_by_a_step_that_fails():
     class Failing(keras.Sequential):
-        def train_step(self, data):
+        def train_step(self, *arguments):
             raise KeyError("mine")
 
     model = watch(Failing([keras.Input((5,)), keras.layers.Dense(3)]))

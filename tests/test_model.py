@@ -5,7 +5,6 @@ import types
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_gradwatch
 from keras_gradwatch import GradientMonitor, GradWatchModel, unwatch, watch
@@ -73,7 +72,7 @@ def test_the_monitor_is_no_part_of_the_model():
 def test_a_bare_trainer():
     """Anything with Keras's `Trainer`, not only a `keras.Model`."""
     trainer_class = keras.Model.__mro__[1]
-    assert trainer_class.__name__ in ("TensorFlowTrainer", "Trainer")
+    assert trainer_class.__name__.endswith("Trainer")
 
     class Bare(trainer_class, keras.layers.Layer):
         def __init__(self):
@@ -149,7 +148,10 @@ def test_a_model_that_is_part_of_a_watched_one():
     assert inner.gradwatch.step == 0
 
 
+@pytest.mark.tensorflow
 def test_an_untried_strategy_is_refused():
+    import tensorflow as tf
+
     strategy = tf.distribute.experimental.CentralStorageStrategy(["CPU:0"], "CPU:0")
     with strategy.scope():
         model = helper.regression()
@@ -157,13 +159,25 @@ def test_an_untried_strategy_is_refused():
         helper.fit(model, *helper.regression_data(8), [GradientHistory()])
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
 def test_a_dataset_with_weights_and_a_frozen_layer():
     x, y = helper.regression_data(16)
-    data = tf.data.Dataset.from_tensor_slices((x, y, np.ones(16, "float32"))).batch(8)
+    batches = [(x[i : i + 8], y[i : i + 8], np.ones(8, "float32")) for i in (0, 8)]
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(4, trainable=False), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((5,)), *layers])
     model.compile("sgd", "mse", weighted_metrics=["mae"])
     seen = GradientHistory()
-    model.fit(data, shuffle=False, callbacks=[seen], verbose=0)
+    model.fit(Batches(batches), shuffle=False, callbacks=[seen], verbose=0)
     assert len(seen.variables) == 2 and seen.steps.tolist() == [0, 1]

@@ -145,6 +145,11 @@ def test_a_bad_argument_is_named(arguments, match):
         TrustRegion(**arguments)
 
 
+def weights_now(model):
+    helper.sync(model)
+    return model.get_weights()
+
+
 def wild(x, y, **kwargs):
     """A `fit` with Adam at a rate of 1, protected; weights of each step's end."""
     keras.utils.set_random_seed(1)
@@ -158,14 +163,20 @@ def wild(x, y, **kwargs):
     helper.compiled(model, keras.optimizers.Adam(1.0), **kwargs)
     seen = [model.get_weights()]
     keep = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(model.get_weights())
+        on_train_batch_end=lambda batch, logs: seen.append(weights_now(model))
     )
     watching = GradWatch(verbose=0)
     helper.fit(model, x, y, [watching, keep], 16)
     return seen, watching
 
 
-@pytest.mark.parametrize("compile_it", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    "compile_it",
+    [
+        pytest.param(False, id="graph", marks=pytest.mark.thorough),
+        pytest.param(True, id="xla", marks=[pytest.mark.tensorflow, pytest.mark.jax]),
+    ],
+)
 def test_every_update_of_a_wild_run_is_held(compile_it, digits):
     seen, watching = wild(*digits, jit_compile=compile_it)
     for before, after in itertools.pairwise(seen):
@@ -217,7 +228,7 @@ def test_constraints_hold_for_what_is_left():
     np.testing.assert_allclose(np.linalg.norm(model.get_weights()[0], axis=0), 1, 1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", helper.few([3], [1, 3]))
 def test_a_moving_average_is_that_of_what_was_left(steps, digits):
     """Also where Keras writes it over the weights, when training ends."""
     x, y = digits
@@ -227,7 +238,7 @@ def test_a_moving_average_is_that_of_what_was_left(steps, digits):
     helper.compiled(model, optimizer)
     seen = []
     keep = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(model.get_weights())
+        on_train_batch_end=lambda batch, logs: seen.append(weights_now(model))
     )
     watching = GradWatch(verbose=0)
     helper.fit(model, x[: 16 * steps], y[: 16 * steps], [watching, keep], 16)

@@ -61,14 +61,13 @@ class Window:
             for g, (steps, _) in zip(gradients, self._parts, strict=True)
         ]
 
-    def hand_over(self, averages):
-        """What to give `apply` so that it uses `averages`; empties the accumulators.
+    @property
+    def accumulators(self):
+        """The accumulators in which the window's gradients are summed."""
+        return [accumulator for steps, accumulator in self._parts if steps]
 
-        To be called inside the branch in which the gradients are changed.
-        """
-        for steps, accumulator in self._parts:
-            if steps:
-                accumulator.assign(ops.zeros_like(ops.convert_to_tensor(accumulator)))
+    def hand_over(self, averages):
+        """What to give `apply` so that it uses `averages`, of empty accumulators."""
         return [
             g * steps if steps else g
             for g, (steps, _) in zip(averages, self._parts, strict=True)

@@ -191,6 +191,9 @@ class Frame:
             return [*kept, *(sums if count > 1 else []), site.clipped_norm]
 
         *handed, site.clipped_norm = cond(site.change, change, keep)
+        parts = window.accumulators
+        empty = [ops.zeros_like(part) for part in values_of(parts)]
+        self.runner.restore(site.change, parts, empty)
         handed, totals = handed[: len(local)], handed[len(local) :]
         return handed, totals or handed
 

@@ -297,6 +297,8 @@ class Scoped(Runner):
         Returns:
             New values of the latter, and of the optimizer's variables.
         """
+        if all(g is None for g in gradients):
+            return apply(state, gradients, weights)  # nothing is trained
         trained, kept = optimizer._trainable_variables, optimizer.variables
 
         def apply_here(gradients, variables):

@@ -73,7 +73,9 @@ def test_csv_round_trip(tmp_path):
             helper.assert_same(column(f"{variable}:{name}"), values[:, v])
 
 
-@pytest.mark.parametrize("steps", [24, 70])
+@pytest.mark.tensorflow
+@pytest.mark.jax
+@pytest.mark.parametrize("steps", helper.few([70], [24, 70]))
 def test_a_ragged_last_execution_loses_nothing(steps):
     """6 and 70 steps are no multiple of the 4 in one execution."""
     x, y = helper.regression_data(steps)
@@ -87,6 +89,8 @@ def test_a_ragged_last_execution_loses_nothing(steps):
     helper.assert_same(seen.global_norm, expected.global_norm)
 
 
+@pytest.mark.tensorflow
+@pytest.mark.jax
 def test_steps_per_execution_beyond_the_ring():
     x, y = helper.regression_data(128)
     seen = GradientHistory()

@@ -23,6 +23,7 @@ class Keep(keras.callbacks.Callback):
         self.states = []
 
     def on_train_batch_begin(self, batch, logs=None):
+        helper.sync(self.model)
         self.states.append(
             {
                 "weights": self.model.get_weights(),
@@ -122,6 +123,8 @@ def test_no_snapshot_of_what_is_not_sound():
     assert "from step 8," in event.message
 
 
+@pytest.mark.tensorflow
+@pytest.mark.torch
 def test_a_network_that_has_died_goes_back():
     """Weights that switch every unit off, given in mid-run."""
     x, y = helper.digits(480)
@@ -155,6 +158,8 @@ def test_a_network_that_has_died_goes_back():
     assert model.gradwatch.state(lambda n: n == name) == {name: 60 - 40}
 
 
+@pytest.mark.tensorflow
+@pytest.mark.torch
 def test_a_loss_that_comes_apart_goes_back():
     x, y = helper.regression_data(1600)
     model = helper.regression(keras.optimizers.SGD(0.01))

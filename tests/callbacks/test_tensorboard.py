@@ -155,6 +155,8 @@ def test_gradwatch_logs_the_same(tmp_path):
         helper.assert_same(second[tag], first[tag])
 
 
+@pytest.mark.tensorflow
+@pytest.mark.jax
 def test_steps_per_execution(tmp_path):
     x, y = helper.regression_data(23)
     board = GradientTensorBoard(tmp_path, update_freq=5)

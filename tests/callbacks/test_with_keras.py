@@ -33,6 +33,7 @@ def test_reduce_lr_on_plateau(data):
     assert rates([GradWatch(verbose=0)]) == expected and expected[-1] < expected[0]
 
 
+@pytest.mark.thorough
 def test_plateau_and_explosion_cut_the_same_rate(data):
     x, y = data
     model = helper.regression(keras.optimizers.SGD(0.1))
@@ -53,6 +54,7 @@ def test_plateau_on_grad_norm_reads_our_key(data):
     assert float(model.optimizer.learning_rate) < 0.1
 
 
+@pytest.mark.thorough
 def test_early_stopping_restores_weights(data):
     x, y = data
     model = helper.regression()
@@ -101,6 +103,7 @@ def test_backup_and_restore(data, tmp_path):
     helper.assert_same(model.get_weights(), expected.get_weights())
 
 
+@pytest.mark.thorough
 def test_csv_logger(data, tmp_path):
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
     history = helper.fit(
@@ -112,6 +115,7 @@ def test_csv_logger(data, tmp_path):
     assert [int(row["explosions"]) for row in rows] == [0, 0]
 
 
+@pytest.mark.tensorflow  # what it needs is in TensorFlow
 def test_tensorboard_in_the_same_directory(data, tmp_path):
     x, y = data
     both = [

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 from sklearn.datasets import make_circles
 
 from keras_gradwatch.callbacks import GradWatch, ReduceLROnExplosion
 from keras_gradwatch.detectors import DeadUnits, Measurement, Oscillation, Vanishing
 from keras_gradwatch.statistics import NAMES
-from tests import helper
+from tests import helper, steps
 
 # Two hidden layers of 10 units and 2 outputs: kernel, bias, kernel, bias, ...
 SIZES = (40, 10, 100, 10, 20, 2)
@@ -22,34 +22,39 @@ class Judge:
     def __init__(self, detector, kernels=KERNELS):
         self.detector, self.kernels = detector, kernels
         initial = detector.initial_state(len(kernels))
-        self.state = {name: tf.constant(value) for name, value in initial.items()}
-        self.settings = {n: tf.constant(v) for n, v in detector.settings.items()}
-        self.settings = {n: tf.cast(v, "float32") for n, v in self.settings.items()}
+        self.state = {n: ops.convert_to_tensor(v) for n, v in initial.items()}
+        self.settings = {
+            n: ops.convert_to_tensor(v, "float32") for n, v in detector.settings.items()
+        }
         self.step, self.tripped, self.verdict = 0, [], None
-        self.detect = tf.function(detector.detect)
+        self.detect = steps.traced(detector.detect)
 
-    def __call__(self, steps=1, loss=1.0, global_norm=1.0, **columns):
+    def __call__(self, count=1, loss=1.0, global_norm=1.0, **columns):
         matrix = np.zeros((len(self.kernels), len(NAMES)), "float32")
         matrix[:, NAMES.index("zero_fraction")] = np.nan
         for name, values in columns.items():
             matrix[:, NAMES.index(name)] = values
         finite = bool(np.isfinite([loss, global_norm]).all())
+        given = {
+            "step": 0,
+            "loss": np.float32(loss),
+            "global_norm": np.float32(global_norm),
+            "statistics": matrix,
+            "finite": finite,
+            "sizes": np.array(SIZES[: len(self.kernels)], "float32"),
+            "kernels": np.array(self.kernels, bool),
+            "loss_scale": np.float32(np.nan),
+        }
         measured = Measurement(
-            step=tf.constant(0),
-            loss=tf.constant(loss, "float32"),
-            global_norm=tf.constant(global_norm, "float32"),
-            statistics=tf.constant(matrix),
-            finite=tf.constant(finite),
-            sizes=tf.constant(SIZES[: len(self.kernels)], "float32"),
-            kernels=tf.constant(np.array(self.kernels, bool)),
+            **{name: ops.convert_to_tensor(v) for name, v in given.items()}
         )
-        for _ in range(steps):
+        for _ in range(count):
             verdict, self.state = self.detect(measured, self.state, self.settings)
             if verdict.tripped:
                 self.tripped.append(self.step)
                 self.verdict = verdict
             for value in self.state.values():
-                assert np.isfinite(value.numpy()).all()
+                assert np.isfinite(np.asarray(value)).all()
             self.step += 1
 
 
@@ -63,7 +68,7 @@ def test_vanishing_is_told_once_and_names_the_first_kernel():
     judge = Judge(Vanishing(patience=5))
     judge(100, norm=GONE)
     assert judge.tripped == [4]
-    variable, value, baseline = (v.numpy() for v in judge.verdict[1:])
+    variable, value, baseline = (np.asarray(v) for v in judge.verdict[1:])
     assert variable == 0
     np.testing.assert_allclose([value, baseline], [1e-6, 0.5], 1e-5)
     words = judge.detector.describe("dense/kernel", value, baseline)
@@ -259,6 +264,7 @@ def kinds(model, x, y, batch_size, epochs=1, callback=None):
     return {e.kind: e for e in watching.events}, fitted["accuracy"][-1]
 
 
+@pytest.mark.thorough
 def test_a_stack_of_sigmoids_vanishes():
     model = stack(2, 9, 5, "sigmoid", "he_uniform", 2, "adam")
     found, _ = kinds(model, *circles(), batch_size=32)
@@ -284,7 +290,15 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("deep", marks=pytest.mark.thorough),
+        # A thousand steps each: eager, they take a minute.
+        pytest.param("single samples", marks=pytest.mark.tensorflow),
+        pytest.param("converged", marks=[pytest.mark.tensorflow, pytest.mark.thorough]),
+    ],
+)
 def test_healthy_runs_are_left_alone(name):
     depth, width, init, optimizer, batch_size, epochs = HEALTHY[name]
     x, y = helper.digits(1000)

@@ -42,6 +42,7 @@ def test_a_run_that_tells_nothing(outcomes):
     assert complaint.startswith("observe: ")
 
 
+@pytest.mark.tensorflow
 def test_nothing_is_collected():
     """In a real run: of Keras's tests, none is chosen."""
     options = ["--modes", "observe", "--tests", "callbacks", "-k", "no_such_test"]

@@ -1,11 +1,11 @@
 """A policy by itself, step after step, as `keras_gradwatch.step` asks it."""
 
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_gradwatch.detectors import Measurement
 from keras_gradwatch.statistics import SparseRows, global_norm, gradient_statistics
+from tests import steps
 
 
 class Replay:
@@ -13,7 +13,7 @@ class Replay:
 
     Args:
         policy: A `Policy`.
-        traced: True for a step that is traced once and run as a graph, for long
+        traced: True for a step that is traced once, where the backend traces, for long
             sequences of dense gradients.
         weights: List of arrays, or None for ones.
         names: List of names, or None.
@@ -30,10 +30,10 @@ class Replay:
             k: ops.convert_to_tensor(float(v)) for k, v in policy.settings.items()
         }
         if traced:
-            self._step = tf.function(self._step, autograph=False)
+            self._step = steps.traced(self._step)
 
     def __call__(self, gradients):
-        """The gradients of one step, arrays or `SparseRows`, as the policy has them."""
+        """Gradients of one step as the policy has them: arrays or `SparseRows`."""
         gradients = [_tensor(g) for g in gradients]
         if self.state is None:
             self.state = self.policy.initial_state(len(gradients))

@@ -49,4 +49,4 @@ def test_normalize_scales_an_embedding():
 def test_equal_components_have_no_direction(value, shape):
     """What rounding leaves of them would otherwise be a step of full length."""
     (changed,) = Replay(NormalizeCentered())([np.full(shape, value, "float32")])
-    assert not np.any(changed)
+    assert not ops.any(changed)

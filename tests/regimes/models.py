@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from tests import steps
+
 
 def chain(*inner):
     """A functional model of layers in a row."""
@@ -170,25 +172,21 @@ class Subclassed(keras.Model):
         return self.head(ops.relu(self.norm(self.hidden(x), training=training)))
 
 
-class OwnStep(Subclassed):
+class OwnStep(steps.OwnStep, Subclassed):
     """Trains on a loss of its own, with a metric of its own."""
 
     def __init__(self):
         super().__init__()
         self.seen = keras.metrics.Mean(name="seen")
 
-    def train_step(self, data):
-        # The one part of the matrix that is TensorFlow's.
-        import tensorflow as tf
-
+    def own_loss(self, data):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            logits = self(x, training=True)
-            loss = self.compute_loss(x, y, logits, weights)
-            loss += ops.cast(0.01 * ops.mean(ops.square(logits)), loss.dtype)
-            scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        logits = self(x, training=True)
+        loss = self.compute_loss(x, y, logits, weights)
+        return loss + ops.cast(0.01 * ops.mean(ops.square(logits)), loss.dtype), logits
+
+    def own_logs(self, data, loss, logits):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         self.seen.update_state(loss)
         return {**self.compute_metrics(x, y, logits, weights), "own_loss": loss}
 

@@ -10,7 +10,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from keras_gradwatch import watch
@@ -25,7 +24,7 @@ from keras_gradwatch.callbacks import (
 )
 from keras_gradwatch.records import Event
 from keras_gradwatch.tensorboard import tags
-from tests import helper
+from tests import helper, steps
 
 # 30 steps an epoch, of which numbers 5 and 12 are bad; with `kill` the process dies by
 # SIGKILL before that many batches of the third epoch.
@@ -139,6 +138,7 @@ def test_killed_and_resumed(whole, tmp_path):
     assert actual["state"]["rate_scale/0"] <= 0.5**8
 
 
+@pytest.mark.thorough
 def test_a_backup_in_the_middle_of_an_epoch(tmp_path):
     run(tmp_path, kill=20, save_freq=25)
     # The last backup was made after step 74, between two drains.
@@ -181,7 +181,7 @@ def test_without_a_log_dir_and_in_one_process(tmp_path):
     assert scale == {"rate_scale/0": 0.5}
 
 
-@pytest.mark.parametrize("other", ["new", "wider", "elsewhere"])
+@pytest.mark.parametrize("other", helper.few(["wider"], ["new", "wider", "elsewhere"]))
 def test_another_run_begins_anew(tmp_path, other):
     x, y = helper.regression_data(80)
     model = helper.regression("adam")
@@ -239,6 +239,7 @@ def test_files_stay_small(tmp_path):
     assert len(lines(tmp_path / "events.jsonl")) == 10_000
 
 
+@pytest.mark.thorough
 def test_a_line_that_is_not_finished_is_none(tmp_path):
     x, y = helper.regression_data(80)
     model = helper.regression("adam")
@@ -314,6 +315,7 @@ def test_under_a_strategy(strategy, tmp_path, capsys):
     )
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_ended_may_be_taken_up(tmp_path):
     x, y = helper.regression_data(80)
 
@@ -330,6 +332,9 @@ def test_a_run_that_was_ended_may_be_taken_up(tmp_path):
     assert int(loaded.optimizer.iterations) == 5 + 20
 
 
+@pytest.mark.thorough
+@pytest.mark.tensorflow
+@pytest.mark.torch
 def test_several_optimizers_and_directories(tmp_path):
     """The model's own `optimizer` never steps; one directory is lost on the way."""
 
@@ -342,11 +347,13 @@ def test_several_optimizers_and_directories(tmp_path):
                 optimizer.build(layer.trainable_variables)
 
         def train_step(self, data):
-            with tf.GradientTape(persistent=True) as tape:
-                loss = self.compute_loss(*data[:1], data[1], self(data[0]))
+            x, y = data
             for optimizer, layer in zip(self.optimizers, self.layers, strict=True):
-                weights = layer.trainable_variables
-                optimizer.apply(tape.gradient(loss, weights), weights)
+                loss = steps.minimize(
+                    optimizer,
+                    layer.trainable_variables,
+                    lambda: self.compute_loss(x, y, self(x)),
+                )
             return {"loss": loss}
 
     def train(epochs, initial_epoch=0):
@@ -377,6 +384,7 @@ def test_several_optimizers_and_directories(tmp_path):
     helper.assert_same(second.get_weights(), whole.get_weights())
 
 
+@pytest.mark.thorough
 def test_a_directory_that_vanishes_ends_no_training(tmp_path, capsys):
     x, y = helper.regression_data(80)
     model = helper.regression("adam")
@@ -392,6 +400,7 @@ def test_a_directory_that_vanishes_ends_no_training(tmp_path, capsys):
     assert model.gradwatch.step == 40
 
 
+@pytest.mark.thorough
 def test_a_cut_outlives_a_process_that_only_observes(tmp_path):
     def model():
         schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)
