@@ -168,6 +168,11 @@ def test_batch_norm_that_the_forward_pass_spoils_is_no_overflow():
     bad[8:16] = 0.0
     skip = SkipOnExplosion(verbose=0)
     actual = run(bad, y, [skip])
+    assert helper.all_finite(actual["variables"])
+    if helper.BACKEND == "jax":
+        # What the forward pass did is known too late to be told, not to be put back.
+        assert skip.events == []
+        return
     assert [e.step for e in skip.events] == [1]
     expected = run(helper.without(x, 1, 8), helper.without(y, 1, 8), [])
     helper.assert_same(actual, expected)
