@@ -189,10 +189,20 @@ class TrainFunction:
     def __call__(self, state, iterator):
         if not self._rehearsed:
             first = next(iterator)
-            state = self._rehearse(state, first)
+            try:
+                state = self._rehearse(state, first)
+            except Exception:
+                self._give_back(state)
+                raise
             self._rehearsed = True
             iterator = itertools.chain([first], iterator)
         return self._function(state, iterator)
+
+    def _give_back(self, state):
+        """Keras has taken the variables' values; an error must not lose them."""
+        for variables, values in zip(_state_of(self._model), state, strict=True):
+            for variable, value in zip(variables, values, strict=False):
+                variable.assign(value)
 
     def _rehearse(self, state, data):
         """Finds out which variables the step needs, and gives them a seat.
@@ -251,12 +261,7 @@ class Scoped(Runner):
     state_comes_late = True
 
     def __init__(self, model, state):
-        self._groups = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
+        self._groups = _state_of(model)
         self._ours = {id(v) for v in _passenger(model).riders}
         mapping = [
             pair
@@ -348,6 +353,16 @@ class Scoped(Runner):
     def restore(self, predicate, variables, values):
         pairs = zip(values, values_of(variables), strict=True)
         _assign(variables, [ops.where(predicate, *pair) for pair in pairs])
+
+
+def _state_of(model):
+    """The variables whose values are the state that Keras hands to a step."""
+    return (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
 
 
 def _make_anew(model, make):

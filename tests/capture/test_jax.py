@@ -188,3 +188,17 @@ def test_nothing_stays_behind(tmp_path, digits):
     keras_gradwatch.unwatch(model)
     assert not any(isinstance(m, Passenger) for m in model.metrics)
     helper.fit(model, x, y, [], 16)
+
+
+def test_an_error_in_the_first_step_loses_no_weights():
+    x, y = helper.regression_data(8)
+    model = helper.regression()
+    before = model.get_weights()
+
+    def failing(state, data):
+        raise RuntimeError("in the step")
+
+    object.__setattr__(model, "train_step", failing)
+    with pytest.raises(RuntimeError, match="in the step"):
+        helper.fit(model, x, y, [GradWatch(verbose=0)])
+    helper.assert_same(model.get_weights(), before)
