@@ -45,8 +45,7 @@ def test_the_report_and_the_incidents(logs, capsys):
         json.loads(line)["message"]
         for line in (directory / "gradwatch" / "events.jsonl").read_text().splitlines()
     ]
-    batch = "batch.npz, " if helper.BACKEND == "tensorflow" else ""
-    files = f"{batch}event.json, rows.csv, weights.json"
+    files = "batch.npz, event.json, rows.csv, weights.json"
     lines = printed.splitlines()[-5:]
     assert lines == [
         f"step 2: {events / 'step_0000002'}: {files}",

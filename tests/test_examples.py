@@ -51,6 +51,7 @@ def test_an_example_says_how_it_is_run(path):
     assert f"python examples/{path.name} [--log-dir DIR] [--epochs N]" in text
 
 
+@pytest.mark.tensorflow  # elsewhere: test_without_tensorflow.py
 def test_quickstart(tmp_path):
     printed = run("quickstart.py", tmp_path, "--epochs", "2")
     for row in ("stock Keras", r"global_clipnorm=1", r"GradWatch\(\)"):

@@ -4,9 +4,13 @@ import gc
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from keras_gradwatch.callbacks import GradWatch
 from tests import helper
+
+# Thousands of steps: eager, they take minutes.
+pytestmark = pytest.mark.tensorflow
 
 
 def test_a_long_fit_leaves_nothing_in_memory(tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.tensorflow  # a wheel is the same for all of them
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_gradwatch"
 

@@ -293,8 +293,8 @@ HEALTHY = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("deep", marks=pytest.mark.thorough),
-        # A thousand steps each: eager, they take a minute.
+        # Hundreds of steps each: eager, they take long.
+        pytest.param("deep", marks=pytest.mark.tensorflow),
         pytest.param("single samples", marks=pytest.mark.tensorflow),
         pytest.param("converged", marks=[pytest.mark.tensorflow, pytest.mark.thorough]),
     ],
