@@ -15,7 +15,11 @@ def is_sparse(gradient):
 
 def dense(gradient):
     """A dense tensor of a gradient, dense or sparse."""
-    return ops.convert_to_tensor(gradient)
+    if is_sparse(gradient):
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return gradient
 
 
 def unique_rows(gradient):
