@@ -12,7 +12,8 @@ def minimize(optimizer, variables, compute):
 
     Args:
         optimizer: The optimizer.
-        variables: List of `keras.Variable`, those that it trains.
+        variables: List of `keras.Variable`, those that it trains, or a function that
+            gives it when the loss has been computed, and with it the model built.
         compute: Function of nothing that gives a scalar loss, or a tuple of which the
             first is one.
 
@@ -29,7 +30,7 @@ def minimize(optimizer, variables, compute):
     result = None
     found = gradients(scaled, variables)
     with _no_gradients():
-        optimizer.apply(found, variables)
+        optimizer.apply(found, _now(variables))
     return result
 
 
@@ -38,26 +39,35 @@ def gradients(compute, variables):
 
     Args:
         compute: Function of nothing that gives the loss, a scalar.
-        variables: List of `keras.Variable` that it is differentiated by.
+        variables: List of `keras.Variable` that it is differentiated by, or a function
+            that gives it.
     """
-    values = [v.value for v in variables]
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             loss = compute()
-        return tape.gradient(loss, values)
+        return tape.gradient(loss, _values(variables))
     if BACKEND == "torch":
         import torch
 
-        return list(torch.autograd.grad(compute(), values))
+        loss = compute()
+        return list(torch.autograd.grad(loss, _values(variables)))
     import jax
 
     def of_values(values):
         with keras.StatelessScope(zip(variables, values, strict=True)):
             return compute()
 
-    return jax.grad(of_values)(values)
+    return jax.grad(of_values)(_values(variables))
+
+
+def _now(variables):
+    return variables() if callable(variables) else variables
+
+
+def _values(variables):
+    return [v.value for v in _now(variables)]
 
 
 def traced(function):
@@ -116,7 +126,9 @@ class OwnStep:
 
         def train_step(self, data):
             loss, predictions = minimize(
-                self.optimizer, self.trainable_variables, lambda: self.own_loss(data)
+                self.optimizer,
+                lambda: self.trainable_variables,
+                lambda: self.own_loss(data),
             )
             return self.own_logs(data, loss, predictions)
 
