@@ -50,7 +50,6 @@ if BACKEND == "jax":
         "tensorboard",
         "test_command.py",
         "test_diagnosis.py",
-        "test_docs.py",
         "test_examples.py",
         "test_forensics.py",
         "test_idle.py",  # capture/test_jax.py has what is JAX's own of it

@@ -65,6 +65,11 @@ def elsewhere(tmp_path, monkeypatch):
 WITH_CODE = [p for p in PAGES if BLOCK.search(p.read_text(encoding="utf-8"))]
 
 
+# On JAX, where compiling takes long, only what is said of JAX.
+OF_JAX = [page for page in WITH_CODE if page.stem in ("backends", "own_train_step")]
+RUN_HERE = OF_JAX if helper.BACKEND == "jax" else WITH_CODE
+
+
 def is_central(page):
     """Whether a page's snippets run on every backend: README, index, and most guides.
 
@@ -75,7 +80,7 @@ def is_central(page):
 
 
 @pytest.mark.parametrize(
-    "page", helper.few(list(filter(is_central, WITH_CODE)), WITH_CODE), ids=page_name
+    "page", helper.few(list(filter(is_central, RUN_HERE)), RUN_HERE), ids=page_name
 )
 @pytest.mark.usefixtures("elsewhere")
 def test_every_snippet_runs(page):
