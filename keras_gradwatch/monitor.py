@@ -145,6 +145,7 @@ class GradientMonitor:
     def detach(self):
         """Leaves the model; used by `unwatch`."""
         self._capture.release(self._model())
+        self.stand_ins.clear()
 
     def _replan(self):
         standing = [self._standing] if self._standing else []

@@ -42,7 +42,7 @@ def judge(step, site, overflows, scale):
         `Overflow`.
     """
     if overflows is None:
-        never = ops.convert_to_tensor(False)
+        never = ops.convert_to_tensor(False, "bool")
         return Overflow(never, never)
     variable = step.monitor.variable(f"site{site}/overflows", 0, "int32")
     in_a_row = ops.where(overflows, step.read(variable) + 1, 0)

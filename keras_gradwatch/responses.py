@@ -68,7 +68,7 @@ def count_halts(step, tripped):
         Scalar bool, whether this step halted training.
     """
     if not step.plan.halts:
-        return ops.convert_to_tensor(False)
+        return ops.convert_to_tensor(False, "bool")
     monitor = step.monitor
     numbers = monitor.response_numbers()
     masks = step.read(monitor.variable("halt/mask", numbers["halt/mask"]))

@@ -53,7 +53,7 @@ def pack(step, rate, factor):
     if not columns:
         nothing = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
         parts += [nothing] * len(step.plan.detectors)
-    return ops.concatenate(parts)
+    return ops.cast(ops.concatenate(parts), "float32")
 
 
 def _verdict_row(verdict, offset):
@@ -66,5 +66,5 @@ def _verdict_row(verdict, offset):
 
 def _together(norms):
     if not norms:
-        return ops.convert_to_tensor(MISSING)
+        return ops.convert_to_tensor(MISSING, "float32")
     return norms[0] if len(norms) == 1 else statistics.global_norm(ops.stack(norms))

@@ -59,7 +59,7 @@ def expand(matrix, connected):
     for has_gradient in connected:
         places.append(present if has_gradient else sum(connected))
         present += has_gradient
-    missing = ops.zeros((1, matrix.shape[1])) + MISSING
+    missing = ops.zeros((1, matrix.shape[1]), "float32") + MISSING
     return ops.take(ops.concatenate([matrix, missing]), places, axis=0)
 
 
@@ -80,7 +80,7 @@ def size(shape):
 
 def any_of(flags):
     """Whether any of a list of scalar bool tensors is True; False for none."""
-    first, *rest = flags or [ops.convert_to_tensor(False)]
+    first, *rest = flags or [ops.convert_to_tensor(False, "bool")]
     for flag in rest:
         first = first | flag
     return first

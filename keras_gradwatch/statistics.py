@@ -103,7 +103,7 @@ def gradient_statistics(gradients, detailed=True):
     well = ops.isfinite(squares) & ((squares > SAFE_SQUARE) | ops.equal(squares, 0.0))
 
     def quick():
-        missing = ops.zeros((len(values), 4)) + float("nan")
+        missing = ops.zeros((len(values), 4), "float32") + float("nan")
         norm = ops.sqrt(squares)[:, None]
         return ops.concatenate([norm, missing, ops.zeros_like(norm)], axis=1)
 

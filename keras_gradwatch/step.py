@@ -42,7 +42,7 @@ class Step:
     def _dense(self):
         """Whether the update is judged although the step is not sampled."""
         if not any(d.after_update for d in self.plan.detectors):
-            return ops.convert_to_tensor(False)
+            return ops.convert_to_tensor(False, "bool")
         monitor = self.monitor
         until = self.read(monitor.variable("dense_until", -1, "int32"))
         young = self.read(monitor.variable("dense_steps", 0, "int32"))
@@ -76,17 +76,23 @@ class Step:
         connected = [g is not None for g in gradients]
         present = [g for g in gradients if g is not None]
         windowed = partial is not None
-        partial = partial if windowed else ops.convert_to_tensor(False)
+        partial = partial if windowed else ops.convert_to_tensor(False, "bool")
         known = loss is not None
-        loss = ops.cast(loss, "float32") if known else ops.convert_to_tensor(MISSING)
+        loss = (
+            ops.cast(loss, "float32")
+            if known
+            else ops.convert_to_tensor(MISSING, "float32")
+        )
         detailed = self.sampled
         if any(d.reads_details for d in self.plan.detectors):
-            detailed = ops.convert_to_tensor(True)
+            detailed = ops.convert_to_tensor(True, "bool")
         if self.plan.policy is not None and self.plan.policy.reads_details:
             detailed = detailed | self.clipping
         measured_part = statistics.gradient_statistics(present, detailed)
         finite = ops.equal(ops.sum(measured_part[:, 5]), 0.0)
-        loss_finite = ops.isfinite(loss) if known else ops.convert_to_tensor(True)
+        loss_finite = (
+            ops.isfinite(loss) if known else ops.convert_to_tensor(True, "bool")
+        )
         overflows = None if handled is None else ~finite & loss_finite & handled
         overflowed = overflow.judge(self, len(self.sites), overflows, scale)
         norm = statistics.global_norm(measured_part[:, 0])
@@ -95,7 +101,7 @@ class Step:
             norm = ops.where(partial, MISSING, norm)
             kept = ops.where(partial, MISSING, measured_part[:, :5])
             measured_part = ops.concatenate([kept, measured_part[:, 5:]], axis=1)
-        unsampled = ops.zeros((len(present), 2)) + MISSING
+        unsampled = ops.zeros((len(present), 2), "float32") + MISSING
         matrix = ops.concatenate([measured_part, unsampled], axis=1)
         matrix = expand(matrix, connected)
         measured = Measurement(
@@ -122,13 +128,13 @@ class Step:
         for earlier in self.sites[:-1]:
             site.skip = site.skip | earlier.skip
         if not self.plan.protects:
-            site.skip = ops.convert_to_tensor(False)
+            site.skip = ops.convert_to_tensor(False, "bool")
         self._decide_policy(site, present, weights, partial)
         self._sample_histograms(site, present)
         return site
 
     def _decide_policy(self, site, present, weights, partial):
-        site.change = ops.convert_to_tensor(False)
+        site.change = ops.convert_to_tensor(False, "bool")
         site.clipped_norm = site.measured.global_norm
         policy = self.plan.policy
         if policy is None:
@@ -326,7 +332,7 @@ class Step:
     def _matches(self, site, name, responses, after_update):
         """Whether a detector that one of `responses` follows has tripped at `site`."""
         if not responses:
-            return ops.convert_to_tensor(False)
+            return ops.convert_to_tensor(False, "bool")
         initial = self.monitor.response_numbers()[name]
         mask = self.read(self.monitor.variable(name, initial)) > 0
         mine = ops.convert_to_tensor(
@@ -360,5 +366,8 @@ def _or_else(value, default):
 def _silent():
     missing = ops.convert_to_tensor(MISSING, "float32")
     return Verdict(
-        ops.convert_to_tensor(False), ops.convert_to_tensor(-1), missing, missing
+        ops.convert_to_tensor(False, "bool"),
+        ops.convert_to_tensor(-1),
+        missing,
+        missing,
     )

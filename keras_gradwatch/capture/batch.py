@@ -1,5 +1,7 @@
 """The batch in which an incident begins, kept on the device."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,6 +10,9 @@ from keras_gradwatch.incidents import QUIET
 from keras_gradwatch.names import unique
 from keras_gradwatch.reading import read
 from keras_gradwatch.responses import LONG_AGO
+
+# Shapes of batches for which there are variables, at most.
+MOST_SHAPES = 8
 
 
 class BatchKeeper:
@@ -18,8 +23,9 @@ class BatchKeeper:
     ring, the later one's batch is kept.
 
     Not kept is a batch that holds something else than dense arrays of numbers, one over
-    the limit, and on JAX one of another shape than the first (the last of an epoch,
-    where it is smaller): a compiled step has the variables that it began with.
+    the limit, one of a ninth shape, and on JAX one of another shape than the first (the
+    last of an epoch, where it is smaller): a compiled step has the variables that it
+    began with.
 
     Args:
         monitor: The `GradientMonitor`.
@@ -105,7 +111,11 @@ class BatchKeeper:
         shapes = [tuple(t.shape) for t in tensors]
         key = (*names, *kinds, *shapes)
         if key not in self._kept:
-            if not runner.makes_variables:
+            each = [np.dtype(kind).itemsize for kind in kinds]
+            size = sum(n * math.prod(s) for n, s in zip(each, shapes, strict=True))
+            small = size <= self._monitor.plan.save_batch
+            room = runner.makes_variables and len(self._kept) < MOST_SHAPES
+            if not (small and room):
                 return
             place = f"batch/{len(self._kept)}"
             variables = [

@@ -5,6 +5,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 MOST = 4096  # constants that are kept
+SMALL = 4096  # elements of one of them, at most: a batch is none
 
 _made = {}  # what is asked for -> the tensor
 
@@ -41,7 +42,7 @@ def _key(value):
     """What tells a constant from others; None for what is none."""
     if isinstance(value, bool | int | float):
         return type(value), repr(value)  # by its text: NaN is not equal to NaN
-    if isinstance(value, np.ndarray) and value.dtype != object:
+    if isinstance(value, np.ndarray) and value.dtype != object and value.size <= SMALL:
         return value.tobytes(), value.dtype.str, value.shape
     if isinstance(value, list | tuple):
         keys = tuple(map(_key, value))

@@ -108,7 +108,9 @@ class Frame:
             scale = self.runner.reachable(scale, local[0])
             scale = scaling.loss_scale(optimizer) if scale is None else scale
         known = loss is not None
-        loss = ops.cast(loss if known else ops.convert_to_tensor(MISSING), "float32")
+        loss = ops.cast(
+            loss if known else ops.convert_to_tensor(MISSING, "float32"), "float32"
+        )
         *sums, loss, newly_spoiled = self.runner.sum(
             [*local, loss, self._newly_spoiled()]
         )
@@ -129,13 +131,14 @@ class Frame:
             partial=window.partial,
         )
         self.rates.add(optimizer)
+        if plan.protects:
+            self._remember(optimizer, variables)
         if plan.policy is not None:
             local, sums = self._transform(
                 site, optimizer, local, sums, summed, shown, window
             )
         old = self.runner.copies(trained, self.step.update_measured)
         if plan.protects:
-            self._remember(optimizer, variables)
             if scaling.dynamic(optimizer) and self.runner.count > 1:
                 local = scaling.spoil(local, site.overflow)
 
@@ -157,10 +160,13 @@ class Frame:
     def _newly_spoiled(self):
         """In how many of the model's variables this step left a non-finite value."""
         if self._spoiled is None:
-            return ops.convert_to_tensor(0.0)
+            return ops.convert_to_tensor(0.0, "float32")
         before, now = self._spoiled, spoiled(self.model)
         newly = [now[v] & ~before[v] if v in before else now[v] for v in now]
-        return sum((ops.cast(n, "float32") for n in newly), ops.convert_to_tensor(0.0))
+        return sum(
+            (ops.cast(n, "float32") for n in newly),
+            ops.convert_to_tensor(0.0, "float32"),
+        )
 
     def _transform(self, site, optimizer, local, sums, summed, shown, window):
         """What `apply` is given where the policy changed the gradients.
@@ -230,13 +236,13 @@ class Frame:
             return statistics.update_statistics(before, values_of(variables))
 
         def missing():
-            return ops.zeros((len(variables), 2)) + MISSING
+            return ops.zeros((len(variables), 2), "float32") + MISSING
 
         measurable = self.step.update_measured
         if window.partial is not None:
             measurable = measurable & ~window.partial
         if any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer)):
-            measurable = ops.convert_to_tensor(False)
+            measurable = ops.convert_to_tensor(False, "bool")
         matrix = cond(measurable, outlined(measure), missing)
         connected = [place in places for place in range(len(site.names))]
         self.step.judge_update(site, expand(matrix, connected))

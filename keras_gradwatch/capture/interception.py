@@ -62,8 +62,8 @@ def intercept(model, frame):
 
     Args:
         model: The watched model.
-        frame: The `Frame` of the step. What stands in is kept in its monitor's
-            `stand_ins`: `torch.compile` would compile a step anew for other functions.
+        frame: The `Frame` of the step. On PyTorch, what stands in is kept in its
+            monitor's `stand_ins`: `torch.compile` compiles anew for other functions.
     """
     stand_ins = [(model, "compute_loss", _computing)]
     for optimizer in held_optimizers(model):
@@ -75,9 +75,12 @@ def intercept(model, frame):
         for leaf in leaves(optimizer):
             if hasattr(leaf, reduced.HOOK):
                 stand_ins.append((leaf, reduced.HOOK, reduced.reducing))
+    made = frame.monitor.stand_ins
     with _lock:
         for owner, name, make in stand_ins:
-            _stand_in(owner, name, make, frame.monitor.stand_ins)
+            _stand_in(owner, name, make, made)
+        for gone in made.keys() - {(id(owner), name) for owner, name, _ in stand_ins}:
+            del made[gone]  # a replaced optimizer's
     _active.frame = frame
     try:
         yield
@@ -94,10 +97,13 @@ def _stand_in(owner, name, make, made):
     if _users[key] > 1:
         return
     original = getattr(owner, name)
-    if key not in made or made[key][0] != original:
-        made[key] = original, uncompiled(make(owner, original))
+    known, stand_in = made.get(key, (None, None))
+    if known != original:
+        stand_in = uncompiled(make(owner, original))
+    if keras.config.backend() == "torch":
+        made[key] = original, stand_in
     # Bound to the instance: super() calls inside the methods do not come back.
-    object.__setattr__(owner, name, made[key][1])
+    object.__setattr__(owner, name, stand_in)
 
 
 def _stand_aside(owner, name):

@@ -122,7 +122,7 @@ def write_row(ring, index, row):
 
 def sync(model):
     """Brings the variables up to date that the host is about to read or to write."""
-    if not _rehearsal.running:
+    if model is not None and not _rehearsal.running:
         model.jax_state_sync()
 
 
@@ -130,6 +130,7 @@ def release(model):
     """Removes what stays on a model and its optimizers between steps."""
     common.release(model)
     model._metrics[:] = [m for m in model._metrics if not isinstance(m, Passenger)]
+    _forget_functions(model)
 
 
 def make_train_function(model, monitor, make):
@@ -142,7 +143,7 @@ def make_train_function(model, monitor, make):
     """
     check(model)
     if _board(model, monitor):
-        model.train_function = None
+        _forget_functions(model)
     make = functools.partial(_make_anew, model, make)
     make()
     if not isinstance(model.train_function, TrainFunction):
@@ -187,22 +188,23 @@ class TrainFunction:
         self._rehearsed = False
 
     def __call__(self, state, iterator):
-        if not self._rehearsed:
-            first = next(iterator)
-            try:
-                state = self._rehearse(state, first)
-            except Exception:
-                self._give_back(state)
-                raise
+        if self._rehearsed:
+            return self._function(state, iterator)
+        first = next(iterator)
+        try:
+            whole = self._rehearse(state, first)
             self._rehearsed = True
-            iterator = itertools.chain([first], iterator)
-        return self._function(state, iterator)
+            return self._function(whole, itertools.chain([first], iterator))
+        except BaseException:
+            self._give_back(state)
+            raise
 
     def _give_back(self, state):
         """Keras has taken the variables' values; an error must not lose them."""
         for variables, values in zip(_state_of(self._model), state, strict=True):
             for variable, value in zip(variables, values, strict=False):
-                variable.assign(value)
+                if not value.is_deleted():  # donated: the step has begun
+                    variable.assign(value)
 
     def _rehearse(self, state, data):
         """Finds out which variables the step needs, and gives them a seat.
@@ -228,7 +230,7 @@ class TrainFunction:
         if changed:
             # It was made for the state as it was, where that is distributed. Keras
             # looks at the values of the variables, which only the state has now.
-            model.train_function = None
+            _forget_functions(model)
             with Scoped(model, state).scope():
                 self._make()
             self._function, model.train_function = model.train_function, self
@@ -355,6 +357,11 @@ class Scoped(Runner):
         _assign(variables, [ops.where(predicate, *pair) for pair in pairs])
 
 
+def _forget_functions(model):
+    """Has Keras make its functions anew, which know how many metrics there are."""
+    model.train_function = model.test_function = None
+
+
 def _state_of(model):
     """The variables whose values are the state that Keras hands to a step."""
     return (
@@ -398,7 +405,7 @@ def _board(model, monitor):
         Whether they were others before.
     """
     passenger, before = _passenger(model), _passenger(model).riders
-    passenger.riders = monitor.variables
+    passenger.carry(monitor.variables)
     return [id(v) for v in before] != [id(v) for v in passenger.riders]
 
 

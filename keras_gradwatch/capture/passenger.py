@@ -16,7 +16,12 @@ class Passenger(keras.metrics.Metric):
 
     def __init__(self):
         super().__init__(name="gradwatch")
-        self.riders = []
+        self.carry([])
+
+    def carry(self, variables):
+        """Has these variables ride along, in the place of all others."""
+        # Past Keras's tracking, which would keep those that ride no longer.
+        object.__setattr__(self, "riders", list(variables))
 
     @property
     def variables(self):

@@ -105,7 +105,7 @@ class Runner:
         """
 
         def keep():
-            return [*values_of(variables), ops.convert_to_tensor(False)]
+            return [*values_of(variables), ops.convert_to_tensor(False, "bool")]
 
         def replace():
             values, flag = function()

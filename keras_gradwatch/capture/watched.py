@@ -89,7 +89,7 @@ def _logs_again(model, monitor, logs, seen, skipped):
         metric = ops.cast(fresh[key], value.dtype) if key in fresh else None
         if seen is None:
             result[key] = ops.where(skipped, metric, value)
-        elif len(value.shape) == 0:
+        elif _is_scalar(value):
             last = monitor.variable(f"log/{key}", float("nan"))
             before = ops.cast(ops.convert_to_tensor(last), value.dtype)
             if metric is not None:
@@ -105,6 +105,12 @@ def _is_float_tensor(value):
     if not ops.is_tensor(value):
         return False
     return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
+
+
+def _is_scalar(value):
+    # On TensorFlow, the rank may be unknown, and then the shape has no length.
+    shape = value.shape
+    return shape.rank == 0 if hasattr(shape, "rank") else len(shape) == 0
 
 
 def _equal(a, b):

@@ -60,7 +60,7 @@ class AdaptiveGradientClip(Policy):
 
     def decide(self, measured, state, settings):
         norms = measured.statistics[:, NAMES.index("norm")]
-        overs, factors = [ops.convert_to_tensor(False)], []
+        overs, factors = [ops.convert_to_tensor(False, "bool")], []
         everything = zip(
             measured.names, measured.gradients, measured.weights, strict=True
         )

@@ -34,7 +34,7 @@ class NormalizeCentered(Policy):
     """
 
     def decide(self, measured, state, settings):
-        return ops.convert_to_tensor(True), {}, state
+        return ops.convert_to_tensor(True, "bool"), {}, state
 
     def transform(self, gradients, limits):
         return [_normalized(g) for g in gradients]

@@ -190,15 +190,35 @@ def test_nothing_stays_behind(tmp_path, digits):
     helper.fit(model, x, y, [], 16)
 
 
-def test_an_error_in_the_first_step_loses_no_weights():
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("trace", [1, 2])
+def test_an_error_in_the_first_step_loses_no_weights(trace, error):
     x, y = helper.regression_data(8)
     model = helper.regression()
     before = model.get_weights()
 
+    own, traces = model.train_step, []
+
     def failing(state, data):
-        raise RuntimeError("in the step")
+        traces.append(1)
+        if len(traces) == trace:
+            raise error("in the step")
+        return own(state, data)
 
     object.__setattr__(model, "train_step", failing)
-    with pytest.raises(RuntimeError, match="in the step"):
+    with pytest.raises(error, match="in the step"):
         helper.fit(model, x, y, [GradWatch(verbose=0)])
     helper.assert_same(model.get_weights(), before)
+
+
+def test_functions_know_how_many_metrics_there_are(digits):
+    """Under a distribution, Keras's functions are made for a number of variables."""
+    x, y = digits
+    distribution = keras.distribution.DataParallel(devices=jax.devices()[:1])
+    with distribution.scope():
+        model = helper.compiled(helper.functional(dropout=0))
+        model.evaluate(x, y, verbose=0)
+        skip = SkipOnExplosion(verbose=0)
+        helper.fit(model, x, y, [skip], 32, validation_data=(x, y))
+        keras_gradwatch.unwatch(model)
+        assert np.isfinite(model.evaluate(x, y, verbose=0)).all()

@@ -1,6 +1,8 @@
 """The seam on PyTorch: a step that runs one operation after the other."""
 
 import collections
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -144,3 +146,19 @@ def test_torch_compile(digits):
     helper.assert_same(actual, expected, 1e-5)
     helper.assert_same(helper.state(model), helper.state(plain), 1e-5)
     assert np.isfinite(seen.global_norm).all() and seen.events == []
+
+
+def test_a_replaced_optimizer_is_let_go(digits):
+    model, alive = network("adam"), []
+    for _ in range(3):
+        model.compile("adam", model.loss)
+        alive.append(weakref.ref(model.optimizer))
+        helper.fit(model, *digits, [GradWatch(verbose=0)])
+    gc.collect()
+    assert [optimizer() is not None for optimizer in alive] == [False, False, True]
+
+
+def test_batches_over_the_limit_take_no_memory(digits, tmp_path):
+    model = network("sgd")
+    helper.fit(model, *digits, [GradWatch(tmp_path, save_batch=16, verbose=0)])
+    assert not [v for v in model.gradwatch.variables if v.shape == (8, 64)]
