@@ -1,153 +1,376 @@
-"""What watching costs: time of `fit` with `GradWatch` against stock Keras.
+"""What watching costs: the steps of `fit` with `GradWatch` against stock Keras.
 
-Variants are run in turn, in shuffled order, in one process; each round gives one ratio
-against the stock model of the same round, and the table shows the medians. A second
-stock model is the control: where it is off by more than 2%, the machine was too noisy
-for a verdict. Every `fit` is one epoch in the steady state: the first `fit` of each
-variant (tracing, the dense steps of the trust bound) is not counted.
+Variants of a model take turns in one process, in shuffled order; each round gives one
+ratio against the stock model of the same round, and the pages show the medians. A
+second stock model is the control: where it is off by more than 2%, the machine was too
+noisy for a verdict. What is paid at each step, once per `fit`, and once for tracing,
+are three different columns.
 
-    python benchmarks/overhead.py [--rounds 9] [--steps 100] [--out docs/benchmarks]
+    python benchmarks/overhead.py [--models mlp ...] [--variants gradwatch ...]
+        [--rounds 9] [--steps 200] [--tracing] [--out docs/benchmarks]
+
+It takes about an hour and a half on two cores, with `--tracing` half an hour more. With
+`--out`, what was measured is kept in `overhead.json`, beside the page: a model that is
+measured again takes the place of what was there, and the others stay.
 """
 
 import argparse
-import os
+import contextlib
+import gc
+import json
 import pathlib
-import platform
-import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import keras
-import numpy as np
-from keras import layers
+import timing
+from models import MODELS
 
-import keras_gradwatch
+from keras_gradwatch.callbacks import GradientHistory, GradWatch
 
-
-def resnet20():
-    """ResNet-20 on 32×32 images, batch 32: 65 variables."""
-
-    def unit(x, filters, stride):
-        y = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
-        y = layers.ReLU()(layers.BatchNormalization()(y))
-        y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-        y = layers.BatchNormalization()(y)
-        if stride > 1:
-            x = layers.Conv2D(filters, 1, stride, use_bias=False)(x)
-        return layers.ReLU()(layers.Add()([x, y]))
-
-    inputs = keras.Input((32, 32, 3))
-    x = layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    for filters in (16, 32, 64):
-        for index in range(3):
-            x = unit(x, filters, 2 if index == 0 and filters > 16 else 1)
-    outputs = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, outputs), (32, 32, 3), 32
+NOISE = 0.02
+FRESH_MODELS = 3
 
 
-def mlp():
-    """MLP 3×256 on 64 inputs, batch 128: 8 variables."""
-    hidden = [layers.Dense(256, activation="relu") for _ in range(3)]
-    model = keras.Sequential([keras.Input((64,)), *hidden, layers.Dense(10)])
-    return model, (64,), 128
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a model.
+
+    Attributes:
+        title: For people.
+        clip: Keywords of the optimizer.
+        base: Function of a directory that returns the class of the model.
+        callbacks: Function of a directory that returns the callbacks.
+        around: Context manager in which it trains.
+        xla: Whether it runs with `jit_compile=True`.
+    """
+
+    title: str
+    clip: dict | None = None
+    base: Callable = lambda log_dir: keras.Model
+    callbacks: Callable = lambda log_dir: []
+    around: Callable = contextlib.nullcontext
+    xla: bool = True
 
 
-MODELS = {"ResNet-20, batch 32": resnet20, "MLP 3x256, batch 128": mlp}
+def watching(**options):
+    return lambda log_dir: [GradWatch(log_dir, verbose=0, **options)]
 
 
-def variants(log_dir):
-    """Name to the callbacks of that variant."""
-    watch = keras_gradwatch.callbacks.GradWatch
-    return {
-        "stock": lambda: [],
-        "control (stock again)": lambda: [],
-        "GradWatch(log_dir)": lambda: [watch(log_dir=log_dir, verbose=0)],
-        "trust bound at every step": lambda: [
-            watch(log_dir=log_dir, verbose=0, dense_steps=10**9)
-        ],
-        "GradientHistory()": lambda: [keras_gradwatch.callbacks.GradientHistory()],
+VARIANTS = {
+    "stock": Variant("stock"),
+    "control": Variant("control: stock again"),
+    "global_clipnorm": Variant("`global_clipnorm=1`", {"global_clipnorm": 1.0}),
+    "gradwatch": Variant("`GradWatch(log_dir)`", callbacks=watching()),
+    "dense": Variant(
+        "`GradWatch(log_dir)`, trust bound at every step",
+        callbacks=watching(dense_steps=10**9),
+    ),
+    "history": Variant(
+        "`GradientHistory()`", callbacks=lambda log_dir: [GradientHistory()]
+    ),
+}
+if timing.BACKEND == "tensorflow":
+    import rivals
+
+    VARIANTS |= {
+        "hand_written": Variant(
+            "hand-written `train_step`: `tf.summary.scalar` of every norm",
+            base=rivals.hand_written,
+            xla=False,
+        ),
+        "auto_clip": Variant(
+            "hand-written `train_step`: AutoClip",
+            base=lambda log_dir: rivals.auto_clip(),
+            xla=False,
+        ),
+        "check_numerics": Variant(
+            "`tf.debugging.enable_check_numerics`",
+            around=rivals.check_numerics,
+            xla=False,
+        ),
     }
 
 
-def measure(make, rounds, steps, log_dir):
-    """Median ratios of the variants of one model against stock."""
-    random = np.random.default_rng(0)
-    fits = {}
-    for name, callbacks in variants(log_dir).items():
-        keras.utils.set_random_seed(0)
-        model, shape, batch = make()
-        model.compile(
-            keras.optimizers.SGD(1e-3),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        )
-        x = random.normal(size=(batch * steps, *shape)).astype("float32")
-        y = random.integers(0, 10, len(x))
-        fits[name] = _fit(model, x, y, batch, callbacks())
-        fits[name]()  # traces, and passes the dense steps
-        fits[name]()
-    times = {name: [] for name in fits}
-    names = list(fits)
-    for _ in range(rounds):
-        random.shuffle(names)
-        for name in names:
-            start = time.perf_counter()
-            fits[name]()
-            times[name].append(time.perf_counter() - start)
-    ratios = {
-        name: statistics.median(
-            t / s for t, s in zip(times[name], times["stock"], strict=True)
-        )
-        for name in fits
-    }
-    return ratios, statistics.median(times["stock"]) / steps * 1e3
-
-
-def _fit(model, x, y, batch, callbacks):
-    def fit():
-        model.fit(x, y, batch_size=batch, verbose=0, shuffle=False, callbacks=callbacks)
-
-    return fit
-
-
-def main():
-    """Measures all models and prints the table; `--out` writes it, too."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--out", type=pathlib.Path, help="folder for overhead.md")
-    arguments = parser.parse_args()
-    lines = ["| model | stock, ms a step | variant | ratio |", "|---|---|---|---|"]
-    for title, make in MODELS.items():
-        with tempfile.TemporaryDirectory() as log_dir:
-            ratios, step = measure(make, arguments.rounds, arguments.steps, log_dir)
-        for name, ratio in ratios.items():
-            if name != "stock":
-                lines.append(f"| {title} | {step:.2f} | {name} | {ratio:.3f} |")
-    backend = keras.config.backend()
-    command = f"KERAS_BACKEND={backend} "
-    command += f"python benchmarks/overhead.py --rounds {arguments.rounds} "
-    command += f"--steps {arguments.steps}"
-    where = f"{os.cpu_count()} cores ({platform.machine()}), Keras {keras.__version__}"
-    page = "\n".join(
-        [
-            f"# What watching costs: {backend}",
-            "",
-            "Time of one `fit` against stock Keras, medians of paired ratios; every "
-            "variable at every step.",
-            f"Measured on {where} by",
-            "",
-            f"    {command}",
-            "",
-            *lines,
-            "",
-        ]
+def prepare(workload, name, folder, arguments, steps):
+    """The `Fit` of one variant, with a model of its own."""
+    variant, log_dir = VARIANTS[name], folder / name
+    model = workload.build(
+        variant.base(log_dir),
+        # Said outright: on a GPU Keras would choose XLA. JAX is nothing without it.
+        arguments.jit or (False if timing.BACKEND == "tensorflow" else "auto"),
+        arguments.steps_per_execution,
+        **(variant.clip or {}),
     )
-    print(page)
+    return timing.Fit(
+        model,
+        workload.samples,
+        workload.batch_size,
+        steps,
+        variant.callbacks(log_dir),
+        variant.around,
+    )
+
+
+def measure_steps(workload, names, folder, arguments):
+    """What each variant takes in each round.
+
+    Returns:
+        Dict with `variables` and `parameters` of the model, its `steps`: lists
+        [rounds, 2] of ms a step and of the rest of the fit, by variant; and `events`,
+        how many steps `GradWatch` found anything wrong with.
+    """
+    steps = arguments.steps
+    fits = {name: prepare(workload, name, folder, arguments, steps) for name in names}
+    # Not one by one: TensorFlow forgets its kernels when the next model's seed is set.
+    for fit in fits.values():
+        fit.warm_up()
+    times = timing.take_turns(fits, arguments.rounds)
+    weights = fits["stock"].model.trainable_variables
+    watched = [c for fit in fits.values() for c in fit.callbacks]
+    return {
+        "variables": len(weights),
+        "parameters": sum(w.numpy().size for w in weights),
+        "steps": {name: values.tolist() for name, values in times.items()},
+        "events": sum(len(callback.events) for callback in watched),
+    }
+
+
+def measure_tracing(workload, names, folder, arguments):
+    """Seconds of the first `fit` of fresh models, of few steps, lists by variant."""
+
+    def first(name):
+        def fit():
+            # As many steps as one execution has, and as many again.
+            steps = arguments.steps_per_execution
+            new = prepare(workload, name, folder, arguments, steps)
+            begin = time.perf_counter()
+            new()
+            seconds = time.perf_counter() - begin
+            del new
+            forget()
+            return seconds
+
+        return fit
+
+    first("stock")()  # what a process pays for its very first model
+    found = timing.take_turns({name: first(name) for name in names}, FRESH_MODELS)
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def forget():
+    keras.backend.clear_session()
+    gc.collect()
+
+
+# -- The page --------------------------------------------------------------------------
+
+
+def ratios(result):
+    """`timing.ratio` of a step of each variant, by name."""
+    times = {name: [step for step, _ in rows] for name, rows in result["steps"].items()}
+    return {name: timing.ratio(t, times["stock"]) for name, t in times.items()}
+
+
+def verdict(result):
+    """What the numbers of one model say, in a line."""
+    found, rows = ratios(result), result["steps"]
+    off = abs(found["control"][0] - 1) if "control" in found else None
+    if off is None:
+        return "No control was measured, so there is no verdict."
+    if off > NOISE:
+        return f"The control is off by {off:.1%}: too noisy for a verdict."
+    if "gradwatch" not in found:
+        return f"The control is off by {off:.1%}."
+    words = f"`GradWatch(log_dir)` takes {found['gradwatch'][0] - 1:.1%} of a step more"
+    words += f" (the control is off by {off:.1%})"
+    if "global_clipnorm" in found:
+        ours, keras_own = (
+            [s for s, _ in rows[n]] for n in ("gradwatch", "global_clipnorm")
+        )
+        against = timing.ratio(ours, keras_own)[0]
+        words += f"; its step takes {against:.3f} times that of `global_clipnorm=1`"
+    return words + "."
+
+
+def section(result):
+    """Lines about one model."""
+    rows, found = result["steps"], ratios(result)
+    stock = [step for step, _ in rows["stock"]]
+    stock_rest = [rest for _, rest in rows["stock"]]
+    lines = []
+    for name in (n for n in VARIANTS if n in rows):
+        steps, rests = zip(*rows[name], strict=True)
+        median, low, high = found[name]
+        cells = [VARIANTS[name].title, f"{sorted(steps)[len(steps) // 2]:.3f}"]
+        cells += [f"{median:.3f}", f"{low:.3f} to {high:.3f}"]
+        cells += [f"{timing.more(steps, stock):+.3f}"]
+        cells += [f"{timing.more(rests, stock_rest):+.0f}"]
+        if "tracing" in result:
+            seconds = result["tracing"][name]
+            base = result["tracing"]["stock"]
+            first = f"{sorted(seconds)[len(seconds) // 2]:.1f}"
+            cells += [first, f"{timing.ratio(seconds, base)[0]:.2f}"]
+        lines.append(cells)
+    head = ["variant", "ms a step", "against stock", "middle half of the rounds"]
+    head += ["more a step, ms", "more a `fit`, ms"]
+    if "tracing" in result:
+        head += ["first `fit`, s", "against stock"]
+    size = f"{result['variables']:,} variables, {result['parameters']:,} parameters."
+    acted = (
+        f" `GradWatch` noted {result['events']} events, which cost time of their own."
+    )
+    return [
+        f"## {result['title']}",
+        "",
+        size + (acted if result["events"] else "") + " " + verdict(result),
+        "",
+        *timing.table(head, lines),
+        "",
+        f"Measured on {result['machine']}, by",
+        "",
+        f"    {result['command']}",
+        "",
+    ]
+
+
+def overview(results):
+    """Lines of the table of all models."""
+    found = {title: ratios(result) for title, result in results.items()}
+    rows = []
+    for name, variant in VARIANTS.items():
+        cells = [f"{f[name][0]:.3f}" if name in f else "" for f in found.values()]
+        if name != "stock" and any(cells):
+            rows.append([variant.title, *cells])
+    return timing.table(["a step, against stock", *found], rows)
+
+
+def page(results, picture):
+    """The lines of the page.
+
+    Args:
+        results: Dict of a model's title to what was measured of it.
+        picture: The plot's file name, or None.
+    """
+    backend = timing.BACKEND
+    title = "" if backend == "tensorflow" else f": {backend}"
+    return [
+        f"# What watching costs{title}",
+        "",
+        "The time of a training step against stock Keras, `fit` and its data included,",
+        "medians of ratios that were measured in pairs. Watched is every variable at",
+        "every step. A step is timed from the begin of a batch to that of a later one;",
+        "what is paid once per `fit` (files, the first snapshot, the picture), and the",
+        "first `fit`, in which the step is traced, are columns of their own.",
+        "",
+        *overview(results),
+        "",
+        *([f"![A step against stock Keras]({picture})", ""] if picture else []),
+        *(line for result in results.values() for line in section(result)),
+    ]
+
+
+def draw(results, path):
+    """Draws the ratios of all models, with the middle half of the rounds."""
+    plt = timing.pyplot()
+    size = (10, 1 + 1.9 * len(results))
+    figure, grid = plt.subplots(
+        len(results), sharex=True, figsize=size, layout="constrained", squeeze=False
+    )
+    ours = ("gradwatch", "dense", "history")
+    for axes, result in zip(grid[:, 0], results.values(), strict=True):
+        found = ratios(result)
+        names = [name for name in VARIANTS if name in found and name != "stock"]
+        for y, name in enumerate(reversed(names)):
+            median, low, high = found[name]
+            colour = "tab:red" if name in ours else "dimgrey"
+            axes.plot([low, high], [y, y], color=colour)
+            axes.plot(median, y, "o", color=colour)
+        axes.set_yticks(range(len(names)), reversed([clean(n) for n in names]))
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_title(result["title"], fontsize="medium")
+    grid[-1, 0].set_xscale("log")
+    grid[-1, 0].xaxis.set_major_formatter("{x:g}")
+    grid[-1, 0].xaxis.set_minor_formatter("{x:g}")
+    grid[-1, 0].set_xlabel("time of a step, against stock Keras")
+    figure.savefig(path, dpi=110)
+
+
+def clean(name):
+    return VARIANTS[name].title.replace("`", "")
+
+
+# -- The command -----------------------------------------------------------------------
+
+
+def parse(given):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    add("--variants", nargs="+", choices=VARIANTS, help="beside stock and control")
+    add("--rounds", type=int, default=9)
+    add("--steps", type=int, default=200, help="a multiple of 200: see timing.Fit")
+    add("--steps-per-execution", type=int, default=1)
+    add("--jit", action="store_true", help="compile the step with XLA")
+    add("--tracing", action="store_true", help="time first fits of fresh models, too")
+    add("--out", type=pathlib.Path, help="folder for overhead.md, .json and .png")
+    arguments = parser.parse_args(given)
+    if arguments.steps % arguments.steps_per_execution:
+        parser.error("--steps must be a multiple of --steps-per-execution")
+    return arguments
+
+
+def chosen(arguments):
+    """The names of the variants to be measured."""
+    wanted = ["stock", "control", *(arguments.variants or VARIANTS)]
+    usable = [n for n in VARIANTS if VARIANTS[n].xla or not arguments.jit]
+    return [name for name in usable if name in wanted]
+
+
+def measure(workload, arguments, given):
+    """All that is measured of one model, as it is kept."""
+    title = workload.title
+    if arguments.steps_per_execution > 1:
+        title += f", {arguments.steps_per_execution} steps an execution"
+    result = {
+        "title": title + (", XLA" if arguments.jit else ""),
+        "machine": timing.machine(),
+        "command": timing.command("overhead.py", given),
+    }
+    names = chosen(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        result |= measure_steps(workload, names, folder, arguments)
+        forget()
+        if arguments.tracing:
+            result["tracing"] = measure_tracing(workload, names, folder, arguments)
+    return result
+
+
+def main(given=None):
+    """Measures the models, and prints the page; `--out` writes it, too."""
+    given = sys.argv[1:] if given is None else given
+    arguments, folder = parse(given), None
+    results, stem = {}, timing.file_stem("overhead")
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        path = arguments.out / f"overhead_{backend}.md"
-        path.write_text(page, encoding="utf-8")
+        folder = arguments.out
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / f"{stem}.json"
+        results = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in arguments.models:
+        result = measure(MODELS[name], arguments, given)
+        print(*section(result), sep="\n", flush=True)
+        results[result["title"]] = result
+        if folder:
+            kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    picture = f"{stem}.png" if folder else None
+    if folder:
+        draw(results, folder / picture)
+    timing.write(folder, "overhead", page(results, picture))
+    return results
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def sample(step, names, gradients):
     """
     monitor = step.monitor
     monitor.histogram_names = tuple(names)
-    freq = ops.convert_to_tensor(monitor.variable("histogram_freq", 0, "int32"))
+    freq = ops.cast(step.knobs["histogram_freq"], "int32")
     kept = monitor.variable("histograms", [[0.0] * (BINS + 2)] * len(gradients))
     when = monitor.variable("histogram_step", -1, "int32")
     due = (freq > 0) & ops.equal(ops.mod(step.number, ops.maximum(freq, 1)), 0)

@@ -6,17 +6,18 @@ import time
 from keras_gradwatch.backup import Backup, Snapshot
 from keras_gradwatch.capture.processes import is_chief, of_chief
 
-# What goes on beside each site's detectors and policy; all else is set by the plan, or
-# belongs to one `fit`.
-STATE = ("step", "cut/last", "cut/counted", "dense_until", "halt/hits")
-
 # Seconds between two snapshots within an epoch, at least: one takes about 1 ms.
 PAUSE = 1.0
 
 
 def is_state(name):
-    """Whether the monitor's variable `name` is a part of what goes on."""
-    return name in STATE or name.startswith(("site", "rate_scale"))
+    """Whether what the monitor calls `name` is a part of what goes on.
+
+    All else is set by the plan, or belongs to one `fit`.
+    """
+    if name == "run/halted":
+        return False
+    return name == "step" or name.startswith(("site", "run/", "rate_scale"))
 
 
 class Keeper:
@@ -77,7 +78,7 @@ class Keeper:
         """Writes the present state; to be called when the ring has been drained."""
         state = self._monitor.state(is_state)
         if self._monitor.halted:
-            state.pop("halt/hits", None)  # what was ended may begin again
+            state.pop("run/halt/hits", None)  # what was ended may begin again
         step = state.get("step", 0)
         snapshot = Snapshot(step, updates, shapes, epoch_end, state)
         self._write(lambda backup: backup.keep(snapshot))

@@ -7,9 +7,13 @@ import numpy as np
 
 from keras_gradwatch.capture.processes import put_copy, take_copy
 from keras_gradwatch.keeper import Keeper
+from keras_gradwatch.knobs import knobs
+from keras_gradwatch.names import unique
+from keras_gradwatch.packing import Packed, pack_values, unpack_values
 from keras_gradwatch.plan import Request, unite
 from keras_gradwatch.reading import read
 from keras_gradwatch.recorder import Recorder
+from keras_gradwatch.records import Layout
 from keras_gradwatch.responses import LONG_AGO
 
 
@@ -51,6 +55,7 @@ class GradientMonitor:
         self._capture = capture
         self._model = weakref.ref(model)
         self._variables = {}
+        self._slots = {}  # what is in those that hold several values
         self._restored = {}  # values for variables that are not made yet
         self._standing = None  # what `watch` itself asked for
         self._requests = []
@@ -111,9 +116,9 @@ class GradientMonitor:
             self._replan()
         self._collecting = False
         if self._requests:
-            self._fill("halted", 0)
-            self._fill("halt/hits", 0)
+            self._set_slots("run", {"halted": 0, "halt/hits": 0})
             self._fill("batch/last", LONG_AGO)
+            self.look_closely()
         self._push()
         # An idle plan runs on whatever is traced: everything is switched off.
         same = self._traced == self.plan.structure()
@@ -177,26 +182,48 @@ class GradientMonitor:
             self._variables[name] = found
         return found
 
-    def group(self, prefix, initial):
-        """The device variables of one state, all made anew where one has another shape.
+    def packed(self, name, initial):
+        """The values that the variable `name` holds, `Packed`; a part of the step.
 
         Args:
-            prefix: Of their names.
+            name: Its name. Where it is to hold others than before, it is made anew, and
+                goes on with those that it has had, of the same name and size.
             initial: Dict of name to value before the first step.
-
-        Returns:
-            Dict of name to `keras.Variable`.
         """
-        names = {name: f"{prefix}/{name}" for name in initial}
-        for name, full in names.items():
-            known = self._variables.get(full, self._restored.get(full))
-            if known is not None and np.shape(known) != np.shape(initial[name]):
-                for stale in names.values():
-                    self._variables.pop(stale, None)
-                    self._restored.pop(stale, None)
-        return {
-            name: self.variable(full, initial[name]) for name, full in names.items()
-        }
+        initial = {n: np.asarray(value, "float32") for n, value in initial.items()}
+        if not _alike(self._slots.get(name), initial):
+            self._capture.on_host(lambda: self._pack_anew(name, initial))
+        return Packed(self._variables[name], self._slots[name])
+
+    def _pack_anew(self, name, initial):
+        if name in self._slots:
+            self._restored |= self._slot_values(name)
+        values = {}
+        for slot, value in initial.items():
+            known = np.asarray(self._restored.get(f"{name}/{slot}", value), "float32")
+            values[slot] = known if known.shape == value.shape else value
+        self._variables.pop(name, None)
+        self.variable(name, pack_values(values))
+        self._slots[name] = initial
+
+    def _slot_values(self, name):
+        """What a packed variable holds, by `name/slot`."""
+        values = unpack_values(read(self._variables[name]), self._slots[name])
+        return {f"{name}/{slot}": value for slot, value in values.items()}
+
+    def _set_slots(self, name, values):
+        """Assigns some of what a packed variable holds, if there is one."""
+        if name in self._slots:
+            self._sync()
+            before = unpack_values(read(self._variables[name]), self._slots[name])
+            for slot in before.keys() & values.keys():
+                before[slot] = np.broadcast_to(values[slot], before[slot].shape)
+            self._variables[name].assign(pack_values(before))
+
+    @property
+    def knobs(self):
+        """The plan's numbers, `Packed`; a part of the step."""
+        return Packed(self._variables["knobs"], self._slots["knobs"])
 
     def renew(self, name, initial):
         """A new variable `name`, whatever had that name before."""
@@ -208,16 +235,18 @@ class GradientMonitor:
         """All device variables made so far, a list."""
         return list(self._variables.values())
 
-    def method_settings(self, name, method):
-        """The variable [n] with the numbers of a detector or policy."""
-        values = list(method.settings.values()) or [0.0]
-        return self.variable(f"settings/{name}", values)
-
-    def build(self, layout):
-        """Makes the ring for rows of `layout`, if it does not fit already.
+    def build(self, names):
+        """Makes the ring for the rows of a step, if it does not fit already.
 
         Rows of another layout are drained first, so that none is lost.
+
+        Args:
+            names: List of the V names of the variables, of all sites.
         """
+        layout = Layout(tuple(unique(names)), tuple(self.plan.detectors))
+        self._capture.on_host(lambda: self._build(layout))
+
+    def _build(self, layout):
         capacity = self.plan.capacity
         ring = self._variables.get("ring")
         same = self.layout == layout
@@ -227,10 +256,6 @@ class GradientMonitor:
             self.drain()
         self.layout = layout
         self.variable("ring", np.full((capacity, layout.width), np.nan))
-
-    def on_host(self, function):
-        """Calls `function()` now and on the host, in the midst of a traced step."""
-        self._capture.on_host(function)
 
     def write_row(self, step, row):
         """Writes the row [width] of `step` into the ring; part of the traced step."""
@@ -265,56 +290,13 @@ class GradientMonitor:
             return  # train_on_batch comes here for every batch
         self._pushed = pushed
         self._sync()
-        self.variable("policy_on", 0.0).assign(
-            float(plan.policy is not None and (live or standing))
-        )
-        self.variable("responses_on", 0.0).assign(float(live))
-        # A policy never clips what is not finite: it has such steps skipped.
-        self.variable("guard_on", 0.0).assign(
-            float(standing or (live and plan.protects))
-        )
-        self.variable("sample_freq", 0, "int32").assign(plan.sample_freq)
-        self.variable("dense_steps", 0, "int32").assign(plan.dense_steps)
-        self.variable("histogram_freq", 0, "int32").assign(plan.histogram_freq)
-        self.variable("batch/limit", 0.0).assign(float(plan.save_batch if live else 0))
-        for index, detector in enumerate(plan.detectors):
-            self._push_settings(f"detector_{index}", detector)
-        if plan.policy is not None:
-            self._push_settings("policy", plan.policy)
-        if plan.holds:
-            self._push_settings("trust", plan.holds[0][0].region)
-        for name, value in self.response_numbers().items():
-            self.variable(name, value).assign(value)
-
-    def _push_settings(self, name, method):
-        values = list(method.settings.values()) or [0.0]
-        self.method_settings(name, method).assign(np.asarray(values, "float32"))
-
-    def response_numbers(self):
-        """Masks [R, D] and numbers [R] of the responses, float32, by variable name."""
-        plan = self.plan
-        numbers = {}
-        if plan.skips:
-            mask = np.any([m for _, m in plan.skips], axis=0)
-            numbers["skip/mask"] = mask.astype("float32")
-        if plan.cuts:
-            cuts = [c for c, _ in plan.cuts]
-            masks = [m for _, m in plan.cuts]
-            numbers["cut/mask"] = np.asarray(masks, "float32")
-            numbers["cut/factor"] = np.asarray([c.factor for c in cuts], "float32")
-            numbers["cut/cooldown"] = np.asarray([c.cooldown for c in cuts], "float32")
-            numbers["cut/min_lr"] = np.asarray([c.min_lr for c in cuts], "float32")
-            numbers["cut/patience"] = np.asarray([c.patience for c in cuts], "float32")
-        if plan.holds:
-            hold, mask = plan.holds[0]
-            numbers["hold/mask"] = mask.astype("float32")
-            numbers["hold/min_lr"] = np.asarray(hold.min_lr, "float32")
-        if plan.halts:
-            masks = [m for _, m in plan.halts]
-            numbers["halt/mask"] = np.asarray(masks, "float32")
-            limits = [h.limit for h, _ in plan.halts]
-            numbers["halt/limit"] = np.asarray(limits, "float32")
-        return numbers
+        self.look_closely()
+        numbers = knobs(plan, live, standing)
+        if _alike(self._slots.get("knobs"), numbers):
+            self._variables["knobs"].assign(pack_values(numbers))
+        else:
+            self.renew("knobs", pack_values(numbers))
+        self._slots["knobs"] = numbers
 
     # -- what the host does ----------------------------------------------------------
 
@@ -337,32 +319,43 @@ class GradientMonitor:
     def begin_anew(self):
         """Has every detector forget what it has seen."""
         self._sync()
-        kinds = {type(detector).__name__: detector for detector in self.plan.detectors}
-        for name, variable in self._variables.items():
-            place, _, field = name.rpartition("/")
-            kind = place.rpartition("/")[2].rpartition("_")[0]
-            if name.startswith("site") and kind in kinds:
-                value = kinds[kind].initial_state(1)[field]
-                variable.assign(np.broadcast_to(value, variable.shape))
+        count = len(self.layout.variables)
+        fresh = {}
+        for label, detector in self.plan.labelled:
+            for field, value in detector.initial_state(count).items():
+                fresh[f"{label}/{field}"] = value
+        for name in self._sites:
+            self._set_slots(name, fresh)
+        self.look_closely()
+
+    @property
+    def _sites(self):
+        return [name for name in self._slots if name.startswith("site")]
+
+    def look_closely(self):
+        """The next step goes the long way: the host has changed what it depends on."""
+        self._fill("wake", 0)
 
     def halt(self):
         """No update is applied any more in this `fit`."""
-        self._sync()
-        self.variable("halted", 0.0).assign(1.0)
+        self._set_slots("run", {"halted": 1})
+        self.look_closely()
 
     def tighten(self, factor):
         """Holds updates to a trust region `factor` times as large, from now on."""
         if not self.plan.holds:
             return
         self._sync()
-        settings, site = self.plan.holds[0][0].region.settings, 0
-        until = self.step + 1 + int(settings["quiet"])
-        while f"site{site}/trust/radius" in self._variables:
-            radius = self._variables[f"site{site}/trust/radius"]
-            radius.assign(max(float(read(radius)) * factor, settings["least"]))
-            self._variables[f"site{site}/trust/until"].assign(until)
-            site += 1
-        self.variable("dense_until", -1, "int32").assign(until)
+        region = self.plan.holds[0][0].region
+        until = self.step + 1 + int(region.settings["quiet"])
+        for name in self._sites:
+            held = self._slot_values(name)
+            fields = region.initial_state(0)
+            state = {field: held[f"{name}/trust/{field}"] for field in fields}
+            state = region.tightened(state, factor, until)
+            self._set_slots(name, {f"trust/{n}": v for n, v in state.items()})
+        self._set_slots("run", {"dense_until": until})
+        self.look_closely()
 
     # -- over the end of the process -----------------------------------------------
 
@@ -385,8 +378,11 @@ class GradientMonitor:
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
         self._sync()
-        made = {n: read(v).tolist() for n, v in self._variables.items() if wanted(n)}
-        return {**{n: v for n, v in self._restored.items() if wanted(n)}, **made}
+        made = {n: read(v) for n, v in self._variables.items() if n not in self._slots}
+        for name in self._slots:
+            made |= self._slot_values(name)
+        every = {**self._restored, **made}
+        return {n: np.asarray(v).tolist() for n, v in every.items() if wanted(n)}
 
     def restore(self, state):
         """Goes on from what `state` returned, with variables that are yet to come."""
@@ -394,9 +390,14 @@ class GradientMonitor:
         for name, value in state.items():
             if name in self._variables:
                 self._variables[name].assign(value)
-        made = self._variables
-        self._restored = {n: v for n, v in state.items() if n not in made}
+        for name in self._slots:
+            begin = f"{name}/"
+            mine = {n: v for n, v in state.items() if n.startswith(begin)}
+            values = {n.removeprefix(begin): v for n, v in mine.items()}
+            self._set_slots(name, values)
+        self._restored = dict(state)
         self._position = int(read(self.variable("step", 0, "int32")))
+        self.look_closely()
 
     # -- reading -------------------------------------------------------------------
 
@@ -417,8 +418,7 @@ class GradientMonitor:
     def halted(self):
         """True once a `Halt` response has stopped all updates of this `fit`."""
         self._sync()
-        variable = self._variables.get("halted")
-        return variable is not None and float(read(variable)) > 0
+        return "run" in self._slots and self._slot_values("run")["run/halted"] > 0
 
     def drain(self):
         """Reads the steps since the last drain and hands them to the recorder.
@@ -459,3 +459,10 @@ class GradientMonitor:
         bins = counts.shape[1]
         edges = low + (high - low) * np.linspace(0, 1, bins + 1)[None]
         return step, self.histogram_names, counts, edges
+
+
+def _alike(some, others):
+    """Whether two dicts of arrays have the same names, shapes and order."""
+    if some is None or list(some) != list(others):
+        return False
+    return all(np.shape(some[n]) == np.shape(others[n]) for n in some)

@@ -22,7 +22,7 @@ class Overflow(NamedTuple):
     lasting: object
 
 
-def judge(step, site, overflows, scale):
+def judge(memory, overflows, scale):
     """Tells an overflow that the loss scale explains from an explosion.
 
     Gradients that are not finite although the loss is are what a dynamic loss scale
@@ -32,8 +32,7 @@ def judge(step, site, overflows, scale):
     `IN_A_ROW` overflows in a row the last one is an event; then they are counted anew.
 
     Args:
-        step: The `Step` that is traced.
-        site: Index of the site.
+        memory: What the site remembers, `Packed`.
         overflows: Scalar bool, whether the gradients overflowed; None without a
             dynamic loss scale.
         scale: Scalar float32, the loss scale.
@@ -44,8 +43,7 @@ def judge(step, site, overflows, scale):
     if overflows is None:
         never = ops.convert_to_tensor(False, "bool")
         return Overflow(never, never)
-    variable = step.monitor.variable(f"site{site}/overflows", 0, "int32")
-    in_a_row = ops.where(overflows, step.read(variable) + 1, 0)
+    in_a_row = ops.where(overflows, memory["overflows"] + 1, 0.0)
     lasting = overflows & (in_a_row >= IN_A_ROW)
-    step.updates.append((variable, ops.where(lasting, 0, in_a_row)))
+    memory.put("overflows", ops.where(lasting, 0.0, in_a_row))
     return Overflow(overflows & (scale > LEAST_SCALE), lasting)

@@ -143,6 +143,16 @@ class Plan:
         responses = (self.skips, self.cuts, self.holds, self.rewinds, self.halts)
         return bool(self.policy or any(responses))
 
+    @property
+    def labelled(self):
+        """The detectors with the names under which they keep their states, pairs."""
+        pairs, seen = [], {}
+        for detector in self.detectors:
+            kind = type(detector).__name__
+            seen[kind] = seen.get(kind, -1) + 1
+            pairs.append((f"{kind}_{seen[kind]}", detector))
+        return pairs
+
     def structure(self):
         """What is built into the traced step; everything else is in variables."""
         return (

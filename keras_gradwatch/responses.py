@@ -23,8 +23,7 @@ def cut_rate(step, tripped, rates):
     if step.plan.cuts:
         factors, floors = _wanted(step, tripped)
     if step.plan.holds:
-        numbers = step.monitor.response_numbers()["hold/min_lr"]
-        floor = step.read(step.monitor.variable("hold/min_lr", numbers))
+        floor = step.knobs["hold/min_lr"]
         factors = [*factors, *(site.rate_factor for site in step.sites)]
         floors = [*floors, *(floor for _ in step.sites)]
     if not factors:
@@ -36,23 +35,21 @@ def cut_rate(step, tripped, rates):
 
 def _wanted(step, tripped):
     """The factors and floors of all `CutRate`s in this step, two lists of scalars."""
-    monitor, count = step.monitor, len(step.plan.cuts)
-    numbers = monitor.response_numbers()
-    masks = step.read(monitor.variable("cut/mask", numbers["cut/mask"]))
-    factors = step.read(monitor.variable("cut/factor", numbers["cut/factor"]))
-    cooldown = step.read(monitor.variable("cut/cooldown", numbers["cut/cooldown"]))
-    floor = step.read(monitor.variable("cut/min_lr", numbers["cut/min_lr"]))
-    patience = step.read(monitor.variable("cut/patience", numbers["cut/patience"]))
-    last = monitor.variable("cut/last", [LONG_AGO] * count, "int32")
-    counted = monitor.variable("cut/counted", [0.0] * count)
-    since = ops.cast(step.number - step.read(last), "float32")
-    hit = ops.any((masks > 0) & tripped[None], axis=1)
+    knobs, memory, count = step.knobs.part("cut"), step.memory, len(step.plan.cuts)
+    last, counted = memory["cut/last"], memory["cut/counted"]
+    hit = ops.any((knobs["mask"] > 0) & tripped[None], axis=1)
     hit = hit & step.responding & ~step.halted
     # What was counted has faded a little: 3 in a row are just below 3.
-    total = FADING * step.read(counted) + ops.where(hit, 1.0, 0.0)
-    wanted = hit & (ops.ceil(total) >= patience) & (since > cooldown)
-    step.updates.append((last, ops.where(wanted, step.number, step.read(last))))
-    step.updates.append((counted, ops.where(wanted, 0.0, total)))
+    ago = step.clock - memory["cut/counted_at"]
+    total = counted * ops.power(FADING, ago) + 1.0
+    cool = step.clock - last > knobs["cooldown"]
+    wanted = hit & (ops.ceil(total) >= knobs["patience"]) & cool
+    memory.put("cut/last", ops.where(wanted, step.clock, last))
+    left = ops.where(wanted, 0.0, total)
+    memory.put("cut/counted", ops.where(hit, left, counted))
+    at = ops.where(hit, step.clock, memory["cut/counted_at"])
+    memory.put("cut/counted_at", at)
+    factors, floor = knobs["factor"], knobs["min_lr"]
     factors = ops.where(wanted, factors, 1.0)
     return ops.unstack(factors, count), ops.unstack(floor, count)
 
@@ -69,15 +66,23 @@ def count_halts(step, tripped):
     """
     if not step.plan.halts:
         return ops.convert_to_tensor(False, "bool")
-    monitor = step.monitor
-    numbers = monitor.response_numbers()
-    masks = step.read(monitor.variable("halt/mask", numbers["halt/mask"]))
-    limits = step.read(monitor.variable("halt/limit", numbers["halt/limit"]))
-    hits = monitor.variable("halt/hits", [0.0] * len(step.plan.halts))
-    hit = ops.any((masks > 0) & tripped[None], axis=1)
+    knobs, memory = step.knobs.part("halt"), step.memory
+    hit = ops.any((knobs["mask"] > 0) & tripped[None], axis=1)
     hit = hit & step.responding & ~step.halted
-    counted = step.read(hits) + ops.where(hit, 1.0, 0.0)
-    halted = step.halted | ops.any(hit & (counted >= limits))
-    step.updates.append((hits, counted))
-    step.updates.append((monitor.variable("halted", 0.0), ops.where(halted, 1.0, 0.0)))
+    counted = memory["halt/hits"] + ops.where(hit, 1.0, 0.0)
+    halted = step.halted | ops.any(hit & (counted >= knobs["limit"]))
+    memory.put("halt/hits", counted)
+    memory.put("halted", ops.where(halted, 1.0, 0.0))
     return halted & ~step.halted
+
+
+def initial_memory(plan):
+    """What the responses of a plan remember before the first step, a dict of arrays."""
+    cuts, halts = len(plan.cuts), len(plan.halts)
+    return {
+        "halted": 0.0,
+        "cut/last": [LONG_AGO] * cuts,
+        "cut/counted": [0.0] * cuts,
+        "cut/counted_at": [LONG_AGO] * cuts,
+        "halt/hits": [0.0] * halts,
+    }

@@ -1,10 +1,12 @@
 """One step as a row of the ring buffer."""
 
+import numpy as np
 from keras import ops
 
 from keras_gradwatch import statistics
 from keras_gradwatch.records import APPLIED, OVERFLOWED, REVERTED, SCALARS, SKIPPED
-from keras_gradwatch.site import MISSING, any_of
+from keras_gradwatch.site import MISSING, any_of, expand
+from keras_gradwatch.statistics import NAMES
 
 
 def pack(step, rate, factor):
@@ -54,6 +56,37 @@ def pack(step, rate, factor):
         nothing = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
         parts += [nothing] * len(step.plan.detectors)
     return ops.cast(ops.concatenate(parts), "float32")
+
+
+def quiet(plan, measured, norms, connected):
+    """The row of a step in which nothing happens; see `quiet.Quiet`.
+
+    Args:
+        plan: The `Plan` in force.
+        measured: The first four of `SCALARS`: global norm, clipped norm, loss, rate.
+        norms: Tensor [P], float32, the norms of the connected variables.
+        connected: For each of the V variables, whether it has a gradient.
+
+    Returns:
+        Tensor [width], float32.
+    """
+    usual = {
+        "outcome": APPLIED,
+        "clipped": 0,
+        "held": 0,
+        "trust_radius": MISSING,
+        "loss_scale": MISSING,
+        "rate_factor": 1,
+        "halted": 0,
+    }
+    assert (*SCALARS[:4], *usual) == SCALARS
+    unsampled = np.full((norms.shape[0], len(NAMES) - 1), MISSING, "float32")
+    unsampled[:, NAMES.index("nonfinite_count") - 1] = 0
+    matrix = ops.concatenate([norms[:, None], unsampled], axis=1)
+    matrix = ops.reshape(expand(matrix, connected), (-1,))
+    silent = np.tile(np.float32([0, -1, MISSING, MISSING]), len(plan.detectors))
+    rest = np.float32([*usual.values()])
+    return ops.concatenate([ops.stack(measured), rest, matrix, silent])
 
 
 def _verdict_row(verdict, offset):

@@ -18,6 +18,7 @@ class Site:
         names: Names of its V variables.
         connected: For each variable, whether it has a gradient.
         measured: `Measurement` before the update.
+        memory: What it remembers from step to step, `Packed`.
         verdicts: List of D verdicts.
         skip: Scalar bool, the update is left out.
         revert: Scalar bool, the update is put back.
@@ -35,6 +36,7 @@ class Site:
     names: list
     connected: list
     measured: Measurement
+    memory: object
     verdicts: list = field(default_factory=list)
     skip: object = None
     revert: object = None

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_gradwatch.capture.branch import cond, outlined
-from keras_gradwatch.capture.reductions import largest, sum_of_squares
+from keras_gradwatch.capture.branch import cond, outlined, traced_once
+from keras_gradwatch.capture.reductions import largest, sums_of_squares
 
 NAMES = (
     "norm",
@@ -79,8 +79,29 @@ def count(gradient):
     return max(total, 1.0)
 
 
-def gradient_statistics(gradients, detailed=True):
-    """The first six statistics of each gradient.
+def squares(gradients):
+    """The sum of squares of each gradient, tensor [V], float32; may be out of range."""
+    return sums_of_squares([elements(g)[0] for g in gradients])
+
+
+def judge_squares(squares):
+    """Whether norms can be had from sums of squares, and the global norm if so.
+
+    Args:
+        squares: Tensor [V], the sum of squares of each gradient.
+
+    Returns:
+        `(plain, norm)`: scalar bool, whether all gradients and their global norm are
+        finite, and none is so small that its squares have vanished; √Σ squares.
+    """
+    # Squares between 0 and this are denormal, or the rest of what has vanished.
+    well = (squares > SAFE_SQUARE) | ops.equal(squares, 0.0)
+    norm = ops.sqrt(ops.sum(squares))
+    return ops.all(well) & ops.isfinite(norm), norm
+
+
+def measure(gradients, detailed=True):
+    """The first six statistics of each gradient, and the global norm.
 
     One pass over the gradients gives the norms, and shows whether anything is wrong.
     Only then, and where details are asked for, a second look takes the rest. So the
@@ -92,28 +113,33 @@ def gradient_statistics(gradients, detailed=True):
         detailed: Scalar bool, whether all six are wanted.
 
     Returns:
-        Tensor [V, 6], float32, columns as in `GRADIENT_NAMES`. Without `detailed`,
-        while all is well, only `norm` and `nonfinite_count` are there, the others are
-        NaN; and a norm below 1e-22 may be given as 0.
+        `(matrix, norm)`: a tensor [V, 6], float32, columns as in `GRADIENT_NAMES`, and
+        the global norm, a scalar. Without `detailed`, while all is well, only `norm`
+        and `nonfinite_count` are there, the others are NaN; and a norm below 1e-22 may
+        be given as 0.
     """
     values = [elements(g) for g in gradients]
     sizes = [count(g) for g in gradients]
-    squares = ops.stack([sum_of_squares(v) for v, _ in values])
-    # Squares between 0 and this are denormal, or the rest of what has vanished.
-    well = ops.isfinite(squares) & ((squares > SAFE_SQUARE) | ops.equal(squares, 0.0))
+    squared = sums_of_squares([v for v, _ in values])
+    plain, total = judge_squares(squared)
 
     def quick():
         missing = ops.zeros((len(values), 4), "float32") + float("nan")
-        norm = ops.sqrt(squares)[:, None]
-        return ops.concatenate([norm, missing, ops.zeros_like(norm)], axis=1)
+        norm = ops.sqrt(squared)[:, None]
+        matrix = ops.concatenate([norm, missing, ops.zeros_like(norm)], axis=1)
+        return [matrix, total]
 
     def careful():
-        rows = [_careful(v, m, n) for (v, m), n in zip(values, sizes, strict=True)]
-        columns = zip(*rows, strict=True)
-        return ops.stack([ops.stack(column) for column in columns], axis=1)
+        items = zip(values, sizes, strict=True)
+        matrix = ops.stack([_careful(_flat(v), m, n) for (v, m), n in items])
+        return [matrix, global_norm(matrix[:, 0])]
 
-    plain = ops.all(well) & ~ops.cast(detailed, "bool")
-    return cond(plain, quick, outlined(careful))
+    return cond(plain & ~ops.cast(detailed, "bool"), quick, outlined(careful))
+
+
+def gradient_statistics(gradients, detailed=True):
+    """The matrix of `measure`, [V, 6]."""
+    return measure(gradients, detailed)[0]
 
 
 def norms(gradients):
@@ -126,17 +152,13 @@ def norms(gradients):
         Tensor [V], float32.
     """
     values = [elements(g)[0] for g in gradients]
-    squares = ops.stack([sum_of_squares(v) for v in values])
+    squares = sums_of_squares(values)
 
     def careful():
-        result = []
-        for v in values:
-            scale = largest(ops.abs(v))
-            result.append(_scaled_norm(v, scale))
-        return ops.stack(result)
+        return ops.stack([_careful_norm(_flat(v)) for v in values])
 
     plain = ops.all(ops.isfinite(squares) & (squares > SAFE_SQUARE))
-    return cond(plain, lambda: ops.sqrt(squares), careful)
+    return cond(plain, lambda: ops.sqrt(squares), outlined(careful))
 
 
 def global_norm(variable_norms):
@@ -209,6 +231,16 @@ def _scaled_norm(values, scale):
     return ops.where(finite, ops.minimum(scale * root, FLOAT32_MAX), scale * root)
 
 
+def _flat(values):
+    return ops.reshape(values, (-1,))
+
+
+@traced_once(1)
+def _careful_norm(values):
+    return _scaled_norm(values, largest(ops.abs(values)))
+
+
+@traced_once(1, 0, 0)
 def _careful(values, missing, size):
     """One variable's six statistics where its squares may leave float32's range."""
     finite = ops.isfinite(values)
@@ -220,11 +252,13 @@ def _careful(values, missing, size):
     has_nan = ops.any(ops.isnan(values))
     worst = ops.where(has_nan, float("nan"), float("inf"))
     broken = bad > 0
-    return (
-        ops.where(broken, worst, norm),
-        ops.where(broken, worst, scale),
-        mean * unit,
-        std * unit,
-        _zero_fraction(values, missing, size),
-        bad,
+    return ops.stack(
+        [
+            ops.where(broken, worst, norm),
+            ops.where(broken, worst, scale),
+            mean * unit,
+            std * unit,
+            _zero_fraction(values, missing, size),
+            bad,
+        ]
     )

@@ -9,12 +9,14 @@ from keras import ops
 
 from keras_gradwatch import histograms, overflow, responses, row, statistics
 from keras_gradwatch.detectors import Measurement, Verdict
-from keras_gradwatch.names import unique
-from keras_gradwatch.records import Layout
 from keras_gradwatch.site import MISSING, Site, any_of, contract, expand, size
+from keras_gradwatch.statistics import FLOAT32_MAX as LARGEST
 
 # Outside of dense times, steps between two judgements of the update that was made.
-JUDGE_EVERY = 10
+JUDGE_EVERY = 50
+# Or where the rate has risen beyond this many times that of the last judgement: another
+# rate makes another update of the same gradient.
+RISE = 1.5
 
 
 class Step:
@@ -22,32 +24,41 @@ class Step:
 
     Args:
         monitor: The `GradientMonitor` whose variables are read and written.
+        rate: Scalar float32, the learning rate in effect; of several the first one.
     """
 
-    def __init__(self, monitor):
+    def __init__(self, monitor, rate):
         self.monitor = monitor
         self.plan = monitor.plan
         self.sites = []
         self.number = self.read(monitor.variable("step", 0, "int32"))
-        self.halted = self.read(monitor.variable("halted", 0.0)) > 0
-        self.responding = self.read(monitor.variable("responses_on", 0.0)) > 0
-        self.guarded = self.read(monitor.variable("guard_on", 0.0)) > 0
-        self.clipping = self.read(monitor.variable("policy_on", 0.0)) > 0
-        freq = self.read(monitor.variable("sample_freq", 10, "int32"))
+        self.clock = ops.cast(self.number, "float32")
+        self.knobs = monitor.knobs
+        first = {**responses.initial_memory(self.plan), "dense_until": -1.0}
+        self.memory = monitor.packed("run", {**first, "rate_line": 0.0})
+        self.halted = self.memory["halted"] > 0
+        self.responding = self.knobs["responses_on"] > 0
+        self.guarded = self.knobs["guard_on"] > 0
+        self.clipping = self.knobs["policy_on"] > 0
         # The first step, and every `freq`-th one from there.
-        self.sampled = ops.equal(ops.mod(self.number, ops.maximum(freq, 1)), 0)
-        self.update_measured = self.sampled | self._dense()
+        self.sampled = ops.equal(ops.mod(self.number, self._every("sample_freq")), 0)
+        self._rate = rate
+        self._judges = any(d.after_update for d in self.plan.detectors)
+        self.update_measured = self.sampled | self._judged()
         self.updates = []  # (variable, tensor) to be assigned when the step ends
 
-    def _dense(self):
+    def _every(self, name):
+        """A frequency in steps, an int32 scalar >= 1."""
+        return ops.maximum(ops.cast(self.knobs[name], "int32"), 1)
+
+    def _judged(self):
         """Whether the update is judged although the step is not sampled."""
-        if not any(d.after_update for d in self.plan.detectors):
+        if not self._judges:
             return ops.convert_to_tensor(False, "bool")
-        monitor = self.monitor
-        until = self.read(monitor.variable("dense_until", -1, "int32"))
-        young = self.read(monitor.variable("dense_steps", 0, "int32"))
-        now = (self.number < until) | (self.number < young)
+        until = ops.maximum(self.memory["dense_until"], self.knobs["dense_steps"])
+        now = self.clock < until
         now = now | ops.equal(ops.mod(self.number, JUDGE_EVERY), 0)
+        now = now | (self._rate > self.memory["rate_line"])
         return self.responding & now
 
     # -- before the update ---------------------------------------------------------
@@ -88,14 +99,16 @@ class Step:
             detailed = ops.convert_to_tensor(True, "bool")
         if self.plan.policy is not None and self.plan.policy.reads_details:
             detailed = detailed | self.clipping
-        measured_part = statistics.gradient_statistics(present, detailed)
+        measured_part, norm = statistics.measure(present, detailed)
         finite = ops.equal(ops.sum(measured_part[:, 5]), 0.0)
         loss_finite = (
             ops.isfinite(loss) if known else ops.convert_to_tensor(True, "bool")
         )
         overflows = None if handled is None else ~finite & loss_finite & handled
-        overflowed = overflow.judge(self, len(self.sites), overflows, scale)
-        norm = statistics.global_norm(measured_part[:, 0])
+        index = len(self.sites)
+        first = first_memory(self.plan, len(names), len(present))
+        memory = self.monitor.packed(f"site{index}", first)
+        overflowed = overflow.judge(memory, overflows, scale)
         if windowed:
             # Part of a window has no norm: that of the average is the gradient's.
             norm = ops.where(partial, MISSING, norm)
@@ -114,7 +127,7 @@ class Step:
             sizes=ops.convert_to_tensor([size(w.shape) for w in weights], "float32"),
             kernels=ops.convert_to_tensor([len(w.shape) >= 2 for w in weights]),
         )
-        site = Site(len(self.sites), list(names), connected, measured)
+        site = Site(index, list(names), connected, measured, memory)
         site.overflow, site.lasting = overflowed
         # What a dynamic loss scale leaves out whatever is done here.
         site.left_out = ~finite if handled is not None else site.overflow
@@ -139,8 +152,8 @@ class Step:
         policy = self.plan.policy
         if policy is None:
             return
-        label = f"policy/{type(policy).__name__}"
-        state, write = self._state(label, policy, site, len(present))
+        label = _policy_label(policy)
+        state = site.memory.part(label)
         measured, there = site.measured, site.connected
         usable = self.clipping & measured.finite & ~partial
         connected = measured._replace(
@@ -153,12 +166,9 @@ class Step:
             gradients=present,
             weights=[w for w, c in zip(weights, there, strict=True) if c],
         )
-        change, site.limits, new = policy.decide(
-            connected,
-            state,
-            self._settings("policy", policy),
-        )
-        write(new, usable)
+        settings = self.knobs.part("policy")
+        change, site.limits, new = policy.decide(connected, state, settings)
+        _remember(site, label, state, new, usable)
         site.change = usable & change & ~site.skip
 
     def transform(self, site, gradients):
@@ -196,12 +206,10 @@ class Step:
 
     def _consider_hold(self, site):
         """Whether this update has to be looked at again, to hold it."""
-        region = self.plan.holds[0][0].region
-        state, write = self._state("trust", region, site, len(site.names))
-        settings = self._settings("trust", region)
+        state, settings = site.memory.part("trust"), self.knobs.part("trust")
         tripped = self._matches(site, "hold/mask", self.plan.holds, after_update=True)
-        active = state["until"] > ops.cast(self.number, "float32")
-        site.trust = (state, settings, write, tripped, active)
+        active = state["until"] > self.clock
+        site.trust = (state, settings, tripped, active)
         possible = self.responding & ~self.halted & ~site.skip & ~site.overflow
         site.hold = possible & (active | tripped)
 
@@ -220,12 +228,11 @@ class Step:
     def note_hold(self, site, held):
         """Notes whether an update was held, and what follows for rate and radius."""
         region = self.plan.holds[0][0].region
-        state, settings, write, tripped, active = site.trust
-        number = ops.cast(self.number, "float32")
+        state, settings, tripped, active = site.trust
         loss = site.measured.loss
-        new, factor = region.advance(state, number, tripped, held, loss, settings)
+        new, factor = region.advance(state, self.clock, tripped, held, loss, settings)
         usable = self.responding & ~self.halted & ~site.skip & ~site.overflow
-        write(new, usable)
+        _remember(site, "trust", state, new, usable)
         site.held = held
         site.radius = ops.where(active | held, state["radius"], MISSING)
         site.rate_factor = ops.where(usable, factor, 1.0)
@@ -246,7 +253,7 @@ class Step:
         Args:
             rates: `rates.Rates` of the step's optimizers.
         """
-        monitor, plan = self.monitor, self.plan
+        monitor = self.monitor
         tripped = self._tripped()
         self.any_event = any_event = ops.any(tripped)
         for site in self.sites:
@@ -257,25 +264,56 @@ class Step:
         rate = rates.current()
         factor = responses.cut_rate(self, tripped, rates)
         self.stopped = responses.count_halts(self, tripped)
-        if any(d.after_update for d in plan.detectors):
-            dense = self.read(monitor.variable("dense_steps", 0, "int32"))
-            until = monitor.variable("dense_until", -1, "int32")
-            end = ops.where(any_event, self.number + 1 + dense, self.read(until))
-            for site in self.sites:
-                if site.trust is not None:
-                    quiet = ops.cast(site.trust[1]["quiet"], "int32")
-                    held_until = ops.where(site.held, self.number + 1 + quiet, end)
-                    end = ops.maximum(end, held_until)
-            self.updates.append((until, end))
-        layout = Layout(
-            tuple(unique(name for site in self.sites for name in site.names)),
-            tuple(plan.detectors),
-        )
-        monitor.on_host(lambda: monitor.build(layout))
+        if self._judges:
+            self._plan_judgements(any_event)
+        monitor.build([name for site in self.sites for name in site.names])
         monitor.write_row(self.number, row.pack(self, rate, factor))
         for variable, value in self.updates:
             variable.assign(ops.cast(value, variable.dtype))
+        for memory in [self.memory, *(site.memory for site in self.sites)]:
+            memory.write()
+        monitor.variable("wake", 0, "int32").assign(self._wake())
+        # Last: on PyTorch, what was read of a variable is the variable.
         monitor.variable("step", 0, "int32").assign(self.number + 1)
+
+    def _plan_judgements(self, any_event):
+        """Notes until when the update is judged at every step, and at what rate."""
+        dense, end = self.knobs["dense_steps"], self.memory["dense_until"]
+        end = ops.where(any_event, self.clock + 1 + dense, end)
+        for site in self.sites:
+            if site.trust is not None:
+                quiet = site.trust[1]["quiet"]
+                held_until = ops.where(site.held, self.clock + 1 + quiet, end)
+                end = ops.maximum(end, held_until)
+        line = self.memory["rate_line"]
+        line = ops.where(self.update_measured, RISE * self._rate, line)
+        self.memory.put("dense_until", end)
+        self.memory.put("rate_line", line)
+
+    def _wake(self):
+        """The next step that has to go the long way, whatever its gradients are."""
+        following = self.number + 1
+
+        def next_multiple(freq):
+            return following + (-following) % freq
+
+        wake = next_multiple(self._every("sample_freq"))
+        if self._judges:
+            until = self.memory.latest("dense_until")
+            dense = self.clock + 1 < ops.maximum(until, self.knobs["dense_steps"])
+            judged = ops.where(dense, following, next_multiple(JUDGE_EVERY))
+            wake = ops.where(self.responding, ops.minimum(wake, judged), wake)
+        if self.plan.histogram_freq:
+            due = next_multiple(self._every("histogram_freq"))
+            wanted = self.knobs["histogram_freq"] > 0
+            wake = ops.where(wanted, ops.minimum(wake, due), wake)
+        return ops.where(self.halted | self.stopped, following, wake)
+
+    @property
+    def rate_line(self):
+        """The rate beyond which the next update is judged, a float32 scalar."""
+        line = self.memory.latest("rate_line")
+        return line if self._judges else ops.convert_to_tensor(LARGEST, "float32")
 
     @property
     def skipped(self):
@@ -287,54 +325,28 @@ class Step:
     def _detect(self, site, after_update, usable):
         if not site.verdicts:
             site.verdicts = [None] * len(self.plan.detectors)
-        seen = {}
         measured = site.measured
-        for index, detector in enumerate(self.plan.detectors):
-            label = type(detector).__name__
-            seen[label] = seen.get(label, -1) + 1
+        for index, (label, detector) in enumerate(self.plan.labelled):
             if detector.after_update != after_update:
                 if site.verdicts[index] is None:
                     site.verdicts[index] = _silent()
                 continue
-            state, write = self._state(
-                f"{label}_{seen[label]}", detector, site, len(site.names)
-            )
-            settings = self._settings(f"detector_{index}", detector)
+            state = site.memory.part(label)
+            settings = self.knobs.part(f"detector_{index}")
             verdict, new = detector.detect(measured, state, settings)
             # One thing that goes wrong is one event: what is not finite is
             # `NonFinite`'s, and an overflow is the loss scale's.
             ours = (~site.overflow | site.lasting) & ~self.halted
             if index > 0:
                 ours = ours & measured.finite & usable
-            write(new, usable & measured.finite & ~self.halted)
+            _remember(site, label, state, new, usable & measured.finite & ~self.halted)
             site.verdicts[index] = verdict._replace(tripped=verdict.tripped & ours)
-
-    def _state(self, label, method, site, count):
-        """The state of a method at one site, and a function that writes it."""
-        initial = method.initial_state(count)
-        variables = self.monitor.group(f"site{site.index}/{label}", initial)
-        state = {name: self.read(v) for name, v in variables.items()}
-
-        def write(new, usable):
-            for name, variable in variables.items():
-                value = ops.where(usable, new[name], state[name])
-                self.updates.append((variable, value))
-
-        return state, write
-
-    def _settings(self, name, method):
-        if not method.settings:
-            return {}
-        values = self.read(self.monitor.method_settings(name, method))
-        values = ops.unstack(values, len(method.settings))
-        return dict(zip(method.settings, values, strict=True))
 
     def _matches(self, site, name, responses, after_update):
         """Whether a detector that one of `responses` follows has tripped at `site`."""
         if not responses:
             return ops.convert_to_tensor(False, "bool")
-        initial = self.monitor.response_numbers()[name]
-        mask = self.read(self.monitor.variable(name, initial)) > 0
+        mask = self.knobs[name] > 0
         mine = ops.convert_to_tensor(
             [d.after_update == after_update for d in self.plan.detectors]
         )
@@ -357,6 +369,34 @@ class Step:
     def read(variable):
         """The value of a variable, a tensor."""
         return ops.convert_to_tensor(variable)
+
+
+def first_memory(plan, count, present):
+    """What one site remembers before the first step, a dict of arrays.
+
+    Args:
+        plan: The `Plan` in force.
+        count: V, the number of its variables.
+        present: P, how many of them are connected.
+    """
+    methods = [(label, d.initial_state(count)) for label, d in plan.labelled]
+    if plan.holds:
+        methods.append(("trust", plan.holds[0][0].region.initial_state(count)))
+    if plan.policy is not None:
+        state = plan.policy.initial_state(present)
+        methods.append((_policy_label(plan.policy), state))
+    fields = {f"{n}/{k}": v for n, state in methods for k, v in state.items()}
+    return {**fields, "overflows": 0.0}
+
+
+def _policy_label(policy):
+    return f"policy/{type(policy).__name__}"
+
+
+def _remember(site, label, before, after, usable):
+    """Notes the new state of one method, where it is `usable`."""
+    for name, value in before.items():
+        site.memory.put(f"{label}/{name}", ops.where(usable, after[name], value))
 
 
 def _or_else(value, default):

@@ -9,6 +9,7 @@ same step, and the region becomes smaller while the loss does not fall.
 import numpy as np
 from keras import ops
 
+from keras_gradwatch.capture.branch import traced_once
 from keras_gradwatch.methods import Method, number, whole
 
 # Root mean square below which the weights of a kernel count as this large: one that
@@ -80,6 +81,19 @@ class TrustRegion(Method):
         state["best"] = np.float32(np.inf)
         return state
 
+    def tightened(self, state, factor, until):
+        """The state from which a run goes on that was taken back.
+
+        Args:
+            state: Dict of arrays.
+            factor: What the radius is multiplied by.
+            until: The step until which updates are held.
+        """
+        least = np.float32(self.settings["least"])
+        radius = np.maximum(state["radius"] * np.float32(factor), least)
+        # What was seen of the loss so far is of the run that went wrong.
+        return {**self.initial_state(0), "radius": radius, "until": np.float32(until)}
+
     def limit(self, before, after, inner, loss, state, settings):
         """What is left of an update.
 
@@ -100,15 +114,13 @@ class TrustRegion(Method):
         roots = _root_mean_squares(before)
         moved, shares = [], []
         for old, new, root in zip(before, after, roots, strict=True):
-            change = new - old
-            change = ops.where(ops.isnan(change), 0.0, change)
+            change = ops.reshape(new - old, (-1,))
             most = settings["element"] * radius * root
-            cut = ops.clip(change, -most, most)
-            if len(old.shape) >= 2:
-                size = ops.maximum(_root_mean_square(cut), 1e-30)
-                cut = cut * ops.minimum(1.0, radius * root / size)
-            moved.append(cut)
-            shares.append(ops.any(ops.not_equal(cut, change)))
+            # A bias has no bound as a whole.
+            whole = radius * root if len(old.shape) >= 2 else float("inf")
+            cut, less = _cut(change, most, whole)
+            moved.append(ops.reshape(cut, old.shape))
+            shares.append(less)
         gain = ops.abs(inner(moved))
         bound = settings["decrease"] * loss
         steep = (loss > 0) & (gain > bound)
@@ -185,6 +197,22 @@ def _root_mean_squares(weights):
             root = least if before is None else before
         result.append(root)
     return result
+
+
+@traced_once(1, 0, 0)
+def _cut(change, most, whole):
+    """One variable's update within its bounds, and whether it is less than it was.
+
+    Args:
+        change: Tensor [n].
+        most: Scalar, the largest change of an element.
+        whole: Scalar, the largest root mean square of the update.
+    """
+    change = ops.where(ops.isnan(change), 0.0, change)
+    cut = ops.clip(change, -most, most)
+    size = ops.maximum(_root_mean_square(cut), 1e-30)
+    cut = cut * ops.minimum(1.0, whole / size)
+    return cut, ops.any(ops.not_equal(cut, change))
 
 
 def _root_mean_square(tensor):

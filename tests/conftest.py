@@ -36,6 +36,7 @@ if BACKEND != "tensorflow":
         "regressions/test_facts_of_replicas.py",
         "regressions/test_keras_facts.py",
         "test_benchmarks.py",
+        "test_cost_benchmarks.py",
     ]
 # Each model takes seconds to compile there. Left out is what the host does with steps
 # that were recorded, the same on every backend, and what is there beside the code.

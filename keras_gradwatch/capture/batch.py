@@ -42,13 +42,13 @@ class BatchKeeper:
         # step's last. Of all traces, since any of them may run again.
         self._kept = {}
 
-    def trace(self, model, runner, step, data):
+    def trace(self, model, runner, any_event, data):
         """Adds to the step what keeps its batch; called when the step is decided.
 
         Args:
             model: The watched model.
             runner: The `Runner` of the step.
-            step: The `Step`, finished.
+            any_event: Scalar bool, whether a detector has tripped in this step.
             data: The batch: tensors in tuples, lists and dicts.
         """
         items = flat(data)
@@ -59,16 +59,17 @@ class BatchKeeper:
         tensors = [ops.convert_to_tensor(t) for _, t in items]
         monitor = self._monitor
         # The step has been counted by now.
-        number = step.read(monitor.variable("step", 0, "int32")) - 1
-        limit = monitor.variable("batch/limit", 0.0)  # 0 outside of `fit`
+        number = ops.convert_to_tensor(monitor.variable("step", 0, "int32")) - 1
+        limit = monitor.knobs["batch_limit"]  # 0 outside of `fit`
         last = monitor.variable("batch/last", LONG_AGO, "int32")
         size = monitor.variable("batch/size", 0.0)
-        begins = step.any_event & (number - step.read(last) > QUIET)
+        before = ops.convert_to_tensor(last)
+        begins = any_event & (number - before > QUIET)
         total = sum(_bytes(t) for t in tensors)
-        fits = begins & (total <= step.read(limit))
+        fits = begins & (total <= limit)
         self._keep(runner, names, tensors, number, fits)
-        size.assign(ops.where(begins, total, step.read(size)))
-        last.assign(ops.where(step.any_event, number, step.read(last)))
+        size.assign(ops.where(begins, total, ops.convert_to_tensor(size)))
+        last.assign(ops.where(any_event, number, before))
 
     def take(self, step):
         """The batch of a step, which is then forgotten.
@@ -88,10 +89,8 @@ class BatchKeeper:
         if self.reason is not None:
             return None, self.reason
         monitor = self._monitor
-        limit, size = (
-            float(read(monitor.variable(f"batch/{name}", 0.0)))
-            for name in ("limit", "size")
-        )
+        limit = float(monitor.plan.save_batch)
+        size = float(read(monitor.variable("batch/size", 0.0)))
         if size > limit:
             return None, f"it has {size:.0f} bytes, and `save_batch` is {limit:.0f}"
         return None, "a later one took its place, or it has another shape than others"

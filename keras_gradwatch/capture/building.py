@@ -5,6 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_gradwatch.capture.interception import is_stock
 from keras_gradwatch.capture.state import layers_of
 
 
@@ -22,15 +23,38 @@ def build_ahead(model, step, data):
         step: Its own training step.
         data: What the step is called with.
     """
-    if _built(model):
+    if not _built(model):
+        try:
+            with tf.init_scope(), _optimizer_left_alone(model.optimizer):
+                model._symbolic_build(data_batch=data)
+        except Exception:  # whatever a user's layers raise on symbolic inputs
+            if not tf.inside_function():
+                return  # eager: the first step's new variables begin with its batch
+            tf.function(step, autograph=False).get_concrete_function(data)
+    if tf.inside_function() and not tf.distribute.has_strategy() and is_stock(step):
+        _build_optimizer(model.optimizer, model.trainable_weights)
+
+
+def _build_optimizer(optimizer, variables):
+    """Builds an optimizer in a graph of its own, or the step is traced twice.
+
+    In a graph, as `apply` does it: what an optimizer assigns while it is built is
+    never run, as in the trace that stock Keras throws away.
+
+    Args:
+        optimizer: The only one of a stock step.
+        variables: All that this step trains.
+    """
+    if optimizer.built or not variables:
         return
-    try:
-        with tf.init_scope(), _optimizer_left_alone(model.optimizer):
-            model._symbolic_build(data_batch=data)
-    except Exception:  # whatever a user's layers raise on symbolic inputs
-        if not tf.inside_function():
-            return  # eager: the first step's new variables begin with its batch
-        tf.function(step, autograph=False).get_concrete_function(data)
+
+    def build():
+        with keras.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(variables)
+        optimizer.built = True
+
+    with tf.init_scope():
+        tf.function(build, autograph=False).get_concrete_function()
 
 
 @contextlib.contextmanager

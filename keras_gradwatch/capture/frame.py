@@ -1,5 +1,7 @@
 """What happens at the seam in one step."""
 
+from typing import NamedTuple
+
 import keras
 from keras import ops
 
@@ -11,12 +13,27 @@ from keras_gradwatch.capture.branch import cond, outlined
 from keras_gradwatch.capture.interception import held_optimizers
 from keras_gradwatch.capture.runner import values_of
 from keras_gradwatch.capture.state import spoiled
+from keras_gradwatch.quiet import Quiet, possible
 from keras_gradwatch.site import MISSING, any_of, expand
 from keras_gradwatch.step import Step
 
 # Optimizers that write the weights anew from their accumulators, the first values
 # forgotten: how far a step moves the weights says nothing about its rate.
 REWRITING = (keras.optimizers.Ftrl,)
+
+
+class Outcome(NamedTuple):
+    """What became of a step.
+
+    Attributes:
+        applied: Whether an optimizer was applied at all, a bool.
+        skipped: Scalar bool, whether the batch is to leave no trace in the state.
+        any_event: Scalar bool, whether a detector tripped.
+    """
+
+    applied: bool
+    skipped: object
+    any_event: object
 
 
 class Frame:
@@ -26,14 +43,19 @@ class Frame:
         model: The watched model.
         monitor: Its `GradientMonitor`.
         runner: `Runner` of the backend.
+        alone: Whether one optimizer is applied once in this step, and no more.
+
+    Attributes:
+        outcome: `Outcome` of the step, once that is known.
     """
 
-    def __init__(self, model, monitor, runner):
+    def __init__(self, model, monitor, runner, alone=False):
         self.model = model
         self.monitor = monitor
         self.runner = runner
-        self.step = Step(monitor)
-        self.rates = rates.Rates()
+        self.outcome = None  # `Outcome`, once the step is recorded
+        self._alone = alone
+        self._begin()
         self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
         self._loss = None  # the last one that `compute_loss` returned
         self._before = []  # per site: variables and their values before it
@@ -42,6 +64,16 @@ class Frame:
         if any(scaling.dynamic(o) for o in held_optimizers(model)):
             self._spoiled = spoiled(model)  # before the step
         self._hook_schedules()
+
+    def _begin(self):
+        self._step, self._rates = None, rates.Rates()
+
+    @property
+    def step(self):
+        """The `Step`, begun where it is first asked for."""
+        if self._step is None:
+            self._step = Step(self.monitor, self._rates.current())
+        return self._step
 
     # -- called by the stand-ins ---------------------------------------------------
 
@@ -82,19 +114,70 @@ class Frame:
     # -- one site ------------------------------------------------------------------
 
     def _apply(self, optimizer, apply, gradients, variables):
-        plan = self.monitor.plan
+        """Takes the short way or the long one."""
+        loss = self._simple_loss(optimizer)
+        if loss is None or not possible(self.monitor.plan):
+            self._long_way(optimizer, apply, gradients, variables)
+            return
+        self.monitor.build([_name(v) for v in variables])
+        shown, places = self._watched(gradients, variables)
+        shown = [sparse.rows(sparse.unique_rows(g), g, v.shape) for g, v in shown]
+        quiet = Quiet(
+            self.monitor,
+            _spread(shown, places, len(variables)),
+            variables,
+            ops.cast(loss, "float32"),
+            rates.of(optimizer),
+        )
+
+        def short_way():
+            apply(gradients, variables)
+            quiet.record()
+
+        def long_way():
+            self._begin()
+            self._long_way(optimizer, apply, gradients, variables)
+            outcome = self._recorded()
+            quiet.draw_lines(self.step.rate_line)
+            self._begin()
+            return [outcome.skipped, outcome.any_event]
+
+        self.outcome = Outcome(
+            True, *self.runner.either(quiet.holds, short_way, long_way)
+        )
+
+    def _simple_loss(self, optimizer):
+        """The loss of a step of the simple kind, which may go the short way, or None.
+
+        It applies one optimizer once, on one device, the gradients are what they seem
+        (not scaled, no part of a window), and the loss is known.
+        """
+        loss, scale = self._losses.get(id(optimizer), (self._loss, None))
+        leaves = rates.leaves(optimizer)
+        accumulates = any(leaf.gradient_accumulation_steps for leaf in leaves)
+        simple = self._alone and self.runner.branches
+        return loss if simple and scale is None and not accumulates else None
+
+    def _watched(self, gradients, variables):
+        """Pairs of a gradient and its variable that are looked at, and their places."""
         places = [
             i
             for i, (g, v) in enumerate(zip(gradients, variables, strict=True))
             if g is not None and not getattr(v, "overwrite_with_gradient", False)
         ]
-        local = [gradients[i] for i in places]
-        trained = [variables[i] for i in places]
-        for gradient, variable in zip(local, trained, strict=True):
+        pairs = [(gradients[i], variables[i]) for i in places]
+        for gradient, variable in pairs:
             if hasattr(gradient, "set_shape"):
                 # TensorFlow does not always know that it has the variable's shape: for
                 # one, in a Dense layer after MultiHeadAttention.
                 gradient.set_shape(variable.shape)
+        return pairs, places
+
+    def _long_way(self, optimizer, apply, gradients, variables):
+        plan = self.monitor.plan
+        pairs, places = self._watched(gradients, variables)
+        local = [gradient for gradient, _ in pairs]
+        trained = [variable for _, variable in pairs]
         window = Window(optimizer, trained)
         if plan.protects and len(window.lengths) > 1:
             raise ValueError(
@@ -120,6 +203,7 @@ class Frame:
             sparse.rows(g, own, v.shape)
             for g, own, v in zip(summed, local, trained, strict=True)
         ]
+        self._rates.add(optimizer)
         site = self.step.judge(
             [_name(v) for v in variables],
             _spread(shown, places, len(variables)),
@@ -130,8 +214,7 @@ class Frame:
             handled=newly_spoiled < 1 if scaling.dynamic(optimizer) else None,
             partial=window.partial,
         )
-        self.rates.add(optimizer)
-        if plan.protects:
+        if plan.protects and not self._alone:
             self._remember(optimizer, variables)
         if plan.policy is not None:
             local, sums = self._transform(
@@ -290,8 +373,7 @@ class Frame:
             later = self.step.skipped & ~self.step.sites[index].skip
             self.runner.restore(later, *self._before[index])
 
-    @property
-    def skipped(self):
+    def _skipped(self):
         """Whether the batch is to leave no trace in the model's state, a scalar."""
         skipped = self.step.skipped
         if self._spoiled is not None and self.runner.state_comes_late:
@@ -301,8 +383,13 @@ class Frame:
         return skipped
 
     def finish(self):
-        """Ends the step."""
-        self.step.finish(self.rates)
+        """Ends the step; from here on there is an `outcome`."""
+        if self.outcome is None:
+            self.outcome = self._recorded()
+
+    def _recorded(self):
+        self.step.finish(self._rates)
+        return Outcome(bool(self.step.sites), self._skipped(), self.step.any_event)
 
 
 def _unique(variables):

@@ -48,6 +48,11 @@ def _items(value):
     return [value]
 
 
+def is_stock(step):
+    """Whether a bound `train_step` is Keras's own, which applies one optimizer once."""
+    return getattr(step, "__func__", None) is keras.Model.train_step
+
+
 def active():
     """The frame of the step that this thread is tracing, or None."""
     return getattr(_active, "frame", None)

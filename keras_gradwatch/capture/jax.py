@@ -166,7 +166,7 @@ def run_step(model, monitor, step, state, data):
     if active() is not None:  # a step that calls another watched step
         return step(state, data)
     runner = Scoped(model, state)
-    watched = Watched(model, monitor, runner)
+    watched = Watched(model, monitor, runner, step)
     logs, state = watched.run(step, state, data)
     runner.take(state)
     logs = watched.finish(step, logs, data)

@@ -30,6 +30,12 @@ def leaves(optimizer):
     return [optimizer]
 
 
+def of(optimizer):
+    """The rate of an optimizer, of several the first one's, a float32 scalar."""
+    # A copy: on PyTorch, what is read of a variable is the variable.
+    return ops.copy(_rate(leaves(optimizer)[0]))
+
+
 class Rates:
     """The learning rates of one step.
 

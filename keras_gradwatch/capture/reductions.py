@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 
-def sum_of_squares(values):
-    """Σ v² of a float32 tensor, a scalar.
+def sums_of_squares(tensors):
+    """Σ v² of each of V float32 tensors, a tensor [V].
 
     On TensorFlow and PyTorch one fused operation does it in one pass;
     `ops.sum(ops.square(...))` writes the squares to memory first, which is several
@@ -14,11 +14,11 @@ def sum_of_squares(values):
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
-        return 2.0 * tf.nn.l2_loss(values)
+        return 2.0 * tf.stack([tf.nn.l2_loss(values) for values in tensors])
     if keras.config.backend() == "torch":
-        flat = values.reshape(-1)
-        return flat.dot(flat)
-    return ops.sum(ops.square(values))
+        flat = [values.reshape(-1) for values in tensors]
+        return ops.stack([values.dot(values) for values in flat])
+    return ops.stack([ops.sum(ops.square(values)) for values in tensors])
 
 
 def largest(values):

@@ -15,6 +15,7 @@ class Runner:
     variables are a list of `keras.Variable`.
 
     Attributes:
+        branches: Whether `either` can be had.
         batch_keeper: The class of what keeps batches.
         count: Number of replicas, each of which sees a part of the batch.
         state_comes_late: Whether what the forward pass does to the model's state is
@@ -23,6 +24,7 @@ class Runner:
             step.
     """
 
+    branches = False
     batch_keeper = BatchKeeper
     count = 1
     makes_variables = True
@@ -79,6 +81,19 @@ class Runner:
             function: Called with a list of tensors; what it returns is dropped.
             arguments: List of tensors, each replica's own.
             written: The variables that it may assign to.
+        """
+        raise NotImplementedError
+
+    def either(self, predicate, usual, seldom):
+        """Calls `usual()` where `predicate` holds, else `seldom()`.
+
+        Args:
+            predicate: The same in all replicas.
+            usual: May assign to variables; returns a list of scalar bools.
+            seldom: The same.
+
+        Returns:
+            The list of scalar bool tensors.
         """
         raise NotImplementedError
 

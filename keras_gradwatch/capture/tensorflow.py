@@ -63,7 +63,8 @@ def create_variable(name, initial, dtype, model):
     """
 
     def create():
-        with tf.init_scope(), model.distribute_strategy.scope():
+        strategy = model.distribute_strategy
+        with tf.init_scope(), strategy.scope(), tf.variable_creator_scope(_unlifted):
             return keras.Variable(
                 np.asarray(initial),
                 dtype=dtype,
@@ -78,6 +79,14 @@ def create_variable(name, initial, dtype, model):
     # is that of the thread.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(create).result()
+
+
+def _unlifted(creator, **arguments):
+    """A variable that the traced function does not take for one of its own.
+
+    For those, `tf.function` traces everything a second time.
+    """
+    return creator(**{**arguments, "experimental_enable_variable_lifting": False})
 
 
 def write_row(ring, index, row):
@@ -124,5 +133,5 @@ def run_step(model, monitor, step, data):
     if monitor.plan.protects:
         build_ahead(model, step, data)
     compiled = bool(getattr(model, "jit_compile", False))
-    watched = Watched(model, monitor, Replicas(compiled))
+    watched = Watched(model, monitor, Replicas(compiled), step)
     return watched.finish(step, watched.run(step, data), data)

@@ -84,13 +84,13 @@ def run_step(model, monitor, step, data):
     """
     if active() is not None:  # a step that calls another watched step
         return step(data)
-    watched = _begin(model, monitor)
+    watched = _begin(model, monitor, step)
     return _finish(watched, step, watched.run(step, data), data)
 
 
 @torch.compiler.disable
-def _begin(model, monitor):
-    return Watched(model, monitor, Eager(model))
+def _begin(model, monitor, step):
+    return Watched(model, monitor, Eager(model), step)
 
 
 @torch.compiler.disable
@@ -152,6 +152,16 @@ class Eager(Runner):
         before = self.copies(written)
         function(arguments)
         self.restore(~predicate, written, before)
+
+    @property
+    def branches(self):
+        return self._constants is None
+
+    def either(self, predicate, usual, seldom):
+        if not predicate:
+            return seldom()
+        usual()
+        return [torch.tensor(False), torch.tensor(False)]
 
     def restore(self, predicate, variables, values):
         if known(predicate):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_gradwatch.capture.frame import Frame
-from keras_gradwatch.capture.interception import intercept
+from keras_gradwatch.capture.interception import intercept, is_stock
 from keras_gradwatch.capture.state import restorable
 
 
@@ -15,15 +15,16 @@ class Watched:
         model: The watched model.
         monitor: Its `GradientMonitor`.
         runner: `Runner` of the backend.
+        step: The model's own bound `train_step`.
 
     Attributes:
         frame: The `Frame` of the step.
     """
 
-    def __init__(self, model, monitor, runner):
+    def __init__(self, model, monitor, runner, step):
         self._model, self._monitor, self._runner = model, monitor, runner
         with runner.scope():
-            self.frame = Frame(model, monitor, runner)
+            self.frame = Frame(model, monitor, runner, is_stock(step))
             self._kept = restorable(model) if monitor.plan.protects else []
             self._before = runner.copies(self._kept)
 
@@ -47,23 +48,30 @@ class Watched:
             logs = self._finish(step, logs)
             if self._monitor.plan.save_batch:
                 keeper = self._monitor.keep_batches(self._runner.batch_keeper)
-                keeper.trace(self._model, self._runner, self.frame.step, data)
+                event = self.frame.outcome.any_event
+                keeper.trace(self._model, self._runner, event, data)
             return logs
 
     def _finish(self, step, logs):
         monitor, model, frame = self._monitor, self._model, self.frame
         protects = monitor.plan.protects
         # The logs of the stock step are the metrics; one of the user's may have others.
-        stock = getattr(step, "__func__", None) is keras.Model.train_step
-        seen = None if stock or not protects else model.get_metrics_result()
+        seen = None
+        if protects and not (is_stock(step) and _reports_metrics(model)):
+            seen = model.get_metrics_result()
         frame.finish()
         monitor.traced()
-        if protects and frame.step.sites:
-            skipped = frame.skipped
+        if protects and frame.outcome.applied:
+            skipped = frame.outcome.skipped
             self._runner.restore(skipped, self._kept, self._before)
             frame.restore_sites()
             logs = _logs_again(model, monitor, logs, seen, skipped)
         return logs
+
+
+def _reports_metrics(model):
+    own = getattr(model.compute_metrics, "__func__", None)
+    return own is keras.Model.compute_metrics
 
 
 def _logs_again(model, monitor, logs, seen, skipped):
@@ -88,7 +96,7 @@ def _logs_again(model, monitor, logs, seen, skipped):
             continue
         metric = ops.cast(fresh[key], value.dtype) if key in fresh else None
         if seen is None:
-            result[key] = ops.where(skipped, metric, value)
+            result[key] = metric
         elif _is_scalar(value):
             last = monitor.variable(f"log/{key}", float("nan"))
             before = ops.cast(ops.convert_to_tensor(last), value.dtype)

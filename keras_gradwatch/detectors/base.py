@@ -6,6 +6,9 @@ from keras import ops
 
 from keras_gradwatch.methods import Method
 
+# What a line is multiplied by, so that rounding does not lift it over the limit.
+BELOW = 0.9999
+
 
 class Measurement(NamedTuple):
     """What is known of one step when it is judged.
@@ -71,6 +74,12 @@ class Detector(Method):
     kind = "explosion"
     after_update = False
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "detect" in vars(cls) and "lines" not in vars(cls):
+            # Another rule: the short way that it inherits is not its own.
+            cls.lines = Detector.lines
+
     def detect(self, measured, state, settings):
         """Judges one step.
 
@@ -83,6 +92,40 @@ class Detector(Method):
             `(Verdict, new state)`. The state must never take in a non-finite value.
         """
         raise NotImplementedError
+
+    def lines(self, measured, state, settings):
+        """Up to where the next step is sure not to trip; the short way of a rule.
+
+        A step goes the short way (see `quiet`) where its global norm and its loss lie
+        on or below the lines of all detectors. There, all gradients and the loss are
+        finite, a gradient reaches some kernel, no update is measured, and `detect` is
+        not called, but `advance`.
+
+        Args:
+            measured: `Measurement`, of which only `kernels` is known, a list of bools
+                of the connected variables.
+            state: Dict of tensors, as they are before that step.
+            settings: Dict of scalar tensors.
+
+        Returns:
+            Dict with `global_norm` or `loss` (of its magnitude), each a scalar; 0 where
+            the next step has to be judged whatever it brings. None: so does every step.
+        """
+        del measured, state, settings
+
+    def advance(self, measured, state, settings):
+        """The state that `detect` would give after a step on or below its lines.
+
+        Args:
+            measured: `Measurement`; of the statistics, only the norms, and `kernels` is
+                a list of bools, both of the connected variables.
+            state: Dict of tensors.
+            settings: Dict of scalar tensors.
+
+        Returns:
+            The new state; None where it stays.
+        """
+        del measured, state, settings
 
     def describe(self, variable, value, baseline):
         """What tripped, in words for a person.

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.detectors.base import Detector, whole_step
+from keras_gradwatch.detectors.base import BELOW, Detector, whole_step
 from keras_gradwatch.methods import number, whole
 
 # A spike is this many times the largest of the newest steps, whatever their spread.
@@ -49,6 +49,9 @@ class LogBaseline(Detector):
             "warmup": whole(self, "warmup", warmup, at_least=1),
             "patience": whole(self, "patience", patience, at_least=1),
         }
+
+    # What `lines` is about, `global_norm` or `loss`; None: a step is always judged.
+    judged = None
 
     def quantity(self, measured):
         """The scalar that is judged, >= 0, NaN where it is not known."""
@@ -97,6 +100,40 @@ class LogBaseline(Detector):
         streak = ops.where(anew, 0.0, streak)
         state["streak"] = ops.where(usable, streak, streak_before)
         return whole_step(spike, value, ops.exp(mean)), state
+
+    def lines(self, measured, state, settings):
+        """The top of the running range, once there is one; see `Detector.lines`."""
+        del measured
+        if self.judged is None:
+            return None
+        seen = state["seen"]
+        limit = ops.maximum(
+            settings["z"] * ops.sqrt(state["variance"]), ops.log(settings["factor"])
+        )
+        top = ops.exp(state["mean"] + limit)
+        top = ops.minimum(top, PEAK * ops.maximum(state["peak"], state["last_peak"]))
+        # Where the peaks change places, `detect` does it.
+        turn = ops.equal(ops.mod(seen, SPAN), SPAN - 1)
+        open_ = (seen >= settings["warmup"]) & ~turn
+        return {self.judged: ops.where(open_, top * BELOW, 0.0)}
+
+    def advance(self, measured, state, settings):
+        """The range after a value within it; see `Detector.advance`."""
+        value, seen = self.quantity(measured), state["seen"]
+        mean, variance = state["mean"], state["variance"]
+        limit = ops.maximum(
+            settings["z"] * ops.sqrt(variance), ops.log(settings["factor"])
+        )
+        weight = ops.maximum(1.0 / (seen + 1), 1 - settings["decay"])
+        taken = ops.maximum(ops.log(value) - mean, -limit)
+        return {
+            **state,
+            "mean": mean + weight * taken,
+            "variance": (1 - weight) * (variance + weight * ops.square(taken)),
+            "seen": seen + 1,
+            "streak": ops.zeros_like(seen),
+            "peak": ops.maximum(value, state["peak"]),
+        }
 
 
 def spike_words(what, value, baseline):

@@ -58,6 +58,14 @@ class Collapse(Detector):
         state = {"streak": streak, "alive": alive}
         return whole_step(tripped, streak, settings["steps"]), state
 
+    def lines(self, measured, state, settings):
+        """None, once a gradient has come through; see `Detector.lines`."""
+        del settings
+        if not any(measured.kernels):
+            return {}  # never judged
+        alive = (state["alive"] > 0) & ops.equal(state["streak"], 0)
+        return {"global_norm": ops.where(alive, float("inf"), 0.0)}
+
     def describe(self, variable, value, baseline):
         del variable, baseline
         return f"no gradient has reached any kernel for {int(value)} steps"

@@ -56,8 +56,8 @@ class DeadUnits(Onset):
         }
 
     def initial_state(self, num_variables):
-        """That of `Onset`, and steps since the last sample."""
-        return {**super().initial_state(num_variables), "since": np.float32(1e9)}
+        """That of `Onset`, and the step of the last sample."""
+        return {**super().initial_state(num_variables), "last": np.float32(-1e9)}
 
     def detect(self, measured, state, settings):
         zeros = measured.statistics[:, NAMES.index("zero_fraction")]
@@ -70,12 +70,18 @@ class DeadUnits(Onset):
         share = ops.sum(shares * sizes) / ops.maximum(ops.sum(sizes), 1.0)
         # A gradient that is zero everywhere tells of the batch, not of the units.
         judged = measured.finite & ops.any(counted) & (measured.global_norm > 0)
-        judged = judged & (state["since"] >= settings["apart"])
+        step = ops.cast(measured.step, "float32")
+        judged = judged & (step - state["last"] >= settings["apart"])
         holds = (share > settings["limit"]) & (ops.max(shares) >= 1)
         tripped, new = self.onset(holds, judged, state, settings)
-        new["since"] = ops.where(judged, 1.0, state["since"] + 1)
+        new["last"] = ops.where(judged, step, state["last"])
         first = ops.cast(ops.argmax(shares), "int32")
         return Verdict(tripped, first, share, settings["limit"]), new
+
+    def lines(self, measured, state, settings):
+        """Nothing is judged in a step that is not sampled."""
+        del measured, state, settings
+        return {}
 
     def describe(self, variable, value, baseline):
         del baseline

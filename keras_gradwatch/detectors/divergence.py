@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.detectors.base import Detector, whole_step
+from keras_gradwatch.detectors.base import BELOW, Detector, whole_step
 from keras_gradwatch.methods import number, whole
 
 # A loss so small that its logarithm says nothing any more.
@@ -78,6 +78,30 @@ class Divergence(Detector):
         }
         new = {name: ops.where(usable, new[name], state[name]) for name in new}
         return whole_step(tripped, ops.exp(mean), ops.exp(least)), new
+
+    def lines(self, measured, state, settings):
+        """The loss that would lift the mean to its limit; see `Detector.lines`."""
+        del measured
+        mean, steps = state["mean"], settings["steps"]
+        limit = ops.maximum(
+            state["first"], state["least"] + ops.log(settings["factor"])
+        )
+        top = ops.exp(mean + steps * (limit - mean))
+        return {"loss": ops.where(state["seen"] >= steps, top * BELOW, 0.0)}
+
+    def advance(self, measured, state, settings):
+        """The mean after a loss that keeps it down; see `Detector.advance`."""
+        loss, steps = measured.loss, settings["steps"]
+        level = ops.log(ops.maximum(loss, TINY))
+        mean = state["mean"] + (level - state["mean"]) / steps
+        new = {
+            "mean": mean,
+            "first": state["first"],
+            "least": ops.minimum(mean, state["least"]),
+            "seen": state["seen"] + 1,
+            "streak": ops.zeros_like(mean),
+        }
+        return {name: ops.where(loss > 0, new[name], state[name]) for name in new}
 
     def describe(self, variable, value, baseline):
         del variable

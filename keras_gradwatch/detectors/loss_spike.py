@@ -40,6 +40,7 @@ class LossSpike(LogBaseline):
     """
 
     kind = "loss spike"
+    judged = "loss"
 
     def quantity(self, measured):
         """The magnitude of the step's own loss."""

@@ -42,6 +42,11 @@ class NonFinite(Detector):
         )
         return verdict, state
 
+    def lines(self, measured, state, settings):
+        """Finite gradients and a finite loss are all that it asks for."""
+        del measured, state, settings
+        return {}
+
     def describe(self, variable, value, baseline):
         if variable is None:
             return f"the loss is {value:g}"

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.detectors.base import Detector, whole_step
+from keras_gradwatch.detectors.base import BELOW, Detector, whole_step
 from keras_gradwatch.methods import number
 
 
@@ -37,6 +37,11 @@ class NormThreshold(Detector):
     def detect(self, measured, state, settings):
         tripped = ~ops.less(measured.global_norm, settings["limit"])
         return whole_step(tripped, measured.global_norm, settings["limit"]), state
+
+    def lines(self, measured, state, settings):
+        """The limit; see `Detector.lines`."""
+        del measured, state
+        return {"global_norm": settings["limit"] * BELOW}
 
     def describe(self, variable, value, baseline):
         del variable

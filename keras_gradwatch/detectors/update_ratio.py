@@ -69,6 +69,11 @@ class UpdateRatio(Detector):
         )
         return verdict, state
 
+    def lines(self, measured, state, settings):
+        """Where no update is measured there is nothing to judge."""
+        del measured, state, settings
+        return {}
+
     def describe(self, variable, value, baseline):
         return (
             f"the update of {variable} was {value:.3g} times its weights, over the "

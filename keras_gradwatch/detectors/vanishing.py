@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.detectors.base import Verdict
+from keras_gradwatch.detectors.base import BELOW, Verdict
 from keras_gradwatch.detectors.onset import Onset
 from keras_gradwatch.methods import number
 from keras_gradwatch.statistics import NAMES
@@ -54,9 +54,18 @@ class Vanishing(Onset):
         }
 
     def initial_state(self, num_variables):
-        """That of `Onset`, the means [first, last, global], and the steps seen."""
-        means = {"means": np.zeros(3, "float32"), "seen": np.float32(0.0)}
-        return {**super().initial_state(num_variables), **means}
+        """That of `Onset`, the means of both kernels and of all, and the steps seen."""
+        names = ("first", "last", "whole", "seen")
+        own = {name: np.float32(0.0) for name in names}
+        return {**super().initial_state(num_variables), **own}
+
+    def _weight(self, state, settings):
+        # Plain averages while values are few, an exponential window from then on.
+        return ops.maximum(1 / (state["seen"] + 1), 1 - settings["decay"])
+
+    def _means(self, values, state, settings):
+        before = ops.stack([state[name] for name in ("first", "last", "whole")])
+        return before + self._weight(state, settings) * (values - before)
 
     def detect(self, measured, state, settings):
         norms = measured.statistics[:, NAMES.index("norm")]
@@ -67,16 +76,41 @@ class Vanishing(Onset):
         ends = ops.take(norms, ops.stack([first, last]))
         values = ops.concatenate([ends, measured.global_norm[None]])
         usable = measured.finite & ops.all(ops.isfinite(values)) & (first < last)
-        # Plain averages while values are few, an exponential window from then on.
-        weight = ops.maximum(1 / (state["seen"] + 1), 1 - settings["decay"])
-        means = state["means"] + weight * (values - state["means"])
+        means = self._means(values, state, settings)
         a, b, n = ops.unstack(means, 3)
         floor = settings["floor"]
         holds = (a < settings["ratio"] * b) & (a < floor) & (n >= floor)
         tripped, turned = self.onset(holds, usable, state, settings)
-        new = {**turned, "means": means, "seen": state["seen"] + 1}
+        seen = state["seen"] + 1
+        new = {**turned, "first": a, "last": b, "whole": n, "seen": seen}
         new = {name: ops.where(usable, new[name], state[name]) for name in state}
         return Verdict(tripped, first, a, b), new
+
+    def lines(self, measured, state, settings):
+        """Where the means are sure not to cross; see `Detector.lines`."""
+        if sum(measured.kernels) < 2:
+            return {}  # never judged
+        weight = self._weight(state, settings)
+        # What is left of the means in the next step, at least; its norms come on top.
+        a, b, n = ((1 - weight) * state[name] for name in ("first", "last", "whole"))
+        floor = settings["floor"]
+        small = (floor - n) / weight
+        level = (a / settings["ratio"] - b) / weight
+        line = ops.maximum(ops.maximum(small, level) * BELOW, 0.0)
+        line = ops.where(a >= floor, float("inf"), line)
+        sure = ops.equal(state["on"], 0) & ops.equal(state["against"], 0)
+        return {"global_norm": ops.where(sure, line, 0.0)}
+
+    def advance(self, measured, state, settings):
+        """The means after one more step; see `Detector.advance`."""
+        kernels = [i for i, kernel in enumerate(measured.kernels) if kernel]
+        if len(kernels) < 2:
+            return None  # never judged
+        norms = measured.statistics[:, 0]
+        ends = (norms[kernels[0]], norms[kernels[-1]])
+        values = ops.stack([*ends, measured.global_norm])
+        a, b, n = ops.unstack(self._means(values, state, settings), 3)
+        return {"first": a, "last": b, "whole": n, "seen": state["seen"] + 1}
 
     def describe(self, variable, value, baseline):
         return (

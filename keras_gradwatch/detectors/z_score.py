@@ -39,6 +39,7 @@ class ZScore(LogBaseline):
     """
 
     kind = "norm spike"
+    judged = "global_norm"
 
     def quantity(self, measured):
         """The global gradient norm, before clipping."""

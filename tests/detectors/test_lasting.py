@@ -49,6 +49,7 @@ class Judge:
             **{name: ops.convert_to_tensor(v) for name, v in given.items()}
         )
         for _ in range(count):
+            measured = measured._replace(step=ops.convert_to_tensor(self.step))
             verdict, self.state = self.detect(measured, self.state, self.settings)
             if verdict.tripped:
                 self.tripped.append(self.step)

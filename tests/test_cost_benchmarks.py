@@ -1,0 +1,206 @@
+"""The benchmarks of time, logs and memory: what they measure, and that they run."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import time
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_gradwatch.callbacks import GradientHistory
+from keras_gradwatch.reading import read
+from tests import helper
+
+NAMES = ("models", "overhead", "rivals", "timing")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The modules of the benchmark."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(helper.ROOT / "benchmarks")
+        yield types.SimpleNamespace(**{n: importlib.import_module(n) for n in NAMES})
+        for name in NAMES:
+            del sys.modules[name]
+
+
+def run(name, folder, *arguments):
+    """Runs a benchmark as its docstring says, and returns the page it wrote."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(helper.ROOT),
+        "PYTHONIOENCODING": "utf-8",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    script = str(helper.ROOT / "benchmarks" / f"{name}.py")
+    done = subprocess.run(
+        [sys.executable, script, *arguments, "--out", str(folder)],
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    page = (folder / f"{name}.md").read_text(encoding="utf-8")
+    assert f"    python benchmarks/{name}.py {' '.join(arguments)}\n" in page
+    assert str(folder) not in page
+    return page
+
+
+def numbers(page, title):
+    """The cells of the last row that begins with `title`."""
+    row = re.findall(rf"^\| {re.escape(title)} \| (.*) \|$", page, re.MULTILINE)[-1]
+    return row.split(" | ")
+
+
+# -- Each runs -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_overhead(tmp_path):
+    arguments = "--models mlp --variants gradwatch hand_written --rounds 1 --steps 4"
+    page = run("overhead", tmp_path, *arguments.split())
+    assert "8 variables, 150,794 parameters. " in page
+    assert numbers(page, "stock")[1] == "1.000"
+    assert float(numbers(page, "`GradWatch(log_dir)`")[0]) > 0
+    assert (tmp_path / "overhead.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_scaling(tmp_path):
+    arguments = "--parameters 2e4 --variables 3 --rounds 1 --steps 4"
+    page = run("scaling", tmp_path, *arguments.split())
+    for row in ("20,000", "3"):
+        assert float(numbers(page, row)[0]) > 0 and numbers(page, row)[-1] == "0"
+    assert float(numbers(page, "norms of all gradients")[1]) > 0
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_logsize(tmp_path):
+    arguments = "--variables 20 --steps 120 --update-freq 50 --fit-steps 3"
+    arguments += " --fit-variables 4"
+    page = run("logsize", tmp_path, *arguments.split())
+    # The first step, each 50th one, and the last.
+    assert numbers(page, "global only, `update_freq=50`")[0] == "5"
+    points, size, *_ = numbers(
+        page, "4 variables, `per_variable=True`, `update_freq=1`"
+    )
+    assert points == "3" and 1_000 < int(size.replace(",", "")) < 4_000
+    assert numbers(page, "20")[:2] == ["120", "50"]
+
+
+@pytest.mark.slow
+def test_memory(tmp_path):
+    page = run("memory", tmp_path, "--steps", "1000", "--models", "mlp")
+    assert len(re.findall(r"^\| `\w+\(.*\)` .* [+-]\d+\.\d \|$", page, re.M)) == 2
+    variables, detectors, capacity, ring, *_ = map(
+        int, numbers(page, "MLP 3×256, batch 128")
+    )
+    expected = 4 * capacity * (11 + 8 * variables + 4 * detectors)
+    assert ring == round(expected / 1e3)
+
+
+# -- What is measured ------------------------------------------------------------------
+
+
+class Sleeper(keras.callbacks.Callback):
+    """Takes 0.4 s before the first batch, and 10 ms before each later one."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        time.sleep(0.01 if batch else 0.4)
+
+
+def test_what_is_paid_once_is_no_part_of_a_step(benchmark):
+    model = helper.regression()
+    fit = benchmark.timing.Fit(model, helper.regression_data, 1, 4, [Sleeper()])
+    fit()
+    step, rest = fit()
+    assert 10 <= step < 100 and rest >= 400
+
+
+def test_ratios_are_those_of_a_round(benchmark):
+    """A machine that becomes slower does not change them."""
+    slower = np.array([1.0, 3.0, 2.0, 10.0])
+    median, low, high = benchmark.timing.ratio(1.1 * slower, slower)
+    assert (median, low, high) == pytest.approx((1.1, 1.1, 1.1))
+    assert benchmark.timing.more(slower + 0.2, slower) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("control", "words"), [(1.03, "too noisy for a verdict"), (1.01, "takes 10.0% of")]
+)
+def test_there_is_no_verdict_where_the_control_is_off(benchmark, control, words):
+    factors = {"stock": 1, "control": control, "gradwatch": 1.1}
+    steps = {n: [[f * t, 0.0] for t in (1, 2, 3)] for n, f in factors.items()}
+    assert words in benchmark.overhead.verdict({"steps": steps})
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_every_variant_starts_from_the_same(benchmark, name):
+    workload = benchmark.models.MODELS[name]
+    for one, other in zip(
+        workload.build().weights, workload.build().weights, strict=True
+    ):
+        np.testing.assert_array_equal(read(one), read(other))
+    for one, other in zip(workload.samples(2), workload.samples(2), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# -- The rivals ------------------------------------------------------------------------
+
+
+def trained(workload, base, steps, callbacks=()):
+    model = workload.build(base)
+    x, y = workload.samples(steps)
+    helper.fit(model, x, y, callbacks, batch_size=workload.batch_size)
+    return model
+
+
+def test_hand_written_steps_train_as_stock(benchmark, tmp_path):
+    workload = benchmark.models.MODELS["mlp"]
+    stock = trained(workload, keras.Model, 3)
+    ours = trained(workload, benchmark.rivals.hand_written(tmp_path), 3)
+    for one, other in zip(ours.weights, stock.weights, strict=True):
+        np.testing.assert_allclose(read(one), read(other), atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_auto_clip_knows_all_norms_and_clips_to_the_tenth_percentile(benchmark):
+    workload = benchmark.models.MODELS["mlp"]
+    history = GradientHistory()
+    stock = trained(workload, keras.Model, 1, [history])
+    ours = trained(workload, benchmark.rivals.auto_clip(), 1)
+    # There is one norm, and no gradient is larger than all together.
+    for one, other in zip(ours.weights, stock.weights, strict=True):
+        np.testing.assert_allclose(read(one), read(other), atol=1e-6)
+    assert int(ours.count) == 1
+    assert float(ours.norms[0]) == pytest.approx(history.global_norm[0], rel=1e-5)
+    # All earlier norms were nearly nothing: so is what is left of these gradients.
+    ours.norms.assign(np.full(10_000, 1e-9, "float32"))
+    ours.count.assign(500)
+    before = [read(w) for w in ours.trainable_variables]
+    helper.fit(ours, *workload.samples(1), batch_size=workload.batch_size)
+    assert int(ours.count) == 501
+    for one, other in zip(ours.trainable_variables, before, strict=True):
+        np.testing.assert_allclose(read(one), other, atol=1e-9)
+
+
+def test_only_what_was_traced_inside_is_checked(benchmark):
+    x, y = helper.regression_data()
+    checked, free = helper.regression(), helper.regression()
+    with benchmark.rivals.check_numerics():
+        helper.fit(checked, x, y)
+    helper.fit(free, x, y)
+    helper.fit(free, np.full_like(x, np.nan), y)
+    with (
+        benchmark.rivals.check_numerics(),
+        pytest.raises(tf.errors.InvalidArgumentError, match="NaN"),
+    ):
+        helper.fit(checked, np.full_like(x, np.nan), y)
