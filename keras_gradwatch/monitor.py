@@ -198,10 +198,19 @@ class GradientMonitor:
     def _pack_anew(self, name, initial):
         if name in self._slots:
             self._restored |= self._slot_values(name)
-        values = {}
-        for slot, value in initial.items():
-            known = np.asarray(self._restored.get(f"{name}/{slot}", value), "float32")
-            values[slot] = known if known.shape == value.shape else value
+        known = {slot: self._restored.get(f"{name}/{slot}") for slot in initial}
+        # A method whose state has another shape than before begins anew as a whole.
+        strange = {
+            _owner(slot)
+            for slot, value in initial.items()
+            if known[slot] is not None and np.shape(known[slot]) != value.shape
+        }
+        values = {
+            slot: value
+            if known[slot] is None or _owner(slot) in strange
+            else known[slot]
+            for slot, value in initial.items()
+        }
         self._variables.pop(name, None)
         self.variable(name, pack_values(values))
         self._slots[name] = initial
@@ -459,6 +468,11 @@ class GradientMonitor:
         bins = counts.shape[1]
         edges = low + (high - low) * np.linspace(0, 1, bins + 1)[None]
         return step, self.histogram_names, counts, edges
+
+
+def _owner(slot):
+    """The method that keeps `METHOD/FIELD`."""
+    return slot.rpartition("/")[0]
 
 
 def _alike(some, others):

@@ -40,7 +40,7 @@ class Packed:
 
     def __init__(self, variable, like):
         self._variable, self._like = variable, like
-        self._vector = ops.copy(ops.convert_to_tensor(variable))
+        self._vector = ops.copy(variable)
         self._values, self._new = {}, {}
         ends = np.cumsum([np.size(value) for value in like.values()])
         self._ends = dict(zip(like, map(int, ends), strict=True))

@@ -50,16 +50,16 @@ class Quiet:
         self._monitor = monitor
         self._connected = [g is not None for g in gradients]
         self._loss, self._rate = loss, rate
-        self._number = ops.convert_to_tensor(monitor.variable("step", 0, "int32"))
+        self._number = ops.copy(monitor.variable("step", 0, "int32"))
         pairs = zip(weights, self._connected, strict=True)
         self._kernels = [len(weight.shape) >= 2 for weight, there in pairs if there]
         squares = statistics.squares([g for g in gradients if g is not None])
         plain, self._norm = statistics.judge_squares(squares)
         self._norms = ops.sqrt(squares)
         looked_at = ops.stack([self._norm, ops.abs(loss), rate])
-        lines = ops.convert_to_tensor(monitor.variable("lines", NO_LINES))
+        lines = ops.copy(monitor.variable("lines", NO_LINES))
         below = ops.all((looked_at <= lines) & (looked_at > LEAST))
-        wake = ops.convert_to_tensor(monitor.variable("wake", 0, "int32"))
+        wake = ops.copy(monitor.variable("wake", 0, "int32"))
         self.holds = plain & below & (self._number < wake)
         if any(self._kernels):
             # A network that has died is not quiet.
@@ -87,7 +87,7 @@ class Quiet:
                 memory.put(f"{label}/{name}", value)
         memory.write()
         lines = monitor.variable("lines", NO_LINES)
-        rate_line = ops.convert_to_tensor(lines)[2]
+        rate_line = ops.copy(lines)[2]
         lines.assign(_lines(monitor.plan, memory, knobs, kernels, rate_line))
         monitor.variable("step", 0, "int32").assign(self._number + 1)
 

@@ -9,7 +9,13 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_gradwatch.capture.branch import cond, outlined, traced_once
-from keras_gradwatch.capture.reductions import largest, sums_of_squares
+from keras_gradwatch.capture.reductions import (
+    largest,
+    largest_of_rows,
+    row_squares,
+    sums_of_squares,
+)
+from keras_gradwatch.groups import Groups
 
 NAMES = (
     "norm",
@@ -48,6 +54,12 @@ LARGEST_DIVISOR = 1e37
 SAFE_SQUARE = 1e-30
 
 
+# Up to so many elements, gradients are copied together to take fewer operations.
+COPIED = 4096
+# As long as there are so many.
+MANY = 16
+
+
 class SparseRows(NamedTuple):
     """A gradient of which only some rows are not zero (an embedding's).
 
@@ -81,7 +93,11 @@ def count(gradient):
 
 def squares(gradients):
     """The sum of squares of each gradient, tensor [V], float32; may be out of range."""
-    return sums_of_squares([elements(g)[0] for g in gradients])
+    values = [elements(g)[0] for g in gradients]
+    groups = Groups(values, most=COPIED, least=MANY)
+    if len(groups.places) == len(values):
+        return sums_of_squares(values)
+    return groups.collect([row_squares(matrix) for matrix in groups.join(values)])
 
 
 def judge_squares(squares):
@@ -118,9 +134,8 @@ def measure(gradients, detailed=True):
         and `nonfinite_count` are there, the others are NaN; and a norm below 1e-22 may
         be given as 0.
     """
-    values = [elements(g) for g in gradients]
-    sizes = [count(g) for g in gradients]
-    squared = sums_of_squares([v for v, _ in values])
+    values, missing = zip(*[elements(g) for g in gradients], strict=True)
+    squared = squares(gradients)
     plain, total = judge_squares(squared)
 
     def quick():
@@ -130,8 +145,16 @@ def measure(gradients, detailed=True):
         return [matrix, total]
 
     def careful():
-        items = zip(values, sizes, strict=True)
-        matrix = ops.stack([_careful(_flat(v), m, n) for (v, m), n in items])
+        groups = Groups(values)
+        sizes = ops.convert_to_tensor([count(g) for g in gradients], "float32")
+        absent = ops.stack([ops.cast(m, "float32") for m in missing])
+        parts = zip(
+            groups.join(values),
+            groups.distribute(absent),
+            groups.distribute(sizes),
+            strict=True,
+        )
+        matrix = groups.collect([_careful(*part) for part in parts])
         return [matrix, global_norm(matrix[:, 0])]
 
     return cond(plain & ~ops.cast(detailed, "bool"), quick, outlined(careful))
@@ -152,13 +175,8 @@ def norms(gradients):
         Tensor [V], float32.
     """
     values = [elements(g)[0] for g in gradients]
-    squares = sums_of_squares(values)
-
-    def careful():
-        return ops.stack([_careful_norm(_flat(v)) for v in values])
-
-    plain = ops.all(ops.isfinite(squares) & (squares > SAFE_SQUARE))
-    return cond(plain, lambda: ops.sqrt(squares), outlined(careful))
+    groups = Groups(values)
+    return _all_norms(groups, groups.join(values))
 
 
 def global_norm(variable_norms):
@@ -200,65 +218,80 @@ def update_statistics(old, new):
         Tensor [V, 2], float32. The ratio of a variable that was all zero is +Inf if it
         moved and 0 if it did not.
     """
-    before = norms(old)
-    moved = norms(
-        [
-            ops.cast(b, "float32") - ops.cast(a, "float32")
-            for a, b in zip(old, new, strict=True)
-        ]
-    )
+    groups = Groups(new)
+    befores = groups.join(old)
+    pairs = zip(groups.join(new), befores, strict=True)
+    changes = [after - before for after, before in pairs]
+    before, moved = _all_norms(groups, befores), _all_norms(groups, changes)
     still = ops.equal(moved, 0.0)
     ratio = ops.where(still, 0.0, moved / ops.where(still, 1.0, before))
     return ops.stack([before, ratio], axis=1)
 
 
+def _all_norms(groups, matrices):
+    """The L2 norm of each row of a list of matrices [n, k], a tensor [V]."""
+    squared = groups.collect([row_squares(matrix) for matrix in matrices])
+
+    def careful():
+        return groups.collect([_careful_norms(matrix) for matrix in matrices])
+
+    plain = ops.all(ops.isfinite(squared) & (squared > SAFE_SQUARE))
+    return cond(plain, lambda: ops.sqrt(squared), outlined(careful))
+
+
 def _moments(values, missing, size):
-    mean = ops.sum(values) / size
+    mean = ops.sum(values, axis=1) / size
     # Two passes: E[g²] − mean² cancels where |mean| is large against the deviation.
-    spread = ops.sum(ops.square(values - mean)) + missing * ops.square(mean)
+    spread = ops.sum(ops.square(values - mean[:, None]), axis=1)
+    spread = spread + missing * ops.square(mean)
     return mean, ops.sqrt(ops.maximum(spread, 0.0) / size)
 
 
 def _zero_fraction(values, missing, size):
-    zeros = ops.sum(ops.cast(ops.equal(values, 0.0), "float32"))
+    zeros = ops.sum(ops.cast(ops.equal(values, 0.0), "float32"), axis=1)
     return (zeros + missing) / size
 
 
-def _scaled_norm(values, scale):
+def _scaled_norms(values, scale):
     scale = divisor(scale)
-    root = ops.sqrt(ops.sum(ops.square(values / scale)))
+    root = ops.sqrt(ops.sum(ops.square(values / scale[:, None]), axis=1))
     finite = ops.isfinite(root)
     return ops.where(finite, ops.minimum(scale * root, FLOAT32_MAX), scale * root)
 
 
-def _flat(values):
-    return ops.reshape(values, (-1,))
+@traced_once(2)
+def _careful_norms(values):
+    """The norm of each row of a matrix [n, k], finite wherever the row is."""
+    return _scaled_norms(values, largest_of_rows(ops.abs(values)))
 
 
-@traced_once(1)
-def _careful_norm(values):
-    return _scaled_norm(values, largest(ops.abs(values)))
-
-
-@traced_once(1, 0, 0)
+@traced_once(2, 1, 1)
 def _careful(values, missing, size):
-    """One variable's six statistics where its squares may leave float32's range."""
+    """Six statistics of variables whose squares may leave float32's range.
+
+    Args:
+        values: Tensor [n, k], what is stored of n variables.
+        missing: Tensor [n], how many zeros are not stored.
+        size: Tensor [n], number of elements.
+
+    Returns:
+        Tensor [n, 6].
+    """
     finite = ops.isfinite(values)
-    bad = ops.sum(ops.cast(~finite, "float32"))
-    scale = largest(ops.abs(ops.where(finite, values, 0.0)))
-    norm = _scaled_norm(ops.where(finite, values, 0.0), scale)
+    bad = ops.sum(ops.cast(~finite, "float32"), axis=1)
+    scale = largest_of_rows(ops.abs(ops.where(finite, values, 0.0)))
+    norm = _scaled_norms(ops.where(finite, values, 0.0), scale)
     unit = divisor(scale)
-    mean, std = _moments(values / unit, missing, size)
-    has_nan = ops.any(ops.isnan(values))
+    mean, std = _moments(values / unit[:, None], missing, size)
+    has_nan = ops.any(ops.isnan(values), axis=1)
     worst = ops.where(has_nan, float("nan"), float("inf"))
     broken = bad > 0
-    return ops.stack(
-        [
-            ops.where(broken, worst, norm),
-            ops.where(broken, worst, scale),
-            mean * unit,
-            std * unit,
-            _zero_fraction(values, missing, size),
-            bad,
-        ]
-    )
+    columns = [
+        ops.where(broken, worst, norm),
+        ops.where(broken, worst, scale),
+        mean * unit,
+        std * unit,
+        _zero_fraction(values, missing, size),
+        bad,
+    ]
+    return ops.stack(columns, axis=1)

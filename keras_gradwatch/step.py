@@ -368,7 +368,7 @@ class Step:
     @staticmethod
     def read(variable):
         """The value of a variable, a tensor."""
-        return ops.convert_to_tensor(variable)
+        return ops.copy(variable)
 
 
 def first_memory(plan, count, present):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_gradwatch.capture.branch import traced_once
+from keras_gradwatch.groups import Groups
 from keras_gradwatch.methods import Method, number, whole
 
 # Root mean square below which the weights of a kernel count as this large: one that
@@ -100,7 +101,8 @@ class TrustRegion(Method):
         Args:
             before: List of V tensors, the weights before the update.
             after: List of V tensors, the weights that the optimizer made of them.
-            inner: Function of the V changes: the scalar Σ g·Δ.
+            inner: Function of `Groups` and the matrices of the V changes: the scalar
+                Σ g·Δ.
             loss: Scalar float32, NaN where it is not known.
             state: Dict of tensors, as `initial_state` declared them.
             settings: Dict of scalar tensors, as `settings` declared them.
@@ -108,29 +110,26 @@ class TrustRegion(Method):
         Returns:
             `(weights, held)`: V float32 tensors, and whether they are not `after`.
         """
-        radius = state["radius"]
-        before = [ops.cast(b, "float32") for b in before]
-        after = [ops.cast(a, "float32") for a in after]
-        roots = _root_mean_squares(before)
-        moved, shares = [], []
-        for old, new, root in zip(before, after, roots, strict=True):
-            change = ops.reshape(new - old, (-1,))
-            most = settings["element"] * radius * root
-            # A bias has no bound as a whole.
-            whole = radius * root if len(old.shape) >= 2 else float("inf")
-            cut, less = _cut(change, most, whole)
-            moved.append(ops.reshape(cut, old.shape))
-            shares.append(less)
-        gain = ops.abs(inner(moved))
+        radius, groups = state["radius"], Groups(after)
+        olds, news = groups.join(before), groups.join(after)
+        roots = _roots(groups, olds)
+        # A bias has no bound as a whole.
+        kernels = ops.convert_to_tensor([len(w.shape) >= 2 for w in after])
+        whole = ops.where(kernels, radius * roots, float("inf"))
+        bounds = ops.stack([settings["element"] * radius * roots, whole], axis=1)
+        bounds = groups.distribute(bounds)
+        pairs = zip(olds, news, bounds, strict=True)
+        moved, less = zip(*[_cut(b - a, c) for a, b, c in pairs], strict=True)
+        gain = ops.abs(inner(groups, moved))
         bound = settings["decrease"] * loss
         steep = (loss > 0) & (gain > bound)
         share = ops.where(steep, bound / ops.where(steep, gain, 1.0), 1.0)
-        held = ops.any(ops.stack(shares)) | steep
+        held = ops.any(ops.stack(less)) | steep
         weights = [
             ops.where(held, old + cut * share, new)
-            for old, new, cut in zip(before, after, moved, strict=True)
+            for old, new, cut in zip(olds, news, moved, strict=True)
         ]
-        return weights, held
+        return groups.split(weights), held
 
     def advance(self, state, step, tripped, held, loss, settings):
         """The state after a step, and what becomes of the rate.
@@ -178,42 +177,50 @@ def _level(loss):
     return ops.where(loss > 0, positive, -28.0 - ops.arcsinh(-loss))
 
 
-def _root_mean_squares(weights):
-    """Of each kernel its own; of a vector that of the kernel before it, or the least.
+def _roots(groups, weights):
+    """Root mean squares: of a kernel; for a vector that of the kernel before it.
+
+    Where there is none, the least of all.
 
     Args:
-        weights: List of V float32 tensors.
+        groups: `Groups` of the V variables.
+        weights: Their matrices [n, k].
+
+    Returns:
+        Tensor [V].
     """
-    own = [
-        ops.maximum(_root_mean_square(w), FLOOR) if len(w.shape) >= 2 else None
-        for w in weights
+    ranks = [len(shape) for shape in groups.shapes]
+    kernels = [place for place, rank in enumerate(ranks) if rank >= 2]
+    if not kernels:
+        return ops.full((len(ranks),), FLOOR)
+    own = groups.collect([_root_mean_square(w) for w in weights])
+    own = ops.maximum(own, FLOOR)
+    least = ops.min(ops.take(own, kernels, axis=0))
+    sources = [
+        place if rank >= 2 else place - 1 if place - 1 in kernels else -1
+        for place, rank in enumerate(ranks)
     ]
-    kernels = [root for root in own if root is not None]
-    least = ops.min(ops.stack(kernels)) if kernels else ops.convert_to_tensor(FLOOR)
-    result = []
-    for index, root in enumerate(own):
-        if root is None:
-            before = own[index - 1] if index else None
-            root = least if before is None else before
-        result.append(root)
-    return result
+    found = ops.take(own, [max(source, 0) for source in sources], axis=0)
+    known = ops.convert_to_tensor([source >= 0 for source in sources])
+    return ops.where(known, found, least)
 
 
-@traced_once(1, 0, 0)
-def _cut(change, most, whole):
-    """One variable's update within its bounds, and whether it is less than it was.
+@traced_once(2, 2)
+def _cut(change, bounds):
+    """Updates within their bounds, and whether any is less than it was.
 
     Args:
-        change: Tensor [n].
-        most: Scalar, the largest change of an element.
-        whole: Scalar, the largest root mean square of the update.
+        change: Tensor [n, k].
+        bounds: Tensor [n, 2]: the largest change of an element, and the largest root
+            mean square of the whole.
     """
+    most, whole = bounds[:, :1], bounds[:, 1]
     change = ops.where(ops.isnan(change), 0.0, change)
-    cut = ops.clip(change, -most, most)
+    cut = ops.maximum(ops.minimum(change, most), -most)
     size = ops.maximum(_root_mean_square(cut), 1e-30)
-    cut = cut * ops.minimum(1.0, whole / size)
+    cut = cut * ops.minimum(1.0, whole / size)[:, None]
     return cut, ops.any(ops.not_equal(cut, change))
 
 
-def _root_mean_square(tensor):
-    return ops.sqrt(ops.mean(ops.square(tensor)))
+def _root_mean_square(rows):
+    return ops.sqrt(ops.mean(ops.square(rows), axis=1))

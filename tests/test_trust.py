@@ -35,8 +35,8 @@ def by_hand(before, after, gradients, loss, radius, element, decrease):
 
 
 def limited(region, before, after, gradients, loss):
-    def inner(moved):
-        pairs = zip(gradients, moved, strict=True)
+    def inner(groups, moved):
+        pairs = zip(gradients, groups.split(moved), strict=True)
         return sum(ops.sum(ops.convert_to_tensor(g) * m) for g, m in pairs)
 
     weights, held = region.limit(

@@ -130,13 +130,15 @@ class Frame:
             rates.of(optimizer),
         )
 
+        update = self.runner.once(lambda: apply(gradients, variables))
+
         def short_way():
-            apply(gradients, variables)
+            update()
             quiet.record()
 
         def long_way():
             self._begin()
-            self._long_way(optimizer, apply, gradients, variables)
+            self._long_way(optimizer, lambda *_: update(), gradients, variables)
             outcome = self._recorded()
             quiet.draw_lines(self.step.rate_line)
             self._begin()
@@ -312,10 +314,8 @@ class Frame:
         plan = self.monitor.plan
 
         def measure():
-            before = [
-                _constrained(ops.reshape(a, v.shape), v)
-                for a, v in zip(old, variables, strict=True)
-            ]
+            pairs = zip(old, variables, strict=True)
+            before = [_constrained(a, v) for a, v in pairs]
             return statistics.update_statistics(before, values_of(variables))
 
         def missing():
@@ -340,15 +340,12 @@ class Frame:
         averages = averages_of(optimizer, variables)
         targets = [*variables, *(pair[0] for pair in averages if pair)]
 
-        def inner(moved):
-            pairs = zip(gradients, moved, strict=True)
-            return sum(sparse.inner(g, change) for g, change in pairs)
+        def inner(groups, moved):
+            return sparse.inner(gradients, groups, moved)
 
         def limited():
-            pairs = zip(old, variables, strict=True)
-            before = [ops.reshape(a, v.shape) for a, v in pairs]
             made = values_of(variables)
-            weights, held = self.step.limit(site, before, made, inner)
+            weights, held = self.step.limit(site, old, made, inner)
             pairs = zip(weights, variables, strict=True)
             weights = [_constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
             corrected = [
@@ -408,7 +405,9 @@ def _constrained(value, variable):
     update: it moves them at a rate of zero, too.
     """
     constraint = getattr(variable, "constraint", None)
-    return value if constraint is None else constraint(value)
+    if constraint is None:
+        return value
+    return constraint(ops.reshape(value, variable.shape))
 
 
 def _name(variable):

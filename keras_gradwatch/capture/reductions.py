@@ -5,11 +5,10 @@ from keras import ops
 
 
 def sums_of_squares(tensors):
-    """Σ v² of each of V float32 tensors, a tensor [V].
+    """Σ v² of each of V float32 tensors, a tensor [V], in one pass over them.
 
-    On TensorFlow and PyTorch one fused operation does it in one pass;
-    `ops.sum(ops.square(...))` writes the squares to memory first, which is several
-    times slower. XLA fuses it by itself.
+    On TensorFlow and PyTorch one operation does it; `ops.sum(ops.square(...))` writes
+    the squares to memory first, which is several times slower. XLA fuses it by itself.
     """
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
@@ -19,6 +18,23 @@ def sums_of_squares(tensors):
         flat = [values.reshape(-1) for values in tensors]
         return ops.stack([values.dot(values) for values in flat])
     return ops.stack([ops.sum(ops.square(values)) for values in tensors])
+
+
+def row_squares(matrix):
+    """Σ v² of each row of a float32 matrix [n, k], a tensor [n], in one pass."""
+    if matrix.shape[0] == 1:
+        return sums_of_squares([matrix])
+    if keras.config.backend() == "jax":
+        return ops.sum(ops.square(matrix), axis=1)
+    # The product of a row with itself.
+    return ops.reshape(ops.matmul(matrix[:, None, :], matrix[:, :, None]), (-1,))
+
+
+def largest_of_rows(matrix):
+    """The largest of each row of a matrix [n, k] and 0, a tensor [n]; of none, 0."""
+    if 0 in tuple(matrix.shape):
+        return ops.zeros((matrix.shape[0],), matrix.dtype)
+    return ops.maximum(ops.max(matrix, axis=1), 0.0)
 
 
 def largest(values):

@@ -56,14 +56,16 @@ class Replicas(Runner):
 
     def copies(self, variables, wanted=None):
         def copy():
-            return [tf.identity(value_of(v)) for v in variables]
+            return [value_of(v).read_value() for v in variables]
 
         if wanted is None or self._compiled:
             # XLA knows no branch that returns tensors of another shape.
             return copy()
 
         def nothing():
-            return [tf.zeros([0] * len(v.shape), v.dtype) for v in variables] + [0]
+            kinds = {(len(v.shape), v.dtype) for v in variables}
+            empty = {(rank, t): tf.zeros([0] * rank, t) for rank, t in kinds}
+            return [empty[len(v.shape), v.dtype] for v in variables] + [0]
 
         return tf.cond(wanted, lambda: [*copy(), 0], nothing)[:-1]
 
@@ -91,6 +93,10 @@ class Replicas(Runner):
     @property
     def branches(self):
         return self.count == 1
+
+    def once(self, function):
+        traced = tf.function(function, autograph=False).get_concrete_function()
+        return lambda: traced()
 
     def either(self, predicate, usual, seldom):
         def run():

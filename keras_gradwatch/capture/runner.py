@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 from keras import ops
 
 from keras_gradwatch.capture.batch import BatchKeeper
@@ -84,6 +85,10 @@ class Runner:
         """
         raise NotImplementedError
 
+    def once(self, function):
+        """A function that is traced now, and never again; of and to nothing."""
+        return function
+
     def either(self, predicate, usual, seldom):
         """Calls `usual()` where `predicate` holds, else `seldom()`.
 
@@ -133,4 +138,7 @@ class Runner:
 
 def values_of(variables):
     """The present values of variables, a list of tensors."""
+    if keras.config.backend() == "tensorflow":
+        # There, `ops.convert_to_tensor` gives a variable that is read at each use.
+        return [v.value.read_value() for v in variables]
     return [ops.convert_to_tensor(v) for v in variables]

@@ -100,13 +100,31 @@ def like(new, gradient, dtype, scale, count):
     return values
 
 
-def inner(gradient, tensor):
-    """Σ gᵢ·tᵢ of a gradient and a dense tensor, a float32 scalar.
+def inner(gradients, groups, matrices):
+    """Σ gᵢ·tᵢ of all gradients and as many dense tensors, a float32 scalar.
 
     Args:
-        gradient: Dense tensor, or an `IndexedSlices` of unique rows.
-        tensor: Dense tensor, float32.
+        gradients: List of V dense tensors, or `IndexedSlices` of unique rows.
+        groups: `Groups` of the V tensors.
+        matrices: What it has joined them to, float32.
     """
+    dense = [None if is_sparse(g) else g for g in gradients]
+    total = 0.0
+    for places, matrix in zip(groups.places, matrices, strict=True):
+        if any(dense[place] is None for place in places):
+            for place, row in zip(
+                places, ops.unstack(matrix, len(places)), strict=True
+            ):
+                total = total + _inner(gradients[place], row, groups.shapes[place])
+            continue
+        mine = [dense[place] for place in places]
+        mine = ops.cast(ops.stack(mine) if len(mine) > 1 else mine[0], "float32")
+        total = total + ops.sum(ops.reshape(mine, matrix.shape) * matrix)
+    return total
+
+
+def _inner(gradient, row, shape):
+    tensor = ops.reshape(row, shape)
     if is_sparse(gradient):
         tensor = ops.take(tensor, gradient.indices, axis=0)
         gradient = gradient.values
