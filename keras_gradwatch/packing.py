@@ -59,9 +59,10 @@ class Packed:
         """
         begin = f"{prefix}/"
         names = [name for name in self._like if name.startswith(begin)]
-        self._take([name for name in names if name not in self._values])
-        values = {**self._values, **self._new} if latest else self._values
-        return {name.removeprefix(begin): values[name] for name in names}
+        if self._values.keys().isdisjoint(names):
+            self._take(names)
+        get = self.latest if latest else self.__getitem__
+        return {name.removeprefix(begin): get(name) for name in names}
 
     def _take(self, names):
         """Reads values that stand next to each other."""

@@ -82,8 +82,8 @@ class Quiet:
         knobs = monitor.knobs
         for index, (label, detector) in enumerate(monitor.plan.labelled):
             settings = knobs.part(f"detector_{index}")
-            state = detector.advance(measured, memory.part(label), settings)
-            for name, value in (state or {}).items():
+            changes = detector.advance(measured, memory.part(label), settings)
+            for name, value in changes.items():
                 memory.put(f"{label}/{name}", value)
         memory.write()
         lines = monitor.variable("lines", NO_LINES)

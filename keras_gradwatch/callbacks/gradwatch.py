@@ -39,7 +39,8 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
 
     The trust bound needs no baseline, so it protects from the first step on. It costs
     a copy of the weights, and is measured at every step for the first `dense_steps`
-    steps and after each event, at every 10th step otherwise.
+    steps and after each event, and where the learning rate has risen by half since it
+    was last measured; at every 50th step otherwise.
 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.

@@ -95,10 +95,18 @@ class Replicas(Runner):
         return self.count == 1
 
     def once(self, function):
+        if not tf.inside_function():
+            return function
         traced = tf.function(function, autograph=False).get_concrete_function()
         return lambda: traced()
 
     def either(self, predicate, usual, seldom):
+        if not tf.inside_function():
+            if not predicate:
+                return seldom()
+            usual()
+            return [tf.constant(False), tf.constant(False)]
+
         def run():
             usual()
             return 0

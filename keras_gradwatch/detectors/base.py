@@ -123,9 +123,10 @@ class Detector(Method):
             settings: Dict of scalar tensors.
 
         Returns:
-            The new state; None where it stays.
+            Dict of what changes of the state.
         """
         del measured, state, settings
+        return {}
 
     def describe(self, variable, value, baseline):
         """What tripped, in words for a person.

@@ -127,7 +127,6 @@ class LogBaseline(Detector):
         weight = ops.maximum(1.0 / (seen + 1), 1 - settings["decay"])
         taken = ops.maximum(ops.log(value) - mean, -limit)
         return {
-            **state,
             "mean": mean + weight * taken,
             "variance": (1 - weight) * (variance + weight * ops.square(taken)),
             "seen": seen + 1,

@@ -105,7 +105,7 @@ class Vanishing(Onset):
         """The means after one more step; see `Detector.advance`."""
         kernels = [i for i, kernel in enumerate(measured.kernels) if kernel]
         if len(kernels) < 2:
-            return None  # never judged
+            return {}  # never judged
         norms = measured.statistics[:, 0]
         ends = (norms[kernels[0]], norms[kernels[-1]])
         values = ops.stack([*ends, measured.global_norm])
