@@ -174,13 +174,14 @@ def _unlikely(predicate, function):
 
     specs = [tf.TensorSpec(None, t.dtype) for t in used]
     passed = tf.function(nothing, autograph=False).get_concrete_function(*specs)
-    return tf.raw_ops.If(
+    flags = tf.raw_ops.If(
         cond=predicate,
         input=used,
         Tout=[tf.bool for _ in taken.outputs],
         then_branch=taken,
         else_branch=passed,
     )
+    return [tf.ensure_shape(flag, []) for flag in flags]
 
 
 def _assign_everywhere(strategy, variable, value):
