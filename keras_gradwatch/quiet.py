@@ -91,16 +91,17 @@ class Quiet:
         lines.assign(_lines(monitor.plan, memory, knobs, kernels, rate_line))
         monitor.variable("step", 0, "int32").assign(self._number + 1)
 
-    def draw_lines(self, rate_line):
+    def draw_lines(self, step):
         """Draws the lines for the next step, when the long way has been gone.
 
         Args:
-            rate_line: Scalar float32, the line of the learning rate.
+            step: The `Step`, finished.
         """
         monitor = self._monitor
         knobs, memory = monitor.knobs, self._memory()
-        lines = _lines(monitor.plan, memory, knobs, self._kernels, rate_line)
+        lines = _lines(monitor.plan, memory, knobs, self._kernels, step.rate_line)
         monitor.variable("lines", NO_LINES).assign(lines)
+        monitor.variable("wake", 0, "int32").assign(step.wake)
 
     def _memory(self):
         monitor = self._monitor

@@ -272,8 +272,6 @@ class Step:
             variable.assign(ops.cast(value, variable.dtype))
         for memory in [self.memory, *(site.memory for site in self.sites)]:
             memory.write()
-        monitor.variable("wake", 0, "int32").assign(self._wake())
-        # Last: on PyTorch, what was read of a variable is the variable.
         monitor.variable("step", 0, "int32").assign(self.number + 1)
 
     def _plan_judgements(self, any_event):
@@ -290,7 +288,8 @@ class Step:
         self.memory.put("dense_until", end)
         self.memory.put("rate_line", line)
 
-    def _wake(self):
+    @property
+    def wake(self):
         """The next step that has to go the long way, whatever its gradients are."""
         following = self.number + 1
 

@@ -140,7 +140,7 @@ class Frame:
             self._begin()
             self._long_way(optimizer, lambda *_: update(), gradients, variables)
             outcome = self._recorded()
-            quiet.draw_lines(self.step.rate_line)
+            quiet.draw_lines(self.step)
             self._begin()
             return [outcome.skipped, outcome.any_event]
 
