@@ -122,6 +122,20 @@ def test_a_rule_of_ones_own_sees_every_step(data):
     assert [e.step for e in skip.events] == list(range(101, STEPS))
 
 
+def test_a_quantity_of_ones_own_sees_every_step(data):
+    x, y = data
+
+    class Late(detectors.ZScore):
+        """Judges something that neither the norm nor the loss shows."""
+
+        def quantity(self, measured):
+            return ops.where(measured.step == 110, 1e6, 1.0)
+
+    skip = SkipOnExplosion(detector=Late(), verbose=0)
+    train([skip], x, y)
+    assert [e.step for e in skip.events] == [110]
+
+
 # -- one rule at a time ----------------------------------------------------------------
 
 KERNELS = [True, False, True, False]

@@ -84,7 +84,7 @@ def traced_once(*ranks):
     model's variables. As a function whose shapes are open it takes that once.
 
     Args:
-        ranks: Of each argument, 0 or 1.
+        ranks: Of each argument.
     """
 
     def decorate(function):

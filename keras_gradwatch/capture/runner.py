@@ -94,11 +94,11 @@ class Runner:
 
         Args:
             predicate: The same in all replicas.
-            usual: May assign to variables; returns a list of scalar bools.
-            seldom: The same.
+            usual: May assign to variables; what it returns is dropped.
+            seldom: May assign, too; returns two scalar bools.
 
         Returns:
-            The list of scalar bool tensors.
+            Two scalar bool tensors: those of `seldom`, or False.
         """
         raise NotImplementedError
 

@@ -108,16 +108,14 @@ def inner(gradients, groups, matrices):
         groups: `Groups` of the V tensors.
         matrices: What it has joined them to, float32.
     """
-    dense = [None if is_sparse(g) else g for g in gradients]
     total = 0.0
     for places, matrix in zip(groups.places, matrices, strict=True):
-        if any(dense[place] is None for place in places):
-            for place, row in zip(
-                places, ops.unstack(matrix, len(places)), strict=True
-            ):
-                total = total + _inner(gradients[place], row, groups.shapes[place])
+        mine = [gradients[place] for place in places]
+        if any(map(is_sparse, mine)):
+            rows = ops.unstack(matrix, len(places))
+            for gradient, row, place in zip(mine, rows, places, strict=True):
+                total = total + _inner(gradient, row, groups.shapes[place])
             continue
-        mine = [dense[place] for place in places]
         mine = ops.cast(ops.stack(mine) if len(mine) > 1 else mine[0], "float32")
         total = total + ops.sum(ops.reshape(mine, matrix.shape) * matrix)
     return total

@@ -109,9 +109,11 @@ class Detector(Method):
 
         Returns:
             Dict with `global_norm` or `loss` (of its magnitude), each a scalar; 0 where
-            the next step has to be judged whatever it brings. None: so does every step.
+            the next step has to be judged whatever it brings. A rule that leaves this
+            method as it is has every step judged.
         """
         del measured, state, settings
+        raise NotImplementedError
 
     def advance(self, measured, state, settings):
         """The state that `detect` would give after a step on or below its lines.

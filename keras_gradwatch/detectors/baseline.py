@@ -50,8 +50,14 @@ class LogBaseline(Detector):
             "patience": whole(self, "patience", patience, at_least=1),
         }
 
-    # What `lines` is about, `global_norm` or `loss`; None: a step is always judged.
+    # What `quantity` is the magnitude of, and `lines` about: `global_norm` or `loss`.
     judged = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "quantity" in vars(cls) and "judged" not in vars(cls):
+            # Another quantity: lines of the norm or the loss say nothing about it.
+            cls.lines = Detector.lines
 
     def quantity(self, measured):
         """The scalar that is judged, >= 0, NaN where it is not known."""
@@ -104,8 +110,6 @@ class LogBaseline(Detector):
     def lines(self, measured, state, settings):
         """The top of the running range, once there is one; see `Detector.lines`."""
         del measured
-        if self.judged is None:
-            return None
         seen = state["seen"]
         limit = ops.maximum(
             settings["z"] * ops.sqrt(state["variance"]), ops.log(settings["factor"])
