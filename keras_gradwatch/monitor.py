@@ -4,6 +4,7 @@ import dataclasses
 import weakref
 
 import numpy as np
+from keras import ops
 
 from keras_gradwatch.capture.processes import put_copy, take_copy
 from keras_gradwatch.keeper import Keeper
@@ -11,6 +12,7 @@ from keras_gradwatch.knobs import knobs
 from keras_gradwatch.names import unique
 from keras_gradwatch.packing import Packed, pack_values, unpack_values
 from keras_gradwatch.plan import Request, unite
+from keras_gradwatch.quiet import settle
 from keras_gradwatch.reading import read
 from keras_gradwatch.recorder import Recorder
 from keras_gradwatch.records import Layout
@@ -42,6 +44,8 @@ class GradientMonitor:
         batch: What keeps the batch in which an incident begins; None before a step was
             traced for that.
         stand_ins: What stands in for methods of model and optimizers during a step.
+        remembered: What a step that may go the short way says of its detectors' memory,
+            `quiet.Remembered`; None where there is no such step.
     """
 
     def __init__(self, capture, model):
@@ -52,6 +56,7 @@ class GradientMonitor:
         self.keeper = Keeper(self)
         self.batch = None
         self.stand_ins = {}
+        self.remembered = None
         self._capture = capture
         self._model = weakref.ref(model)
         self._variables = {}
@@ -132,6 +137,7 @@ class GradientMonitor:
     def _end(self):
         """Forgets the last `fit`; what an interrupted one left is handed out first."""
         self.drain()
+        self._settle()
         self._requests = []
         self.recorder.begin()
 
@@ -271,6 +277,11 @@ class GradientMonitor:
         ring = self._variables["ring"]
         self._capture.write_row(ring, step % ring.shape[0], row)
 
+    def rows(self, begin, count):
+        """The `count` rows from that of step `begin` on, [count, width]."""
+        ring = self._variables["ring"]
+        return ops.take(ring, (begin + ops.arange(count)) % ring.shape[0], axis=0)
+
     def traced(self):
         """Notes that the present plan is what the traced step was built from."""
         self._traced = self.plan.structure()
@@ -327,7 +338,7 @@ class GradientMonitor:
 
     def begin_anew(self):
         """Has every detector forget what it has seen."""
-        self._sync()
+        self._settle()
         count = len(self.layout.variables)
         fresh = {}
         for label, detector in self.plan.labelled:
@@ -343,7 +354,19 @@ class GradientMonitor:
 
     def look_closely(self):
         """The next step goes the long way: the host has changed what it depends on."""
+        self._settle()
         self._fill("wake", 0)
+        self._fill("lines", 0)
+
+    def _settle(self):
+        """Brings the detectors up to date, before the host reads or writes memory."""
+        if "settled" not in self._variables:
+            return
+        self._sync()
+        if self.remembered is not None:
+            settle(self, self.remembered)
+        # Steps that went the long way are in the detectors' memory.
+        self._variables["settled"].assign(read(self._variables["step"]))
 
     def halt(self):
         """No update is applied any more in this `fit`."""
@@ -354,7 +377,7 @@ class GradientMonitor:
         """Holds updates to a trust region `factor` times as large, from now on."""
         if not self.plan.holds:
             return
-        self._sync()
+        self._settle()
         region = self.plan.holds[0][0].region
         until = self.step + 1 + int(region.settings["quiet"])
         for name in self._sites:
@@ -387,6 +410,7 @@ class GradientMonitor:
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
         self._sync()
+        self._settle()
         made = {n: read(v) for n, v in self._variables.items() if n not in self._slots}
         for name in self._slots:
             made |= self._slot_values(name)

@@ -2,27 +2,49 @@
 
 Nearly every step of a healthy run is one: its gradients are finite, neither norm nor
 loss stands out, nothing is sampled. To see that takes one pass over the gradients, and
-a comparison with *lines* that were drawn at the end of the step before: up to where no
-detector is going to trip. Then the update is applied, and what is left to do needs not
-be waited for: the row, what the detectors remember, the lines for the next step.
+a comparison with *lines* that were drawn before: within them no detector is going to
+trip. Then the update is applied, and the row is written; nothing else.
 
-Every other step goes the long way, `Step`, which looks at everything anew, from the
-same gradients and the same variables. What is decided must be the same on both ways:
-the short one never passes by what the long one would act on or record, and what it has
-the detectors remember is what that would.
+What the detectors remember is brought up to date from those rows when the lines are to
+be drawn anew: after `AHEAD` steps, or when a step does not keep within them. If it
+keeps within the new ones, all is well; else it goes the long way, `Step`, which looks
+at everything anew, from the same gradients and the same variables. What is decided must
+be the same on both ways: the short one never passes by what the long one would act on
+or record, and what it has the detectors remember is, but for rounding, what that would.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 from keras import ops
 
 from keras_gradwatch import row, statistics
-from keras_gradwatch.detectors import Detector, Measurement
+from keras_gradwatch.detectors import AHEAD, Detector, Measurement, QuietSteps
+from keras_gradwatch.records import SCALARS
+from keras_gradwatch.statistics import FLOAT32_MAX as LARGEST
+from keras_gradwatch.statistics import NAMES
 from keras_gradwatch.step import first_memory
 
 # Norms and losses up to this say nothing of a level, and are not taken in. Nor is there
 # anything to be seen of a step at a rate of 0.
 LEAST = 1e-30
-# Of the global norm, the loss and the learning rate: every step goes the long way.
-NO_LINES = (0.0, 0.0, 0.0)
+# Of the global norm, the loss, the learning rate, the number of the step, and the
+# squares of all kernels: above the first, up to the second. So no step is quiet.
+NO_LINES = np.zeros((2, 5), "float32")
+
+
+class Remembered(NamedTuple):
+    """What the memory of the detectors is about.
+
+    Attributes:
+        plan: The `Plan` in force.
+        connected: For each of the V variables, whether it has a gradient.
+        kernels: For each of the P connected ones, whether it has two or more axes.
+    """
+
+    plan: object
+    connected: tuple
+    kernels: tuple
 
 
 def possible(plan):
@@ -48,84 +70,114 @@ class Quiet:
 
     def __init__(self, monitor, gradients, weights, loss, rate):
         self._monitor = monitor
-        self._connected = [g is not None for g in gradients]
+        connected = tuple(g is not None for g in gradients)
+        pairs = zip(weights, connected, strict=True)
+        kernels = tuple(len(weight.shape) >= 2 for weight, there in pairs if there)
+        self._about = Remembered(monitor.plan, connected, kernels)
+        monitor.remembered = self._about
         self._loss, self._rate = loss, rate
         self._number = ops.copy(monitor.variable("step", 0, "int32"))
-        pairs = zip(weights, self._connected, strict=True)
-        self._kernels = [len(weight.shape) >= 2 for weight, there in pairs if there]
         squares = statistics.squares([g for g in gradients if g is not None])
-        plain, self._norm = statistics.judge_squares(squares)
+        self._plain, self._norm = statistics.judge_squares(squares)
         self._norms = ops.sqrt(squares)
-        looked_at = ops.stack([self._norm, ops.abs(loss), rate])
-        lines = ops.copy(monitor.variable("lines", NO_LINES))
-        below = ops.all((looked_at <= lines) & (looked_at > LEAST))
-        wake = ops.copy(monitor.variable("wake", 0, "int32"))
-        self.holds = plain & below & (self._number < wake)
-        if any(self._kernels):
-            # A network that has died is not quiet.
-            mask = ops.convert_to_tensor(self._kernels, "float32")
-            self.holds = self.holds & (ops.sum(mask * squares) > 0)
+        # A network that has died is not quiet.
+        alive = ops.sum(squares * np.float32(kernels)) if any(kernels) else 1.0
+        clock = ops.cast(self._number, "float32")
+        self._found = ops.stack([self._norm, ops.abs(loss), rate, clock, alive])
+        self.holds = self._within(ops.copy(self._lines))
+
+    @property
+    def _lines(self):
+        return self._monitor.variable("lines", NO_LINES)
+
+    def _within(self, lines):
+        low, top = ops.unstack(lines, 2)
+        found = self._found
+        return self._plain & ops.all((found > low) & (found <= top))
+
+    def holds_after_all(self):
+        """Draws new lines, and returns whether the step keeps within those."""
+        memory = settle(self._monitor, self._about)
+        rate_line = ops.copy(self._lines)[1, 2]
+        wake = ops.copy(self._monitor.variable("wake", 0, "int32"))
+        return self._within(self._draw(memory, self._number, rate_line, wake))
 
     def record(self):
-        """Goes on with what is remembered, and writes the row of a quiet step."""
-        monitor, kernels = self._monitor, self._kernels
+        """Writes the row of a quiet step."""
+        monitor, about = self._monitor, self._about
         scalars = (self._norm, self._norm, self._loss, self._rate)
-        line = row.quiet(monitor.plan, scalars, self._norms, self._connected)
+        line = row.quiet(about.plan, scalars, self._norms, about.connected)
         monitor.write_row(self._number, line)
-        measured = _nothing_but(kernels)._replace(
-            step=self._number,
-            loss=self._loss,
-            global_norm=self._norm,
-            statistics=self._norms[:, None],
-        )
-        memory = self._memory()
-        knobs = monitor.knobs
-        for index, (label, detector) in enumerate(monitor.plan.labelled):
-            settings = knobs.part(f"detector_{index}")
-            changes = detector.advance(measured, memory.part(label), settings)
-            for name, value in changes.items():
-                memory.put(f"{label}/{name}", value)
-        memory.write()
-        lines = monitor.variable("lines", NO_LINES)
-        rate_line = ops.copy(lines)[2]
-        lines.assign(_lines(monitor.plan, memory, knobs, kernels, rate_line))
         monitor.variable("step", 0, "int32").assign(self._number + 1)
 
-    def draw_lines(self, step):
-        """Draws the lines for the next step, when the long way has been gone.
+    def finish(self, step):
+        """Draws the lines for the next steps, when the long way has been gone.
 
         Args:
             step: The `Step`, finished.
         """
-        monitor = self._monitor
-        knobs, memory = monitor.knobs, self._memory()
-        lines = _lines(monitor.plan, memory, knobs, self._kernels, step.rate_line)
-        monitor.variable("lines", NO_LINES).assign(lines)
+        monitor, following = self._monitor, self._number + 1
+        monitor.variable("settled", 0, "int32").assign(following)
         monitor.variable("wake", 0, "int32").assign(step.wake)
+        self._draw(_memory(monitor, self._about), following, step.rate_line, step.wake)
 
-    def _memory(self):
-        monitor = self._monitor
-        first = first_memory(monitor.plan, len(self._connected), len(self._kernels))
-        return monitor.packed("site0", first)
+    def _draw(self, memory, begin, rate_line, wake):
+        """Draws and returns the lines for the steps from `begin` on, tensor [2, 5]."""
+        knobs = self._monitor.knobs
+        known = dict.fromkeys(Measurement._fields)
+        measured = Measurement(**{**known, "kernels": list(self._about.kernels)})
+        low = {"global_norm": LEAST, "loss": LEAST}
+        top = {"global_norm": LARGEST, "loss": LARGEST}
+        for index, (label, detector) in enumerate(self._about.plan.labelled):
+            state = memory.part(label, latest=True)
+            settings = knobs.part(f"detector_{index}")
+            for name, own in detector.lines(measured, state, settings).items():
+                low[name] = ops.maximum(low[name], own[0])
+                top[name] = ops.minimum(top[name], own[1])
+        last = ops.cast(ops.minimum(begin + AHEAD, wake) - 1, "float32")
+        parts = [*low.values(), LEAST, -1.0, 0.0, *top.values(), rate_line, last]
+        parts = [ops.cast(part, "float32") for part in [*parts, LARGEST]]
+        lines = ops.reshape(ops.stack(parts), (2, 5))
+        self._lines.assign(lines)
+        return lines
 
 
-def _lines(plan, memory, knobs, kernels, rate_line):
-    """The lines for the next step, tensor [3]: global norm, loss, learning rate."""
-    lines = {"global_norm": [], "loss": []}
-    for index, (label, detector) in enumerate(plan.labelled):
-        state = memory.part(label, latest=True)
+def settle(monitor, about):
+    """Brings what the detectors remember up to date with the quiet steps so far.
+
+    Args:
+        monitor: The `GradientMonitor`.
+        about: `Remembered`.
+
+    Returns:
+        `Packed`, what they remember.
+    """
+    settled = monitor.variable("settled", 0, "int32")
+    begin, end = ops.copy(settled), ops.copy(monitor.variable("step", 0, "int32"))
+    there = ops.arange(AHEAD) < end - begin
+    # The rows are in the ring, which holds more of them.
+    rows = ops.where(there[:, None], monitor.rows(begin, AHEAD), 1.0)
+    places = [i for i, connected in enumerate(about.connected) if connected]
+    steps = QuietSteps(
+        there=there,
+        count=ops.sum(ops.cast(there, "float32")),
+        loss=rows[:, SCALARS.index("loss")],
+        global_norm=rows[:, SCALARS.index("global_norm")],
+        norms=ops.take(rows, [len(SCALARS) + i * len(NAMES) for i in places], axis=1),
+        kernels=list(about.kernels),
+    )
+    memory, knobs = _memory(monitor, about), monitor.knobs
+    for index, (label, detector) in enumerate(about.plan.labelled):
+        state = memory.part(label)
         settings = knobs.part(f"detector_{index}")
-        own = detector.lines(_nothing_but(kernels), state, settings)
-        for name, line in own.items():
-            lines[name].append(line)
-    lowest = []
-    for found in lines.values():
-        line = ops.convert_to_tensor(statistics.FLOAT32_MAX, "float32")
-        for other in found:
-            line = ops.minimum(line, other)
-        lowest.append(line)
-    return ops.stack([*lowest, rate_line])
+        for name, value in detector.advance(steps, state, settings).items():
+            value = ops.where(steps.count > 0, value, state[name])
+            memory.put(f"{label}/{name}", value)
+    memory.write()
+    settled.assign(end)
+    return memory
 
 
-def _nothing_but(kernels):
-    return Measurement(**{**dict.fromkeys(Measurement._fields), "kernels": kernels})
+def _memory(monitor, about):
+    first = first_memory(about.plan, len(about.connected), len(about.kernels))
+    return monitor.packed("site0", first)

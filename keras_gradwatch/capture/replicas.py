@@ -101,18 +101,13 @@ class Replicas(Runner):
         return lambda: traced()
 
     def either(self, predicate, usual, seldom):
-        if not tf.inside_function():
-            if not predicate:
-                return seldom()
+        def run():
             usual()
             return [tf.constant(False), tf.constant(False)]
 
-        def run():
-            usual()
-            return 0
-
-        tf.cond(predicate, run, lambda: 0)
-        return _unlikely(~predicate, seldom)
+        if not tf.inside_function():
+            return run() if predicate else seldom()
+        return tf.cond(predicate, run, outlined(seldom))
 
     def restore(self, predicate, variables, values):
         if not variables:
@@ -150,38 +145,6 @@ class Replicas(Runner):
             return flag
 
         return tf.cond(predicate, outlined(replace), lambda: False)
-
-
-def _unlikely(predicate, function):
-    """Calls `function()` where `predicate` holds, and is next to free elsewhere.
-
-    `tf.cond` becomes a switch for each tensor and variable that a branch uses, and all
-    of them are visited in every step. This one stays a single operation.
-
-    Args:
-        predicate: Scalar bool.
-        function: Returns a list of scalar bools.
-
-    Returns:
-        List of scalar bools; False where `predicate` does not hold.
-    """
-    taken = tf.function(function, autograph=False).get_concrete_function()
-    used = taken.captured_inputs
-
-    def nothing(*used):
-        del used
-        return [tf.constant(False) for _ in taken.outputs]
-
-    specs = [tf.TensorSpec(None, t.dtype) for t in used]
-    passed = tf.function(nothing, autograph=False).get_concrete_function(*specs)
-    flags = tf.raw_ops.If(
-        cond=predicate,
-        input=used,
-        Tout=[tf.bool for _ in taken.outputs],
-        then_branch=taken,
-        else_branch=passed,
-    )
-    return [tf.ensure_shape(flag, []) for flag in flags]
 
 
 def _assign_everywhere(strategy, variable, value):

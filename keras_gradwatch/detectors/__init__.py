@@ -1,7 +1,14 @@
 """Detectors: pure rules that say whether a step has gone wrong, and where."""
 
 from keras_gradwatch.detectors.any_of import AnyOf
-from keras_gradwatch.detectors.base import Detector, Measurement, Verdict, whole_step
+from keras_gradwatch.detectors.base import (
+    AHEAD,
+    Detector,
+    Measurement,
+    QuietSteps,
+    Verdict,
+    whole_step,
+)
 from keras_gradwatch.detectors.collapse import Collapse
 from keras_gradwatch.detectors.dead_units import DeadUnits
 from keras_gradwatch.detectors.divergence import Divergence
@@ -14,6 +21,7 @@ from keras_gradwatch.detectors.vanishing import Vanishing
 from keras_gradwatch.detectors.z_score import ZScore
 
 __all__ = [
+    "AHEAD",
     "AnyOf",
     "Collapse",
     "DeadUnits",
@@ -24,6 +32,7 @@ __all__ = [
     "NonFinite",
     "NormThreshold",
     "Oscillation",
+    "QuietSteps",
     "UpdateRatio",
     "Vanishing",
     "Verdict",

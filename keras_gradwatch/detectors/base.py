@@ -8,6 +8,8 @@ from keras_gradwatch.methods import Method
 
 # What a line is multiplied by, so that rounding does not lift it over the limit.
 BELOW = 0.9999
+# Steps for which lines hold, at most.
+AHEAD = 17
 
 
 class Measurement(NamedTuple):
@@ -40,6 +42,26 @@ class Measurement(NamedTuple):
     names: object = ()
     gradients: object = ()
     weights: object = ()
+
+
+class QuietSteps(NamedTuple):
+    """What is known of `AHEAD` steps that have gone the short way, or fewer of them.
+
+    Attributes:
+        there: Tensor [K], bool; what is not there is 1 in the tensors below.
+        count: Scalar float32, how many are there: the first ones.
+        loss: Tensor [K], float32.
+        global_norm: Tensor [K], float32.
+        norms: Tensor [K, P], float32, of the gradients of the connected variables.
+        kernels: List of P bools, True where a variable has two or more axes.
+    """
+
+    there: object
+    count: object
+    loss: object
+    global_norm: object
+    norms: object
+    kernels: object
 
 
 class Verdict(NamedTuple):
@@ -94,40 +116,41 @@ class Detector(Method):
         raise NotImplementedError
 
     def lines(self, measured, state, settings):
-        """Up to where the next step is sure not to trip; the short way of a rule.
+        """Within what range none of the next steps trips; the short way of a rule.
 
-        A step goes the short way (see `quiet`) where its global norm and its loss lie
-        on or below the lines of all detectors. There, all gradients and the loss are
-        finite, a gradient reaches some kernel, no update is measured, and `detect` is
-        not called, but `advance`.
+        Where the global norm and the loss stay within the ranges of all detectors, up
+        to `AHEAD` steps in a row go the short way (see `quiet`): all gradients and the
+        loss are finite, a gradient reaches some kernel, no update is measured, and
+        `detect` is not called. What the detector remembers is brought up to date
+        afterwards, by `advance`.
 
         Args:
             measured: `Measurement`, of which only `kernels` is known, a list of bools
                 of the connected variables.
-            state: Dict of tensors, as they are before that step.
+            state: Dict of tensors, as they are before those steps.
             settings: Dict of scalar tensors.
 
         Returns:
-            Dict with `global_norm` or `loss` (of its magnitude), each a scalar; 0 where
-            the next step has to be judged whatever it brings. A rule that leaves this
-            method as it is has every step judged.
+            Dict with `global_norm` or `loss` (of its magnitude), each a pair of
+            scalars: values above the first, up to the second, are within the range. A
+            second one of 0 has every step judged, and so has a rule that leaves this
+            method as it is.
         """
         del measured, state, settings
         raise NotImplementedError
 
-    def advance(self, measured, state, settings):
-        """The state that `detect` would give after a step on or below its lines.
+    def advance(self, steps, state, settings):
+        """The state that `detect` would give after steps within its lines.
 
         Args:
-            measured: `Measurement`; of the statistics, only the norms, and `kernels` is
-                a list of bools, both of the connected variables.
-            state: Dict of tensors.
+            steps: `QuietSteps`.
+            state: Dict of tensors, as they were before the first of them.
             settings: Dict of scalar tensors.
 
         Returns:
             Dict of what changes of the state.
         """
-        del measured, state, settings
+        del steps, state, settings
         return {}
 
     def describe(self, variable, value, baseline):

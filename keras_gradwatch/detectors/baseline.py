@@ -3,7 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.detectors.base import BELOW, Detector, whole_step
+from keras_gradwatch.detectors import running
+from keras_gradwatch.detectors.base import AHEAD, BELOW, Detector, whole_step
 from keras_gradwatch.methods import number, whole
 
 # A spike is this many times the largest of the newest steps, whatever their spread.
@@ -108,34 +109,51 @@ class LogBaseline(Detector):
         return whole_step(spike, value, ops.exp(mean)), state
 
     def lines(self, measured, state, settings):
-        """The top of the running range, once there is one; see `Detector.lines`."""
+        """A range around the mean, once there is one; see `Detector.lines`.
+
+        With c what is left of the moments after all steps that the lines hold for, and
+        r = max(z·σ·√c, log factor) / (2 − c): as long as |ℓ − μ| ≤ r, the mean moves by
+        no more than (1 − c)·r, and no step comes as far from it as the limit is then.
+        """
         del measured
         seen = state["seen"]
+        left = ops.prod(1 - running.weights(seen, settings["decay"]))
         limit = ops.maximum(
-            settings["z"] * ops.sqrt(state["variance"]), ops.log(settings["factor"])
+            settings["z"] * ops.sqrt(left * state["variance"]),
+            ops.log(settings["factor"]),
         )
-        top = ops.exp(state["mean"] + limit)
-        top = ops.minimum(top, PEAK * ops.maximum(state["peak"], state["last_peak"]))
-        # Where the peaks change places, `detect` does it.
-        turn = ops.equal(ops.mod(seen, SPAN), SPAN - 1)
-        open_ = (seen >= settings["warmup"]) & ~turn
-        return {self.judged: ops.where(open_, top * BELOW, 0.0)}
+        reach = limit / (2 - left)
+        # Where the peaks change places before long, only one of them stays.
+        turns = ops.mod(seen, SPAN) >= SPAN - AHEAD
+        peak = ops.maximum(state["peak"], ops.where(turns, 0.0, state["last_peak"]))
+        top = ops.minimum(ops.exp(state["mean"] + reach), PEAK * peak)
+        sure = (seen >= settings["warmup"]) & running.usable(seen, settings["decay"])
+        low = ops.exp(state["mean"] - reach) / BELOW
+        return {self.judged: (low, ops.where(sure, top * BELOW, 0.0))}
 
-    def advance(self, measured, state, settings):
-        """The range after a value within it; see `Detector.advance`."""
-        value, seen = self.quantity(measured), state["seen"]
-        mean, variance = state["mean"], state["variance"]
-        limit = ops.maximum(
-            settings["z"] * ops.sqrt(variance), ops.log(settings["factor"])
-        )
-        weight = ops.maximum(1.0 / (seen + 1), 1 - settings["decay"])
-        taken = ops.maximum(ops.log(value) - mean, -limit)
+    def advance(self, steps, state, settings):
+        """The range after values within it; see `Detector.advance`."""
+        value, seen = self.quantity(steps), state["seen"]
+        levels = ops.log(value)
+        weights = running.weights(seen, settings["decay"], steps.there)
+        means = running.means(state["mean"], levels, weights)
+        before = ops.concatenate([state["mean"][None], means[:-1]])
+        spread = running.spread(state["variance"], levels - before, weights)
+        number = seen + ops.arange(AHEAD, dtype="float32")
+        turn = ops.equal(ops.mod(number, SPAN), SPAN - 1) & steps.there
+        turned = ops.any(turn)
+        # Up to the turn, and after it.
+        value = ops.where(steps.there, value, 0.0)
+        old = ops.cumsum(ops.cast(turn, "float32")) - ops.cast(turn, "float32") < 0.5
+        highest = ops.maximum(state["peak"], ops.max(ops.where(old, value, 0.0)))
+        newest = ops.max(ops.where(old, 0.0, value))
         return {
-            "mean": mean + weight * taken,
-            "variance": (1 - weight) * (variance + weight * ops.square(taken)),
-            "seen": seen + 1,
+            "mean": means[-1],
+            "variance": spread,
+            "seen": seen + steps.count,
             "streak": ops.zeros_like(seen),
-            "peak": ops.maximum(value, state["peak"]),
+            "peak": ops.where(turned, newest, highest),
+            "last_peak": ops.where(turned, highest, state["last_peak"]),
         }
 
 

@@ -64,7 +64,7 @@ class Collapse(Detector):
         if not any(measured.kernels):
             return {}  # never judged
         alive = (state["alive"] > 0) & ops.equal(state["streak"], 0)
-        return {"global_norm": ops.where(alive, float("inf"), 0.0)}
+        return {"global_norm": (0.0, ops.where(alive, float("inf"), 0.0))}
 
     def describe(self, variable, value, baseline):
         del variable, baseline

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.detectors.base import BELOW, Detector, whole_step
+from keras_gradwatch.detectors import running
+from keras_gradwatch.detectors.base import AHEAD, BELOW, Detector, whole_step
 from keras_gradwatch.methods import number, whole
 
 # A loss so small that its logarithm says nothing any more.
@@ -80,28 +81,38 @@ class Divergence(Detector):
         return whole_step(tripped, ops.exp(mean), ops.exp(least)), new
 
     def lines(self, measured, state, settings):
-        """The loss that would lift the mean to its limit; see `Detector.lines`."""
-        del measured
-        mean, steps = state["mean"], settings["steps"]
-        limit = ops.maximum(
-            state["first"], state["least"] + ops.log(settings["factor"])
-        )
-        top = ops.exp(mean + steps * (limit - mean))
-        return {"loss": ops.where(state["seen"] >= steps, top * BELOW, 0.0)}
+        """The losses that keep the mean below its limit; see `Detector.lines`.
 
-    def advance(self, measured, state, settings):
-        """The mean after a loss that keeps it down; see `Detector.advance`."""
-        loss, steps = measured.loss, settings["steps"]
-        level = ops.log(ops.maximum(loss, TINY))
-        mean = state["mean"] + (level - state["mean"]) / steps
-        new = {
-            "mean": mean,
-            "first": state["first"],
-            "least": ops.minimum(mean, state["least"]),
-            "seen": state["seen"] + 1,
-            "streak": ops.zeros_like(mean),
+        A mean that falls takes the least one along, and so the limit: losses within
+        1/`factor` of the mean take it down by no more than a share of log `factor`.
+        """
+        del measured
+        mean, steps, reach = (
+            state["mean"],
+            settings["steps"],
+            ops.log(settings["factor"]),
+        )
+        moved = 1 - ops.power(1 - 1 / steps, float(AHEAD))  # share of the mean, at most
+        least = ops.minimum(state["least"], mean - moved * reach)
+        limit = ops.maximum(state["first"], least + reach)
+        top = ops.exp(mean + (limit - mean) / moved)
+        sure = (state["seen"] >= steps) & (mean < limit) & (steps >= 2)
+        return {"loss": (ops.exp(mean - reach), ops.where(sure, top * BELOW, 0.0))}
+
+    def advance(self, steps, state, settings):
+        """The mean after losses that keep it down; see `Detector.advance`."""
+        taken = steps.there & (steps.loss > 0)
+        levels = ops.log(ops.maximum(ops.where(taken, steps.loss, 1.0), TINY))
+        weights = ops.where(taken, 1 / settings["steps"], 0.0)
+        means = running.means(state["mean"], levels, weights)
+        count = ops.sum(ops.cast(taken, "float32"))
+        lowest = ops.min(ops.where(taken, means, float("inf")))
+        return {
+            "mean": means[-1],
+            "least": ops.minimum(state["least"], lowest),
+            "seen": state["seen"] + count,
+            "streak": ops.where(count > 0, 0.0, state["streak"]),
         }
-        return {name: ops.where(loss > 0, new[name], state[name]) for name in new}
 
     def describe(self, variable, value, baseline):
         del variable

@@ -41,7 +41,7 @@ class NormThreshold(Detector):
     def lines(self, measured, state, settings):
         """The limit; see `Detector.lines`."""
         del measured, state
-        return {"global_norm": settings["limit"] * BELOW}
+        return {"global_norm": (0.0, settings["limit"] * BELOW)}
 
     def describe(self, variable, value, baseline):
         del variable

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gradwatch.detectors import running
 from keras_gradwatch.detectors.base import BELOW, Verdict
 from keras_gradwatch.detectors.onset import Onset
 from keras_gradwatch.methods import number
@@ -59,14 +60,6 @@ class Vanishing(Onset):
         own = {name: np.float32(0.0) for name in names}
         return {**super().initial_state(num_variables), **own}
 
-    def _weight(self, state, settings):
-        # Plain averages while values are few, an exponential window from then on.
-        return ops.maximum(1 / (state["seen"] + 1), 1 - settings["decay"])
-
-    def _means(self, values, state, settings):
-        before = ops.stack([state[name] for name in ("first", "last", "whole")])
-        return before + self._weight(state, settings) * (values - before)
-
     def detect(self, measured, state, settings):
         norms = measured.statistics[:, NAMES.index("norm")]
         judged = measured.kernels & ~ops.isnan(norms)
@@ -76,7 +69,10 @@ class Vanishing(Onset):
         ends = ops.take(norms, ops.stack([first, last]))
         values = ops.concatenate([ends, measured.global_norm[None]])
         usable = measured.finite & ops.all(ops.isfinite(values)) & (first < last)
-        means = self._means(values, state, settings)
+        # Plain averages while values are few, an exponential window from then on.
+        weight = ops.maximum(1 / (state["seen"] + 1), 1 - settings["decay"])
+        before = ops.stack([state[name] for name in ("first", "last", "whole")])
+        means = before + weight * (values - before)
         a, b, n = ops.unstack(means, 3)
         floor = settings["floor"]
         holds = (a < settings["ratio"] * b) & (a < floor) & (n >= floor)
@@ -90,27 +86,31 @@ class Vanishing(Onset):
         """Where the means are sure not to cross; see `Detector.lines`."""
         if sum(measured.kernels) < 2:
             return {}  # never judged
-        weight = self._weight(state, settings)
-        # What is left of the means in the next step, at least; its norms come on top.
-        a, b, n = ((1 - weight) * state[name] for name in ("first", "last", "whole"))
-        floor = settings["floor"]
-        small = (floor - n) / weight
-        level = (a / settings["ratio"] - b) / weight
-        line = ops.maximum(ops.maximum(small, level) * BELOW, 0.0)
-        line = ops.where(a >= floor, float("inf"), line)
+        seen, floor, ratio = state["seen"], settings["floor"], settings["ratio"]
+        # What is left of the first mean after all steps, at least.
+        first = state["first"] * ops.prod(1 - running.weights(seen, settings["decay"]))
+        last, whole = state["last"], state["whole"]
+        # No mean of the last kernel or of the whole rises above its largest value.
+        small = ops.where(whole < floor, floor, 0.0)
+        level = ops.where(last * ratio <= first * BELOW, first / ratio, 0.0)
+        line = ops.maximum(small, level) * BELOW
+        line = ops.where(first >= floor, float("inf"), line)
         sure = ops.equal(state["on"], 0) & ops.equal(state["against"], 0)
-        return {"global_norm": ops.where(sure, line, 0.0)}
+        sure = sure & running.usable(seen, settings["decay"])
+        return {"global_norm": (0.0, ops.where(sure, line, 0.0))}
 
-    def advance(self, measured, state, settings):
-        """The means after one more step; see `Detector.advance`."""
-        kernels = [i for i, kernel in enumerate(measured.kernels) if kernel]
+    def advance(self, steps, state, settings):
+        """The means after some more steps; see `Detector.advance`."""
+        kernels = [i for i, kernel in enumerate(steps.kernels) if kernel]
         if len(kernels) < 2:
             return {}  # never judged
-        norms = measured.statistics[:, 0]
-        ends = (norms[kernels[0]], norms[kernels[-1]])
-        values = ops.stack([*ends, measured.global_norm])
-        a, b, n = ops.unstack(self._means(values, state, settings), 3)
-        return {"first": a, "last": b, "whole": n, "seen": state["seen"] + 1}
+        ends = [steps.norms[:, kernels[i]] for i in (0, -1)]
+        values = ops.stack([*ends, steps.global_norm], axis=1)
+        before = ops.stack([state[name] for name in ("first", "last", "whole")])
+        weights = running.weights(state["seen"], settings["decay"], steps.there)
+        a, b, n = ops.unstack(running.means(before, values, weights)[-1], 3)
+        seen = state["seen"] + steps.count
+        return {"first": a, "last": b, "whole": n, "seen": seen}
 
     def describe(self, variable, value, baseline):
         return (
