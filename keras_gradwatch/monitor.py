@@ -358,15 +358,26 @@ class GradientMonitor:
         self._fill("wake", 0)
         self._fill("lines", 0)
 
+    @property
+    def settled(self):
+        """The variable with the first step that the detectors have not taken in yet."""
+        if "settled" not in self._variables:
+            make = self._capture.on_host
+            make(lambda: self.variable("settled", self.step, "int32"))
+        return self._variables["settled"]
+
     def _settle(self):
         """Brings the detectors up to date, before the host reads or writes memory."""
         if "settled" not in self._variables:
-            return
+            return  # no step has gone the short way
         self._sync()
+        step, settled = read(self._variables["step"]), self._variables["settled"]
+        if step == read(settled):
+            return
         if self.remembered is not None:
             settle(self, self.remembered)
         # Steps that went the long way are in the detectors' memory.
-        self._variables["settled"].assign(read(self._variables["step"]))
+        settled.assign(step)
 
     def halt(self):
         """No update is applied any more in this `fit`."""

@@ -19,7 +19,8 @@ import numpy as np
 from keras import ops
 
 from keras_gradwatch import row, statistics
-from keras_gradwatch.detectors import AHEAD, Detector, Measurement, QuietSteps
+from keras_gradwatch.detectors import Detector, Measurement, QuietSteps
+from keras_gradwatch.detectors.base import AHEAD
 from keras_gradwatch.records import SCALARS
 from keras_gradwatch.statistics import FLOAT32_MAX as LARGEST
 from keras_gradwatch.statistics import NAMES
@@ -81,7 +82,9 @@ class Quiet:
         self._plain, self._norm = statistics.judge_squares(squares)
         self._norms = ops.sqrt(squares)
         # A network that has died is not quiet.
-        alive = ops.sum(squares * np.float32(kernels)) if any(kernels) else 1.0
+        alive = 1.0
+        if any(kernels):
+            alive = ops.sum(squares * ops.convert_to_tensor(kernels, "float32"))
         clock = ops.cast(self._number, "float32")
         self._found = ops.stack([self._norm, ops.abs(loss), rate, clock, alive])
         self.holds = self._within(ops.copy(self._lines))
@@ -117,7 +120,7 @@ class Quiet:
             step: The `Step`, finished.
         """
         monitor, following = self._monitor, self._number + 1
-        monitor.variable("settled", 0, "int32").assign(following)
+        monitor.settled.assign(following)
         monitor.variable("wake", 0, "int32").assign(step.wake)
         self._draw(_memory(monitor, self._about), following, step.rate_line, step.wake)
 
@@ -152,8 +155,10 @@ def settle(monitor, about):
     Returns:
         `Packed`, what they remember.
     """
-    settled = monitor.variable("settled", 0, "int32")
-    begin, end = ops.copy(settled), ops.copy(monitor.variable("step", 0, "int32"))
+    begin, end = (
+        ops.copy(monitor.settled),
+        ops.copy(monitor.variable("step", 0, "int32")),
+    )
     there = ops.arange(AHEAD) < end - begin
     # The rows are in the ring, which holds more of them.
     rows = ops.where(there[:, None], monitor.rows(begin, AHEAD), 1.0)
@@ -174,7 +179,7 @@ def settle(monitor, about):
             value = ops.where(steps.count > 0, value, state[name])
             memory.put(f"{label}/{name}", value)
     memory.write()
-    settled.assign(end)
+    monitor.settled.assign(end)
     return memory
 
 

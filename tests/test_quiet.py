@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_gradwatch import detectors
 from keras_gradwatch.callbacks import GradWatch, SkipOnExplosion
-from keras_gradwatch.detectors import AHEAD, Measurement, QuietSteps
+from keras_gradwatch.detectors import Measurement, QuietSteps
+from keras_gradwatch.detectors.base import AHEAD
 from keras_gradwatch.statistics import NAMES
 from tests import helper, steps
 

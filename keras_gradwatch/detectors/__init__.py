@@ -2,7 +2,6 @@
 
 from keras_gradwatch.detectors.any_of import AnyOf
 from keras_gradwatch.detectors.base import (
-    AHEAD,
     Detector,
     Measurement,
     QuietSteps,
@@ -21,7 +20,6 @@ from keras_gradwatch.detectors.vanishing import Vanishing
 from keras_gradwatch.detectors.z_score import ZScore
 
 __all__ = [
-    "AHEAD",
     "AnyOf",
     "Collapse",
     "DeadUnits",

@@ -112,7 +112,11 @@ def test_killed_and_resumed(whole, tmp_path):
         lines(d / "logs" / "gradwatch" / "state.jsonl")[-1] for d in (tmp_path, whole)
     )
     assert actual["step"] == 120 and actual["state"]["site0/ZScore_0/seen"] > 100
-    assert actual == expected
+    state, whole_state = actual.pop("state"), expected.pop("state")
+    assert actual == expected and state.keys() == whole_state.keys()
+    for name, value in whole_state.items():
+        # Quiet steps are taken in together, other ones after a save: that rounds.
+        np.testing.assert_allclose(state[name], value, rtol=1e-5, err_msg=name)
     # Every event once, in the file and in the report.
     kept, wanted = (
         lines(d / "logs" / "gradwatch" / "events.jsonl") for d in (tmp_path, whole)
@@ -135,7 +139,7 @@ def test_killed_and_resumed(whole, tmp_path):
         keras.saving.load_model(d / "model.keras") for d in (tmp_path, whole)
     )
     helper.assert_same(saved.get_weights(), expected_model.get_weights())
-    assert actual["state"]["rate_scale/0"] <= 0.5**8
+    assert state["rate_scale/0"] <= 0.5**8
 
 
 @pytest.mark.thorough
