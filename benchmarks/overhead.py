@@ -87,6 +87,10 @@ if timing.BACKEND == "tensorflow":
             base=lambda log_dir: rivals.auto_clip(),
             xla=False,
         ),
+        "least_guard": Variant(
+            "hand-written `train_step`: leaves out what is not finite",
+            base=lambda log_dir: rivals.least_guard(),
+        ),
         "check_numerics": Variant(
             "`tf.debugging.enable_check_numerics`",
             around=rivals.check_numerics,

@@ -36,7 +36,7 @@ class Keeper:
         self._monitor = monitor
         self._backups = {}  # directory -> Backup, of all fits
         self._active = []  # those of this `fit`
-        self._last = -PAUSE
+        self._last = 0.0
 
     def begin(self, directories, updates, shapes):
         """Begins a `fit`; a new monitor of a model that was trained takes up its run.
@@ -51,6 +51,7 @@ class Keeper:
             shapes: Shapes of the trainable variables.
         """
         self.resumed, self._active, new = None, [], []
+        self._last = time.monotonic()
         for directory in map(os.path.abspath, directories if is_chief() else ()):
             if directory not in self._backups:
                 self._backups[directory] = Backup(directory)

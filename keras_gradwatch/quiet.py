@@ -23,15 +23,16 @@ from keras_gradwatch.detectors import Detector, Measurement, QuietSteps
 from keras_gradwatch.detectors.base import AHEAD
 from keras_gradwatch.records import SCALARS
 from keras_gradwatch.statistics import FLOAT32_MAX as LARGEST
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.statistics import NAMES, SAFE_SQUARE
 from keras_gradwatch.step import first_memory
 
 # Norms and losses up to this say nothing of a level, and are not taken in. Nor is there
 # anything to be seen of a step at a rate of 0.
 LEAST = 1e-30
-# Of the global norm, the loss, the learning rate, the number of the step, and the
-# squares of all kernels: above the first, up to the second. So no step is quiet.
-NO_LINES = np.zeros((2, 5), "float32")
+# Of the squared global norm, the loss, the learning rate, the number of the step, the
+# squares of all kernels and the least squares: above the first row, up to the second
+# one. With these, no step is quiet.
+NO_LINES = np.zeros((2, 6), "float32")
 
 
 class Remembered(NamedTuple):
@@ -79,14 +80,16 @@ class Quiet:
         self._loss, self._rate = loss, rate
         self._number = ops.copy(monitor.variable("step", 0, "int32"))
         squares = statistics.squares([g for g in gradients if g is not None])
-        self._plain, self._norm = statistics.judge_squares(squares)
-        self._norms = ops.sqrt(squares)
+        self._squares, total = squares, ops.sum(squares)
+        self._norm = ops.sqrt(total)
+        # What stands between gradients and update, in as few operations as possible.
+        least = ops.min(ops.where(ops.equal(squares, 0.0), 1.0, squares))
         # A network that has died is not quiet.
         alive = 1.0
         if any(kernels):
             alive = ops.sum(squares * ops.convert_to_tensor(kernels, "float32"))
         clock = ops.cast(self._number, "float32")
-        self._found = ops.stack([self._norm, ops.abs(loss), rate, clock, alive])
+        self._found = ops.stack([total, ops.abs(loss), rate, clock, alive, least])
         self.holds = self._within(ops.copy(self._lines))
 
     @property
@@ -95,8 +98,7 @@ class Quiet:
 
     def _within(self, lines):
         low, top = ops.unstack(lines, 2)
-        found = self._found
-        return self._plain & ops.all((found > low) & (found <= top))
+        return ops.all((self._found > low) & (self._found <= top))
 
     def holds_after_all(self):
         """Draws new lines, and returns whether the step keeps within those."""
@@ -109,7 +111,8 @@ class Quiet:
         """Writes the row of a quiet step."""
         monitor, about = self._monitor, self._about
         scalars = (self._norm, self._norm, self._loss, self._rate)
-        line = row.quiet(about.plan, scalars, self._norms, about.connected)
+        norms = ops.sqrt(self._squares)
+        line = row.quiet(about.plan, scalars, norms, about.connected)
         monitor.write_row(self._number, line)
         monitor.variable("step", 0, "int32").assign(self._number + 1)
 
@@ -125,7 +128,7 @@ class Quiet:
         self._draw(_memory(monitor, self._about), following, step.rate_line, step.wake)
 
     def _draw(self, memory, begin, rate_line, wake):
-        """Draws and returns the lines for the steps from `begin` on, tensor [2, 5]."""
+        """Draws and returns the lines for the steps from `begin` on, tensor [2, 6]."""
         knobs = self._monitor.knobs
         known = dict.fromkeys(Measurement._fields)
         measured = Measurement(**{**known, "kernels": list(self._about.kernels)})
@@ -137,10 +140,15 @@ class Quiet:
             for name, own in detector.lines(measured, state, settings).items():
                 low[name] = ops.maximum(low[name], own[0])
                 top[name] = ops.minimum(top[name], own[1])
-        last = ops.cast(ops.minimum(begin + AHEAD, wake) - 1, "float32")
-        parts = [*low.values(), LEAST, -1.0, 0.0, *top.values(), rate_line, last]
-        parts = [ops.cast(part, "float32") for part in [*parts, LARGEST]]
-        lines = ops.reshape(ops.stack(parts), (2, 5))
+        last = ops.minimum(begin + AHEAD, wake) - 1
+        # Squares as in `found`: of the norm, and those that are neither denormal nor
+        # the rest of what has vanished.
+        low["global_norm"] = ops.square(low["global_norm"])
+        top["global_norm"] = ops.minimum(ops.square(top["global_norm"]), LARGEST)
+        parts = [*low.values(), LEAST, -1.0, 0.0, SAFE_SQUARE]
+        parts += [*top.values(), rate_line, last, LARGEST, LARGEST]
+        parts = [ops.cast(part, "float32") for part in parts]
+        lines = ops.reshape(ops.stack(parts), (2, len(parts) // 2))
         self._lines.assign(lines)
         return lines
 

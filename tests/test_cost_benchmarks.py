@@ -172,6 +172,18 @@ def test_hand_written_steps_train_as_stock(benchmark, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_least_guard_trains_as_stock_and_leaves_out_what_is_not_finite(benchmark):
+    workload = benchmark.models.MODELS["mlp"]
+    stock = trained(workload, keras.Model, 3)
+    ours = trained(workload, benchmark.rivals.least_guard(), 3)
+    weights = [read(w) for w in ours.weights]
+    for one, other in zip(weights, stock.weights, strict=True):
+        np.testing.assert_allclose(one, read(other), atol=1e-6)
+    x, y = workload.samples(1)
+    helper.fit(ours, np.full_like(x, np.nan), y, batch_size=workload.batch_size)
+    helper.assert_same(weights, [read(w) for w in ours.weights])
+
+
 def test_auto_clip_knows_all_norms_and_clips_to_the_tenth_percentile(benchmark):
     workload = benchmark.models.MODELS["mlp"]
     history = GradientHistory()
