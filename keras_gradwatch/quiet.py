@@ -163,10 +163,8 @@ def settle(monitor, about):
     Returns:
         `Packed`, what they remember.
     """
-    begin, end = (
-        ops.copy(monitor.settled),
-        ops.copy(monitor.variable("step", 0, "int32")),
-    )
+    begin = ops.copy(monitor.settled)
+    end = ops.copy(monitor.variable("step", 0, "int32"))
     there = ops.arange(AHEAD) < end - begin
     # The rows are in the ring, which holds more of them.
     rows = ops.where(there[:, None], monitor.rows(begin, AHEAD), 1.0)

@@ -53,7 +53,6 @@ LARGEST_DIVISOR = 1e37
 # Below this, squares of float32 values are denormal or have vanished.
 SAFE_SQUARE = 1e-30
 
-
 # Up to so many elements, gradients are copied together to take fewer operations.
 COPIED = 4096
 # As long as there are so many.

@@ -31,7 +31,7 @@ class Step:
         self.monitor = monitor
         self.plan = monitor.plan
         self.sites = []
-        self.number = self.read(monitor.variable("step", 0, "int32"))
+        self.number = ops.copy(monitor.variable("step", 0, "int32"))
         self.clock = ops.cast(self.number, "float32")
         self.knobs = monitor.knobs
         first = {**responses.initial_memory(self.plan), "dense_until": -1.0}
@@ -363,11 +363,6 @@ class Step:
         if self.plan.histogram_freq and site.index == 0:
             names = [n for n, c in zip(site.names, site.connected, strict=True) if c]
             self.updates += histograms.sample(self, names, present)
-
-    @staticmethod
-    def read(variable):
-        """The value of a variable, a tensor."""
-        return ops.copy(variable)
 
 
 def first_memory(plan, count, present):
