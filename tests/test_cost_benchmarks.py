@@ -73,6 +73,13 @@ def test_overhead(tmp_path):
 
 
 @pytest.mark.slow
+def test_parts(tmp_path):
+    page = run("parts", tmp_path, *"--models mlp --rounds 1 --steps 4".split())
+    assert numbers(page, "stock") == ["1.000", "+0", ""]
+    assert float(numbers(page, "a whole quiet step")[0]) > 0
+
+
+@pytest.mark.slow
 def test_scaling(tmp_path):
     arguments = "--parameters 2e4 --variables 3 --rounds 1 --steps 4"
     page = run("scaling", tmp_path, *arguments.split())
