@@ -74,7 +74,7 @@ def test_overhead(tmp_path):
 
 @pytest.mark.slow
 def test_parts(tmp_path):
-    page = run("parts", tmp_path, *"--models mlp --rounds 1 --steps 4".split())
+    page = run("parts", tmp_path, *["--models", "mlp", "--rounds", "1", "--steps", "4"])
     assert numbers(page, "stock") == ["1.000", "+0", ""]
     assert float(numbers(page, "a whole quiet step")[0]) > 0
 
