@@ -5,8 +5,8 @@
 | `state.jsonl` | snapshots of the monitor's state, one a line, the oldest first |
 | `events.jsonl` | every `Event`, one a line |
 
-A snapshot is written at the end of each epoch and, after a drain, about every second in
-between; the model itself is brought back by whoever saved it (a checkpoint,
+A snapshot is written at the end of each epoch and, after a drain, about every 5 s
+in between; the model itself is brought back by whoever saved it (a checkpoint,
 `keras.callbacks.BackupAndRestore`), and may be older than the last snapshot. So several
 are kept, and the one that fits is found by the number of updates that the optimizer has
 made.

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gradwatch.capture.processes import put_copy, take_copy
+from keras_gradwatch.detectors.base import AHEAD
 from keras_gradwatch.keeper import Keeper
 from keras_gradwatch.knobs import knobs
 from keras_gradwatch.names import unique
@@ -65,6 +66,7 @@ class GradientMonitor:
         self._standing = None  # what `watch` itself asked for
         self._requests = []
         self._collecting = False
+        self._earlier = self.plan  # before what is asked for just now
         self._pushed = None  # what the variables hold: (plan, live, standing)
         self._traced = None  # the structure that is built into the traced step
         self._position = 0  # the first step that was not drained yet
@@ -89,13 +91,14 @@ class GradientMonitor:
             ValueError: If it contradicts what another one asked for.
         """
         if not self._collecting:
-            self._collecting = True
+            self._collecting, self._earlier = True, self.plan
             self._end()
         self._requests.append(request)
         try:
             self._replan()
         except ValueError:
             self._collecting, self._requests = False, []
+            self.plan = self._earlier
             raise
         return len(self._requests) == 1
 
@@ -104,6 +107,7 @@ class GradientMonitor:
         if self._collecting:
             self._collecting = False
             self._end()
+            self.plan = self._earlier  # that of the traced step
 
     def prepare(self):
         """Closes the asking and writes the plan's numbers into the variables.
@@ -269,6 +273,7 @@ class GradientMonitor:
             return
         if ring is not None:
             self.drain()
+            self.look_closely()
         self.layout = layout
         self.variable("ring", np.full((capacity, layout.width), np.nan))
 
@@ -358,6 +363,17 @@ class GradientMonitor:
         self._fill("wake", 0)
         self._fill("lines", 0)
 
+    def remember(self, about):
+        """Notes what the detectors' memory is about; called before a step is judged.
+
+        Args:
+            about: `quiet.Remembered`. Where it is another one than before, the steps
+                before are taken in first, and this one goes the long way.
+        """
+        if self.remembered is None or not about.same_as(self.remembered):
+            self._capture.on_host(self.look_closely)
+            self.remembered = about
+
     @property
     def settled(self):
         """The variable with the first step that the detectors have not taken in yet."""
@@ -372,9 +388,10 @@ class GradientMonitor:
             return  # no step has gone the short way
         self._sync()
         step, settled = read(self._variables["step"]), self._variables["settled"]
-        if step == read(settled):
+        pending = step - read(settled)
+        if not pending:
             return
-        if self.remembered is not None:
+        if self.remembered is not None and pending <= AHEAD:
             settle(self, self.remembered)
         # Steps that went the long way are in the detectors' memory.
         settled.assign(step)
@@ -441,6 +458,8 @@ class GradientMonitor:
             self._set_slots(name, values)
         self._restored = dict(state)
         self._position = int(read(self.variable("step", 0, "int32")))
+        if "settled" in self._variables:
+            self._variables["settled"].assign(self._position)
         self.look_closely()
 
     # -- reading -------------------------------------------------------------------

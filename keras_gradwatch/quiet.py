@@ -48,6 +48,10 @@ class Remembered(NamedTuple):
     connected: tuple
     kernels: tuple
 
+    def same_as(self, other):
+        """Whether what one says can be taken for what the other says."""
+        return self.plan is other.plan and self[1:] == other[1:]
+
 
 def possible(plan):
     """Whether there is a short way under `plan`."""
@@ -76,7 +80,7 @@ class Quiet:
         pairs = zip(weights, connected, strict=True)
         kernels = tuple(len(weight.shape) >= 2 for weight, there in pairs if there)
         self._about = Remembered(monitor.plan, connected, kernels)
-        monitor.remembered = self._about
+        monitor.remember(self._about)
         self._loss, self._rate = loss, rate
         self._number = ops.copy(monitor.variable("step", 0, "int32"))
         squares = statistics.squares([g for g in gradients if g is not None])
@@ -132,8 +136,10 @@ class Quiet:
         knobs = self._monitor.knobs
         known = dict.fromkeys(Measurement._fields)
         measured = Measurement(**{**known, "kernels": list(self._about.kernels)})
-        low = {"global_norm": LEAST, "loss": LEAST}
-        top = {"global_norm": LARGEST, "loss": LARGEST}
+        # Tensors: in a `floatx` of 16 bits, the square of a plain number is infinite.
+        least, largest = (ops.convert_to_tensor(x, "float32") for x in (LEAST, LARGEST))
+        low = {"global_norm": least, "loss": least}
+        top = {"global_norm": largest, "loss": largest}
         for index, (label, detector) in enumerate(self._about.plan.labelled):
             state = memory.part(label, latest=True)
             settings = knobs.part(f"detector_{index}")
@@ -156,6 +162,9 @@ class Quiet:
 def settle(monitor, about):
     """Brings what the detectors remember up to date with the quiet steps so far.
 
+    There are `AHEAD` of them at most, they have followed each other, and `about` is
+    that of all.
+
     Args:
         monitor: The `GradientMonitor`.
         about: `Remembered`.
@@ -165,9 +174,12 @@ def settle(monitor, about):
     """
     begin = ops.copy(monitor.settled)
     end = ops.copy(monitor.variable("step", 0, "int32"))
-    there = ops.arange(AHEAD) < end - begin
     # The rows are in the ring, which holds more of them.
-    rows = ops.where(there[:, None], monitor.rows(begin, AHEAD), 1.0)
+    rows = monitor.rows(begin, AHEAD)
+    # That of a quiet step is finite; nothing else may ever be taken in.
+    there = ops.isfinite(rows[:, SCALARS.index("global_norm")])
+    there = there & (ops.arange(AHEAD) < end - begin)
+    rows = ops.where(there[:, None], rows, 1.0)
     places = [i for i, connected in enumerate(about.connected) if connected]
     steps = QuietSteps(
         there=there,

@@ -138,6 +138,69 @@ def test_a_quantity_of_ones_own_sees_every_step(data):
     assert [e.step for e in skip.events] == [110]
 
 
+# -- what the detectors remember is taken in, whatever the host does -------------------
+
+
+def remembered(model):
+    """All numbers that the detectors of a model remember."""
+    state = model.gradwatch.state(lambda name: name.startswith("site"))
+    return np.concatenate([np.ravel(value) for value in state.values()])
+
+
+def test_other_variables_are_trained(data):
+    """The ring is made anew while quiet steps are not taken in yet."""
+    x, y = data
+    watching = GradWatch(dense_steps=0, verbose=0)
+    model = train([watching], x, y)
+    helper.fit(model, x[:28], y[:28], batch_size=BATCH, shuffle=False)
+    model.layers[0].trainable = False
+    model.compile("sgd", model.loss)
+    helper.fit(model, x[:28], y[:28], batch_size=BATCH, shuffle=False)
+    helper.fit(model, x, y, [watching], batch_size=BATCH, shuffle=False)
+    assert np.isfinite(remembered(model)).all()
+    assert watching.history.applied.all()
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_layer_that_is_left_out_now_and_then(data):
+    x, y = data
+
+    class Sometimes(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+            self.first = keras.layers.Dense(64)
+            self.middle = keras.layers.Dense(16)
+            self.last = keras.layers.Dense(10)
+
+        def call(self, inputs):
+            self.calls += 1
+            used = self.first(inputs)
+            return self.last(self.middle(inputs if self.calls % 5 == 0 else used))
+
+    keras.utils.set_random_seed(3)
+    model = helper.compiled(Sometimes(), "sgd")
+    model.run_eagerly = True  # or TensorFlow calls the layers only once
+    watching = GradWatch(dense_steps=0, verbose=0)
+    helper.fit(model, x, y, [watching], BATCH, shuffle=False)
+    norms = watching.history.statistics["norm"]
+    assert np.isnan(norms[50:, 0]).any() and np.isfinite(norms[50:, 0]).any()
+    assert np.isfinite(remembered(model)).all()
+
+
+def test_callbacks_that_never_came_to_fit(data):
+    """`evaluate` tells a callback of the model, and then nothing of a training."""
+    x, y = data
+    watching = GradWatch(dense_steps=0, verbose=0)
+    model = train([watching], x, y)
+    other = SkipOnExplosion(detector=detectors.NormThreshold(5.0), verbose=0)
+    model.evaluate(x, y, callbacks=[other], verbose=0)
+    helper.fit(model, x[:28], y[:28], batch_size=BATCH, shuffle=False)
+    helper.fit(model, x, y, [watching], batch_size=BATCH, shuffle=False)
+    assert np.isfinite(remembered(model)).all()
+    assert watching.history.applied.all()
+
+
 # -- one rule at a time ----------------------------------------------------------------
 
 KERNELS = [True, False, True, False]

@@ -14,7 +14,7 @@ class KeepState(WatchingCallback):
     new process that trains it on, with this callback on the same directory, counts its
     steps from there, and its detectors go on with the baselines that they had then.
 
-    The state is written at each epoch's end, and about every second in between, to
+    The state is written at each epoch's end, and about every 5 s in between, to
     `state.jsonl`, and each event to `events.jsonl`; a process that is killed leaves
     both readable. They are no part of what the model saves.
 

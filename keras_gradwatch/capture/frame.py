@@ -117,7 +117,6 @@ class Frame:
         """Takes the short way or the long one."""
         loss = self._simple_loss(optimizer)
         if loss is None or not possible(self.monitor.plan):
-            self.monitor.remembered = None
             self._long_way(optimizer, apply, gradients, variables)
             return
         self.monitor.build([_name(v) for v in variables])
@@ -386,6 +385,7 @@ class Frame:
     def finish(self):
         """Ends the step; from here on there is an `outcome`."""
         if self.outcome is None:
+            self.monitor.remembered = None  # no step that may go the short way
             self.outcome = self._recorded()
 
     def _recorded(self):
