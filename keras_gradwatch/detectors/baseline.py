@@ -86,8 +86,7 @@ class LogBaseline(Detector):
         streak = ops.where(spike, streak_before + 1, 0.0)
         anew = streak >= settings["patience"]
 
-        # Plain averages while values are few, an exponential window from then on.
-        weight = ops.maximum(1.0 / (seen + 1), 1 - settings["decay"])
+        weight = running.weight(seen + 1, settings["decay"])
         reach = ops.where(warm, limit, float("inf"))
         taken = ops.clip(level - mean, -reach, reach)
         spread = (1 - weight) * (variance + weight * ops.square(taken))

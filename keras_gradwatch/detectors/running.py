@@ -12,10 +12,16 @@ from keras_gradwatch.detectors.base import AHEAD
 LEAST_DECAY = 0.5
 
 
-def weights(seen, decay, there=None):
-    """The weights of the next `AHEAD` values, tensor [AHEAD].
+def weight(number, decay):
+    """The weight of value `number`, from 1, in a running mean; of any shape.
 
     A plain average while values are few, an exponential window from then on.
+    """
+    return ops.maximum(1 / number, 1 - decay)
+
+
+def weights(seen, decay, there=None):
+    """The weights of the next `AHEAD` values, tensor [AHEAD]; see `weight`.
 
     Args:
         seen: Scalar float32, values so far.
@@ -23,8 +29,8 @@ def weights(seen, decay, there=None):
         there: Tensor [AHEAD], bool, which of the values there are; None: all.
     """
     number = seen + ops.arange(1, AHEAD + 1, dtype="float32")
-    weight = ops.maximum(1 / number, 1 - decay)
-    return weight if there is None else ops.where(there, weight, 0.0)
+    of_all = weight(number, decay)
+    return of_all if there is None else ops.where(there, of_all, 0.0)
 
 
 def usable(seen, decay):

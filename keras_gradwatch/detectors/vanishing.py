@@ -69,8 +69,7 @@ class Vanishing(Onset):
         ends = ops.take(norms, ops.stack([first, last]))
         values = ops.concatenate([ends, measured.global_norm[None]])
         usable = measured.finite & ops.all(ops.isfinite(values)) & (first < last)
-        # Plain averages while values are few, an exponential window from then on.
-        weight = ops.maximum(1 / (state["seen"] + 1), 1 - settings["decay"])
+        weight = running.weight(state["seen"] + 1, settings["decay"])
         before = ops.stack([state[name] for name in ("first", "last", "whole")])
         means = before + weight * (values - before)
         a, b, n = ops.unstack(means, 3)
