@@ -67,7 +67,7 @@ VARIANTS = {
     "gradwatch": Variant("`GradWatch(log_dir)`", callbacks=watching()),
     "dense": Variant(
         "`GradWatch(log_dir)`, trust bound at every step",
-        callbacks=watching(dense_steps=10**9),
+        callbacks=watching(dense_steps=None),
     ),
     "history": Variant(
         "`GradientHistory()`", callbacks=lambda log_dir: [GradientHistory()]

@@ -84,7 +84,7 @@ class Request:
         sample_freq: Steps between two samples of the statistics that need a pass over
             the weights; None: no wish.
         dense_steps: Steps in which the update is judged at every step, from the first
-            and again after each event.
+            and again after each event; infinity: always.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
         state_dir: Directory in which the state is kept for a new process, or None.
         save_batch: Size in bytes up to which the batch is kept in which an incident
@@ -98,7 +98,7 @@ class Request:
     update_freq: int = 50
     steps_per_execution: int = 1
     sample_freq: int | None = None
-    dense_steps: int = 0
+    dense_steps: float = 0
     histogram_freq: int = 0
     state_dir: str | None = None
     save_batch: int = 0
@@ -131,7 +131,7 @@ class Plan:
     update_freq: int = 50
     capacity: int = 51
     sample_freq: int = 10
-    dense_steps: int = 0
+    dense_steps: float = 0
     histogram_freq: int = 0
     state_dirs: list[str] = field(default_factory=list)
     save_batch: int = 0
@@ -153,6 +153,12 @@ class Plan:
             pairs.append((f"{kind}_{seen[kind]}", detector))
         return pairs
 
+    @property
+    def judges_always(self):
+        """True if the update is judged at every step."""
+        judging = [d for d in self.detectors if d.after_update]
+        return bool(judging) and self.dense_steps == float("inf")
+
     def structure(self):
         """What is built into the traced step; everything else is in variables."""
         return (
@@ -164,6 +170,7 @@ class Plan:
             bool(self.holds),
             bool(self.rewinds),
             len(self.halts),
+            self.judges_always,
             self.capacity,
             bool(self.histogram_freq),
             bool(self.save_batch),

@@ -22,8 +22,9 @@ from keras_gradwatch import row, statistics
 from keras_gradwatch.detectors import Detector, Measurement, QuietSteps
 from keras_gradwatch.detectors.base import AHEAD
 from keras_gradwatch.records import SCALARS
+from keras_gradwatch.site import MISSING, any_of, size
 from keras_gradwatch.statistics import FLOAT32_MAX as LARGEST
-from keras_gradwatch.statistics import NAMES, SAFE_SQUARE
+from keras_gradwatch.statistics import GRADIENT_NAMES, NAMES, SAFE_SQUARE
 from keras_gradwatch.step import first_memory
 
 # Norms and losses up to this say nothing of a level, and are not taken in. Nor is there
@@ -56,6 +57,9 @@ class Remembered(NamedTuple):
 def possible(plan):
     """Whether there is a short way under `plan`."""
     rules = [type(d).lines is not Detector.lines for d in plan.detectors]
+    # What is remembered of updates is not in what brings detectors up to date.
+    judging = [d for d in plan.detectors if d.after_update and plan.judges_always]
+    rules += [not d.initial_state(1) for d in judging]
     return plan.policy is None and all(rules)
 
 
@@ -77,8 +81,9 @@ class Quiet:
     def __init__(self, monitor, gradients, weights, loss, rate):
         self._monitor = monitor
         connected = tuple(g is not None for g in gradients)
-        pairs = zip(weights, connected, strict=True)
+        pairs = list(zip(weights, connected, strict=True))
         kernels = tuple(len(weight.shape) >= 2 for weight, there in pairs if there)
+        self._sizes = [size(w.shape) for w, there in pairs if there]
         self._about = Remembered(monitor.plan, connected, kernels)
         monitor.remember(self._about)
         self._loss, self._rate = loss, rate
@@ -111,12 +116,45 @@ class Quiet:
         wake = ops.copy(self._monitor.variable("wake", 0, "int32"))
         return self._within(self._draw(memory, self._number, rate_line, wake))
 
-    def record(self):
-        """Writes the row of a quiet step."""
+    def settle(self):
+        """Brings the detectors up to date with the steps before this one."""
+        settle(self._monitor, self._about)
+
+    def passes(self, matrix):
+        """Whether no detector that judges updates trips over this one, a scalar bool.
+
+        Args:
+            matrix: Tensor [P, 2] of `statistics.update_statistics`.
+        """
+        about, knobs = self._about, self._monitor.knobs
+        unknown = ops.zeros((len(about.kernels), len(GRADIENT_NAMES))) + MISSING
+        unknown = ops.cast(unknown, "float32")
+        known = {
+            "step": self._number,
+            "loss": self._loss,
+            "global_norm": self._norm,
+            "statistics": ops.concatenate([unknown, matrix], axis=1),
+            "sizes": ops.convert_to_tensor(self._sizes, "float32"),
+            "kernels": ops.convert_to_tensor(about.kernels),
+        }
+        measured = Measurement(**{**dict.fromkeys(Measurement._fields), **known})
+        tripped = [
+            d.detect(measured, {}, knobs.part(f"detector_{i}"))[0].tripped
+            for i, d in enumerate(about.plan.detectors)
+            if d.after_update
+        ]
+        return ~any_of(tripped)
+
+    def record(self, updates=None):
+        """Writes the row of a quiet step.
+
+        Args:
+            updates: Tensor [P, 2] of `statistics.update_statistics`, or None.
+        """
         monitor, about = self._monitor, self._about
         scalars = (self._norm, self._norm, self._loss, self._rate)
         norms = ops.sqrt(self._squares)
-        line = row.quiet(about.plan, scalars, norms, about.connected)
+        line = row.quiet(about.plan, scalars, norms, updates, about.connected)
         monitor.write_row(self._number, line)
         monitor.variable("step", 0, "int32").assign(self._number + 1)
 

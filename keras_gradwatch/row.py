@@ -58,13 +58,14 @@ def pack(step, rate, factor):
     return ops.cast(ops.concatenate(parts), "float32")
 
 
-def quiet(plan, measured, norms, connected):
+def quiet(plan, measured, norms, updates, connected):
     """The row of a step in which nothing happens; see `quiet.Quiet`.
 
     Args:
         plan: The `Plan` in force.
         measured: The first four of `SCALARS`: global norm, clipped norm, loss, rate.
         norms: Tensor [P], float32, the norms of the connected variables.
+        updates: Tensor [P, 2], the last two of their statistics; None: not measured.
         connected: For each of the V variables, whether it has a gradient.
 
     Returns:
@@ -82,6 +83,8 @@ def quiet(plan, measured, norms, connected):
     assert (*SCALARS[:4], *usual) == SCALARS
     unsampled = np.full((norms.shape[0], len(NAMES) - 1), MISSING, "float32")
     unsampled[:, NAMES.index("nonfinite_count") - 1] = 0
+    if updates is not None:
+        unsampled = ops.concatenate([unsampled[:, :-2], updates], axis=1)
     matrix = ops.concatenate([norms[:, None], unsampled], axis=1)
     matrix = ops.reshape(expand(matrix, connected), (-1,))
     silent = np.tile(np.float32([0, -1, MISSING, MISSING]), len(plan.detectors))

@@ -277,7 +277,8 @@ class Step:
     def _plan_judgements(self, any_event):
         """Notes until when the update is judged at every step, and at what rate."""
         dense, end = self.knobs["dense_steps"], self.memory["dense_until"]
-        end = ops.where(any_event, self.clock + 1 + dense, end)
+        if not self.plan.judges_always:
+            end = ops.where(any_event, self.clock + 1 + dense, end)
         for site in self.sites:
             if site.trust is not None:
                 quiet = site.trust[1]["quiet"]
@@ -299,8 +300,12 @@ class Step:
         wake = next_multiple(self._every("sample_freq"))
         if self._judges:
             until = self.memory.latest("dense_until")
-            dense = self.clock + 1 < ops.maximum(until, self.knobs["dense_steps"])
-            judged = ops.where(dense, following, next_multiple(JUDGE_EVERY))
+            judged = next_multiple(JUDGE_EVERY)
+            if self.plan.judges_always:
+                judged = wake  # the short way judges, too, but it holds no update
+            else:
+                until = ops.maximum(until, self.knobs["dense_steps"])
+            judged = ops.where(self.clock + 1 < until, following, judged)
             wake = ops.where(self.responding, ops.minimum(wake, judged), wake)
         if self.plan.histogram_freq:
             due = next_multiple(self._every("histogram_freq"))
@@ -312,7 +317,8 @@ class Step:
     def rate_line(self):
         """The rate beyond which the next update is judged, a float32 scalar."""
         line = self.memory.latest("rate_line")
-        return line if self._judges else ops.convert_to_tensor(LARGEST, "float32")
+        judges = self._judges and not self.plan.judges_always
+        return line if judges else ops.convert_to_tensor(LARGEST, "float32")
 
     @property
     def skipped(self):

@@ -54,9 +54,10 @@ def data():
     return x, y
 
 
-def test_both_ways_record_and_remember_the_same(data):
+@pytest.mark.parametrize("dense_steps", [0, None], ids=["seldom", "always"])
+def test_both_ways_record_and_remember_the_same(dense_steps, data):
     x, y = data
-    short, long = (GradWatch(dense_steps=0, verbose=0) for _ in range(2))
+    short, long = (GradWatch(dense_steps=dense_steps, verbose=0) for _ in range(2))
     quick = train([short, look := Look()], x, y)
     slow = train([long, LongWay()], x, y)
     assert sum(look.may) > 60
@@ -93,18 +94,49 @@ def test_what_comes_after_quiet_steps_is_skipped_in_its_own_step(kind, step, dat
     assert watching.history.applied.tolist() == [s != step for s in range(STEPS)]
 
 
+class Raise(keras.callbacks.Callback):
+    """Has the rate jump at batch 63."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 63:
+            self.model.optimizer.learning_rate.assign(1e3)
+
+
 def test_a_rate_that_rises_has_the_update_judged_at_once(data):
     x, y = data
-
-    class Raise(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 63:
-                self.model.optimizer.learning_rate.assign(1e3)
-
     watching = GradWatch(dense_steps=0, verbose=0)
     train([watching, Raise()], x, y, keras.optimizers.Adam(1e-4))
     first = watching.events[0]
     assert (first.step, first.kind, first.action) == (63, "update", "clipped")
+
+
+def test_an_update_that_is_found_too_large_is_held_as_on_the_long_way(data):
+    x, y = data
+    short, long = (GradWatch(dense_steps=None, verbose=0) for _ in range(2))
+    quick = train([short, look := Look(), Raise()], x, y, keras.optimizers.Adam(1e-4))
+    slow = train([long, LongWay(), Raise()], x, y, keras.optimizers.Adam(1e-4))
+    # The lines are as they were: it is the update itself that shows it.
+    assert look.may[63 - 50]
+    assert (short.events[0].step, short.events[0].action) == (63, "clipped")
+    told, expected = (
+        [(e.step, e.kind, e.value) for e in w.events] for w in (short, long)
+    )
+    assert told == expected
+    helper.assert_same(helper.state(quick), helper.state(slow))
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            short.history.statistics[name], long.history.statistics[name]
+        )
+
+
+def test_the_update_of_a_quiet_step_is_the_stock_one_where_all_are_judged(data):
+    x, y = data
+    watching = GradWatch(dense_steps=None, verbose=0)
+    watched, stock = train([watching, look := Look()], x, y), train([], x, y)
+    assert sum(look.may) > 60
+    helper.assert_same(helper.state(watched), helper.state(stock))
+    ratios = watching.history.statistics["update_ratio"]
+    assert ratios.shape == (STEPS, 4) and not np.isnan(ratios).any()
 
 
 def test_a_rule_of_ones_own_sees_every_step(data):

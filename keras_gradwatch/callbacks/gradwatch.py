@@ -56,7 +56,8 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         max_rewinds: How often one `fit` is taken back to a snapshot, >= 0; 0: never,
             and no snapshots are kept.
         snapshot_freq: Steps between two snapshots, >= 1.
-        dense_steps: Steps in which the trust bound is measured at every step, >= 0.
+        dense_steps: Steps in which the trust bound is measured at every step, >= 0;
+            None: always.
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`).
         update_freq: Steps between two points, as in `GradientTensorBoard`.
@@ -140,7 +141,9 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         self.cooldown = whole(self, "cooldown", cooldown)
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
         self.max_events = whole(self, "max_events", max_events, at_least=1)
-        self.dense_steps = whole(self, "dense_steps", dense_steps)
+        self.dense_steps = float("inf")
+        if dense_steps is not None:
+            self.dense_steps = whole(self, "dense_steps", dense_steps)
         self._history_options = (sample_freq, history_steps)
         self.history = self._new_history()
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)

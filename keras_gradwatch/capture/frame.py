@@ -132,24 +132,62 @@ class Frame:
 
         update = self.runner.once(lambda: apply(gradients, variables))
 
-        def short_way():
-            update()
-            quiet.record()
-
-        def long_way():
+        def long_way(update, old=None):
             self._begin()
-            self._long_way(optimizer, lambda *_: update(), gradients, variables)
+            self._long_way(optimizer, lambda *_: update(), gradients, variables, old)
             outcome = self._recorded()
             quiet.finish(self.step)
             self._begin()
             return [outcome.skipped, outcome.any_event]
 
-        def seldom():
-            return self.runner.either(quiet.holds_after_all(), short_way, long_way)
+        if self.monitor.plan.judges_always and not _rewrites(optimizer):
+            trained = [variables[place] for place in places]
+            found = self._judged_way(quiet, optimizer, update, long_way, trained)
+        else:
+            found = self._short_way(quiet, update, long_way)
+        self.outcome = Outcome(True, *found)
 
-        self.outcome = Outcome(
-            True, *self.runner.either(quiet.holds, short_way, seldom)
-        )
+    def _short_way(self, quiet, update, long_way):
+        """The update, and its row, where the step is quiet; else the long way."""
+
+        def short_way():
+            update()
+            quiet.record()
+
+        def seldom():
+            after_all = quiet.holds_after_all()
+            return self.runner.either(after_all, short_way, lambda: long_way(update))
+
+        return self.runner.either(quiet.holds, short_way, seldom)
+
+    def _judged_way(self, quiet, optimizer, update, long_way, trained):
+        """The same, where every update is judged.
+
+        That is done when it has been made. Where it shows something, the long way goes
+        on from there.
+        """
+        runner = self.runner
+        old = runner.copies(trained)
+        no = ops.convert_to_tensor(False, "bool")
+
+        def redraw():
+            return [~quiet.holds_after_all(), no]
+
+        crossed, _ = runner.either(quiet.holds, lambda: None, redraw)
+        written = _unique([*trained, *optimizer.variables])
+
+        def update_if(predicate):
+            runner.run_if(predicate, lambda _: update(), [], written)
+
+        update_if(~crossed)
+        matrix = _update_statistics(old, trained)
+        sound = ~crossed & quiet.passes(matrix)
+
+        def go_on():
+            quiet.settle()
+            return long_way(lambda: update_if(crossed), old)
+
+        return runner.either(sound, lambda: quiet.record(matrix), go_on)
 
     def _simple_loss(self, optimizer):
         """The loss of a step of the simple kind, which may go the short way, or None.
@@ -178,7 +216,16 @@ class Frame:
                 gradient.set_shape(variable.shape)
         return pairs, places
 
-    def _long_way(self, optimizer, apply, gradients, variables):
+    def _long_way(self, optimizer, apply, gradients, variables, old=None):
+        """Looks at everything.
+
+        Args:
+            optimizer: The optimizer.
+            apply: Its `apply`; it may have been called already.
+            gradients: List of V gradients.
+            variables: List of the V variables.
+            old: The watched variables' values before the update; None: as they are.
+        """
         plan = self.monitor.plan
         pairs, places = self._watched(gradients, variables)
         local = [gradient for gradient, _ in pairs]
@@ -225,7 +272,8 @@ class Frame:
             local, sums = self._transform(
                 site, optimizer, local, sums, summed, shown, window
             )
-        old = self.runner.copies(trained, self.step.update_measured)
+        if old is None:
+            old = self.runner.copies(trained, self.step.update_measured)
         if plan.protects:
             if scaling.dynamic(optimizer) and self.runner.count > 1:
                 local = scaling.spoil(local, site.overflow)
@@ -317,9 +365,7 @@ class Frame:
         plan = self.monitor.plan
 
         def measure():
-            pairs = zip(old, variables, strict=True)
-            before = [_constrained(a, v) for a, v in pairs]
-            return statistics.update_statistics(before, values_of(variables))
+            return _update_statistics(old, variables)
 
         def missing():
             return ops.zeros((len(variables), 2), "float32") + MISSING
@@ -327,7 +373,7 @@ class Frame:
         measurable = self.step.update_measured
         if window.partial is not None:
             measurable = measurable & ~window.partial
-        if any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer)):
+        if _rewrites(optimizer):
             measurable = ops.convert_to_tensor(False, "bool")
         matrix = cond(measurable, outlined(measure), missing)
         connected = [place in places for place in range(len(site.names))]
@@ -391,6 +437,16 @@ class Frame:
     def _recorded(self):
         self.step.finish(self._rates)
         return Outcome(bool(self.step.sites), self._skipped(), self.step.any_event)
+
+
+def _rewrites(optimizer):
+    return any(isinstance(leaf, REWRITING) for leaf in rates.leaves(optimizer))
+
+
+def _update_statistics(old, variables):
+    """What an update has done, [V, 2]; see `statistics.update_statistics`."""
+    before = [_constrained(a, v) for a, v in zip(old, variables, strict=True)]
+    return statistics.update_statistics(before, values_of(variables))
 
 
 def _unique(variables):
