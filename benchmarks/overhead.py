@@ -7,7 +7,10 @@ noisy for a verdict. What is paid at each step, once per `fit`, and once for tra
 are three different columns.
 
     python benchmarks/overhead.py [--models mlp ...] [--variants gradwatch ...]
-        [--rounds 9] [--steps 200] [--tracing] [--out docs/benchmarks]
+        [--rounds 9] [--builds 1] [--steps 200] [--tracing] [--out docs/benchmarks]
+
+`--builds` builds the models anew after some of the rounds: TensorFlow runs the loop of
+an LSTM at one of two speeds, a tenth apart, which is settled in a model's first steps.
 
 It takes about an hour and a half on two cores, with `--tracing` half an hour more. With
 `--out`, what was measured is kept in `overhead.json`, beside the page: a model that is
@@ -99,7 +102,7 @@ if timing.BACKEND == "tensorflow":
     }
 
 
-def prepare(workload, name, folder, arguments, steps):
+def prepare(workload, name, folder, arguments, steps=None):
     """The `Fit` of one variant, with a model of its own."""
     variant, log_dir = VARIANTS[name], folder / name
     model = workload.build(
@@ -113,7 +116,7 @@ def prepare(workload, name, folder, arguments, steps):
         model,
         workload.samples,
         workload.batch_size,
-        steps,
+        steps or arguments.steps,
         variant.callbacks(log_dir),
         variant.around,
     )
@@ -127,19 +130,29 @@ def measure_steps(workload, names, folder, arguments):
         [rounds, 2] of ms a step and of the rest of the fit, by variant; and `events`,
         how many steps `GradWatch` found anything wrong with.
     """
-    steps = arguments.steps
-    fits = {name: prepare(workload, name, folder, arguments, steps) for name in names}
-    # Not one by one: TensorFlow forgets its kernels when the next model's seed is set.
-    for fit in fits.values():
-        fit.warm_up()
-    times = timing.take_turns(fits, arguments.rounds)
-    weights = fits["stock"].model.trainable_variables
-    watched = [c for fit in fits.values() for c in fit.callbacks]
+    times, events = {name: [] for name in names}, 0
+    for build in range(arguments.builds):
+        fits = {
+            name: prepare(workload, name, folder / str(build), arguments)
+            for name in names
+        }
+        # Not one by one: TensorFlow forgets its kernels when the next seed is set.
+        for fit in fits.values():
+            fit.warm_up()
+        found = timing.take_turns(fits, arguments.rounds // arguments.builds)
+        for name, values in found.items():
+            times[name] += values.tolist()
+        watched = [c for fit in fits.values() for c in fit.callbacks]
+        events += sum(len(callback.events) for callback in watched)
+        weights = fits["stock"].model.trainable_variables
+        sizes = [w.numpy().size for w in weights]
+        del fits, fit, watched, weights
+        forget()
     return {
-        "variables": len(weights),
-        "parameters": sum(w.numpy().size for w in weights),
-        "steps": {name: values.tolist() for name, values in times.items()},
-        "events": sum(len(callback.events) for callback in watched),
+        "variables": len(sizes),
+        "parameters": sum(sizes),
+        "steps": times,
+        "events": events,
     }
 
 
@@ -317,6 +330,7 @@ def parse(given):
     add("--variants", nargs="+", choices=VARIANTS, help="beside stock and control")
     add("--rounds", type=int, default=9)
     add("--steps", type=int, default=200, help="a multiple of 200: see timing.Fit")
+    add("--builds", type=int, default=1, help="the models are built anew so often")
     add("--steps-per-execution", type=int, default=1)
     add("--jit", action="store_true", help="compile the step with XLA")
     add("--tracing", action="store_true", help="time first fits of fresh models, too")
@@ -324,6 +338,8 @@ def parse(given):
     arguments = parser.parse_args(given)
     if arguments.steps % arguments.steps_per_execution:
         parser.error("--steps must be a multiple of --steps-per-execution")
+    if arguments.rounds % arguments.builds:
+        parser.error("--rounds must be a multiple of --builds")
     return arguments
 
 
@@ -348,7 +364,6 @@ def measure(workload, arguments, given):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         result |= measure_steps(workload, names, folder, arguments)
-        forget()
         if arguments.tracing:
             result["tracing"] = measure_tracing(workload, names, folder, arguments)
     return result
