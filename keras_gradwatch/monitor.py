@@ -6,18 +6,18 @@ import weakref
 import numpy as np
 from keras import ops
 
+from keras_gradwatch import quiet
 from keras_gradwatch.capture.processes import put_copy, take_copy
 from keras_gradwatch.detectors.base import AHEAD
 from keras_gradwatch.keeper import Keeper
 from keras_gradwatch.knobs import knobs
 from keras_gradwatch.names import unique
-from keras_gradwatch.packing import Packed, pack_values, unpack_values
 from keras_gradwatch.plan import Request, unite
-from keras_gradwatch.quiet import settle
 from keras_gradwatch.reading import read
 from keras_gradwatch.recorder import Recorder
 from keras_gradwatch.records import Layout
 from keras_gradwatch.responses import LONG_AGO
+from keras_gradwatch.store import Store
 
 
 class GradientMonitor:
@@ -45,6 +45,7 @@ class GradientMonitor:
         batch: What keeps the batch in which an incident begins; None before a step was
             traced for that.
         stand_ins: What stands in for methods of model and optimizers during a step.
+        store: `Store`, the device variables.
         remembered: What a step that may go the short way says of its detectors' memory,
             `quiet.Remembered`; None where there is no such step.
     """
@@ -60,9 +61,7 @@ class GradientMonitor:
         self.remembered = None
         self._capture = capture
         self._model = weakref.ref(model)
-        self._variables = {}
-        self._slots = {}  # what is in those that hold several values
-        self._restored = {}  # values for variables that are not made yet
+        self.store = Store(capture, self._model)
         self._standing = None  # what `watch` itself asked for
         self._requests = []
         self._collecting = False
@@ -125,8 +124,8 @@ class GradientMonitor:
             self._replan()
         self._collecting = False
         if self._requests:
-            self._set_slots("run", {"halted": 0, "halt/hits": 0})
-            self._fill("batch/last", LONG_AGO)
+            self.store.set_slots("run", {"halted": 0, "halt/hits": 0})
+            self.store.fill("batch/last", LONG_AGO)
             self.look_closely()
         self._push()
         # An idle plan runs on whatever is traced: everything is switched off.
@@ -141,7 +140,7 @@ class GradientMonitor:
     def _end(self):
         """Forgets the last `fit`; what an interrupted one left is handed out first."""
         self.drain()
-        self._settle()
+        self.settle()
         self._requests = []
         self.recorder.begin()
 
@@ -170,89 +169,22 @@ class GradientMonitor:
     # -- variables -----------------------------------------------------------------
 
     def variable(self, name, initial, dtype="float32"):
-        """The device variable `name`, made at the first call.
-
-        Args:
-            name: Its name; the state of a detector stays while its name does.
-            initial: Value before the first step, array or number.
-            dtype: Of the variable.
-
-        Returns:
-            A `keras.Variable` with `aggregation="only_first_replica"`.
-        """
-        initial = np.asarray(initial, dtype)
-        found = self._variables.get(name)
-        if found is None or tuple(found.shape) != initial.shape:
-            restored = np.asarray(self._restored.pop(name, initial), dtype)
-            if restored.shape == initial.shape:
-                initial = restored
-            found = self._capture.create_variable(
-                f"gradwatch_{name.replace('/', '_')}", initial, dtype, self._model()
-            )
-            self._variables[name] = found
-        return found
+        """The device variable `name`, made at the first call; see `Store`."""
+        return self.store.variable(name, initial, dtype)
 
     def packed(self, name, initial):
-        """The values that the variable `name` holds, `Packed`; a part of the step.
-
-        Args:
-            name: Its name. Where it is to hold others than before, it is made anew, and
-                goes on with those that it has had, of the same name and size.
-            initial: Dict of name to value before the first step.
-        """
-        initial = {n: np.asarray(value, "float32") for n, value in initial.items()}
-        if not _alike(self._slots.get(name), initial):
-            self._capture.on_host(lambda: self._pack_anew(name, initial))
-        return Packed(self._variables[name], self._slots[name])
-
-    def _pack_anew(self, name, initial):
-        if name in self._slots:
-            self._restored |= self._slot_values(name)
-        known = {slot: self._restored.get(f"{name}/{slot}") for slot in initial}
-        # A method whose state has another shape than before begins anew as a whole.
-        strange = {
-            _owner(slot)
-            for slot, value in initial.items()
-            if known[slot] is not None and np.shape(known[slot]) != value.shape
-        }
-        values = {
-            slot: value
-            if known[slot] is None or _owner(slot) in strange
-            else known[slot]
-            for slot, value in initial.items()
-        }
-        self._variables.pop(name, None)
-        self.variable(name, pack_values(values))
-        self._slots[name] = initial
-
-    def _slot_values(self, name):
-        """What a packed variable holds, by `name/slot`."""
-        values = unpack_values(read(self._variables[name]), self._slots[name])
-        return {f"{name}/{slot}": value for slot, value in values.items()}
-
-    def _set_slots(self, name, values):
-        """Assigns some of what a packed variable holds, if there is one."""
-        if name in self._slots:
-            self._sync()
-            before = unpack_values(read(self._variables[name]), self._slots[name])
-            for slot in before.keys() & values.keys():
-                before[slot] = np.broadcast_to(values[slot], before[slot].shape)
-            self._variables[name].assign(pack_values(before))
+        """The values that the variable `name` holds, `Packed`; see `Store`."""
+        return self.store.packed(name, initial)
 
     @property
     def knobs(self):
         """The plan's numbers, `Packed`; a part of the step."""
-        return Packed(self._variables["knobs"], self._slots["knobs"])
-
-    def renew(self, name, initial):
-        """A new variable `name`, whatever had that name before."""
-        self._variables.pop(name, None)
-        return self.variable(name, initial)
+        return self.store.view("knobs")
 
     @property
     def variables(self):
         """All device variables made so far, a list."""
-        return list(self._variables.values())
+        return self.store.every
 
     def build(self, names):
         """Makes the ring for the rows of a step, if it does not fit already.
@@ -267,7 +199,7 @@ class GradientMonitor:
 
     def _build(self, layout):
         capacity = self.plan.capacity
-        ring = self._variables.get("ring")
+        ring = self._ring
         same = self.layout == layout
         if ring is not None and same and ring.shape[0] == capacity:
             return
@@ -277,14 +209,19 @@ class GradientMonitor:
         self.layout = layout
         self.variable("ring", np.full((capacity, layout.width), np.nan))
 
+    @property
+    def _ring(self):
+        """The ring, or None before the first traced step."""
+        return self.store.get("ring")
+
     def write_row(self, step, row):
         """Writes the row [width] of `step` into the ring; part of the traced step."""
-        ring = self._variables["ring"]
+        ring = self._ring
         self._capture.write_row(ring, step % ring.shape[0], row)
 
     def rows(self, begin, count):
         """The `count` rows from that of step `begin` on, [count, width]."""
-        ring = self._variables["ring"]
+        ring = self._ring
         return ops.take(ring, (begin + ops.arange(count)) % ring.shape[0], axis=0)
 
     def traced(self):
@@ -296,16 +233,6 @@ class GradientMonitor:
         self.batch = self.batch or kind(self)
         return self.batch
 
-    def _sync(self):
-        """Brings the variables up to date, before the host reads or writes them."""
-        self._capture.sync(self._model())
-
-    def _fill(self, name, value):
-        if name in self._variables:
-            self._sync()
-            variable = self._variables[name]
-            variable.assign(np.full(variable.shape, value, variable.dtype))
-
     def _push(self):
         """Writes the plan's numbers into the variables that the step reads."""
         plan, live = self.plan, bool(self._requests)
@@ -314,54 +241,32 @@ class GradientMonitor:
         if pushed == self._pushed:
             return  # train_on_batch comes here for every batch
         self._pushed = pushed
-        self._sync()
         self.look_closely()
-        numbers = knobs(plan, live, standing)
-        if _alike(self._slots.get("knobs"), numbers):
-            self._variables["knobs"].assign(pack_values(numbers))
-        else:
-            self.renew("knobs", pack_values(numbers))
-        self._slots["knobs"] = numbers
+        self.store.put("knobs", knobs(plan, live, standing))
 
     # -- what the host does ----------------------------------------------------------
 
     def snapshot(self):
         """Pairs of a variable and a copy of it: all that a step may have harmed."""
-        self._sync()
+        self.store.sync()
         return [(v, take_copy(v)) for v in self._capture.harmed(self._model())]
 
     def put_back(self, snapshot):
         """Assigns what `snapshot` has given."""
-        self._sync()
+        self.store.sync()
         for variable, copy in snapshot:
             put_copy(variable, copy)
 
     def cut_rates(self, factor, min_lr):
         """Multiplies every learning rate of the model by `factor`, now."""
-        self._sync()
+        self.store.sync()
         self._capture.cut_rates(self._model(), factor, min_lr)
-
-    def begin_anew(self):
-        """Has every detector forget what it has seen."""
-        self._settle()
-        count = len(self.layout.variables)
-        fresh = {}
-        for label, detector in self.plan.labelled:
-            for field, value in detector.initial_state(count).items():
-                fresh[f"{label}/{field}"] = value
-        for name in self._sites:
-            self._set_slots(name, fresh)
-        self.look_closely()
-
-    @property
-    def _sites(self):
-        return [name for name in self._slots if name.startswith("site")]
 
     def look_closely(self):
         """The next step goes the long way: the host has changed what it depends on."""
-        self._settle()
-        self._fill("wake", 0)
-        self._fill("lines", 0)
+        self.settle()
+        self.store.fill("wake", 0)
+        self.store.fill("lines", 0)
 
     def remember(self, about):
         """Notes what the detectors' memory is about; called before a step is judged.
@@ -377,44 +282,28 @@ class GradientMonitor:
     @property
     def settled(self):
         """The variable with the first step that the detectors have not taken in yet."""
-        if "settled" not in self._variables:
+        if "settled" not in self.store:
             make = self._capture.on_host
             make(lambda: self.variable("settled", self.step, "int32"))
-        return self._variables["settled"]
+        return self.store["settled"]
 
-    def _settle(self):
+    def settle(self):
         """Brings the detectors up to date, before the host reads or writes memory."""
-        if "settled" not in self._variables:
+        if "settled" not in self.store:
             return  # no step has gone the short way
-        self._sync()
-        step, settled = read(self._variables["step"]), self._variables["settled"]
+        self.store.sync()
+        step, settled = read(self.store["step"]), self.store["settled"]
         pending = step - read(settled)
         if not pending:
             return
         if self.remembered is not None and pending <= AHEAD:
-            settle(self, self.remembered)
+            quiet.settle(self, self.remembered)
         # Steps that went the long way are in the detectors' memory.
         settled.assign(step)
 
     def halt(self):
         """No update is applied any more in this `fit`."""
-        self._set_slots("run", {"halted": 1})
-        self.look_closely()
-
-    def tighten(self, factor):
-        """Holds updates to a trust region `factor` times as large, from now on."""
-        if not self.plan.holds:
-            return
-        self._settle()
-        region = self.plan.holds[0][0].region
-        until = self.step + 1 + int(region.settings["quiet"])
-        for name in self._sites:
-            held = self._slot_values(name)
-            fields = region.initial_state(0)
-            state = {field: held[f"{name}/trust/{field}"] for field in fields}
-            state = region.tightened(state, factor, until)
-            self._set_slots(name, {f"trust/{n}": v for n, v in state.items()})
-        self._set_slots("run", {"dense_until": until})
+        self.store.set_slots("run", {"halted": 1})
         self.look_closely()
 
     # -- over the end of the process -----------------------------------------------
@@ -437,29 +326,16 @@ class GradientMonitor:
 
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
-        self._sync()
-        self._settle()
-        made = {n: read(v) for n, v in self._variables.items() if n not in self._slots}
-        for name in self._slots:
-            made |= self._slot_values(name)
-        every = {**self._restored, **made}
-        return {n: np.asarray(v).tolist() for n, v in every.items() if wanted(n)}
+        self.store.sync()
+        self.settle()
+        return self.store.state(wanted)
 
     def restore(self, state):
         """Goes on from what `state` returned, with variables that are yet to come."""
-        self._sync()
-        for name, value in state.items():
-            if name in self._variables:
-                self._variables[name].assign(value)
-        for name in self._slots:
-            begin = f"{name}/"
-            mine = {n: v for n, v in state.items() if n.startswith(begin)}
-            values = {n.removeprefix(begin): v for n, v in mine.items()}
-            self._set_slots(name, values)
-        self._restored = dict(state)
+        self.store.restore(state)
         self._position = int(read(self.variable("step", 0, "int32")))
-        if "settled" in self._variables:
-            self._variables["settled"].assign(self._position)
+        if "settled" in self.store:
+            self.store["settled"].assign(self._position)
         self.look_closely()
 
     # -- reading -------------------------------------------------------------------
@@ -467,21 +343,20 @@ class GradientMonitor:
     @property
     def step(self):
         """The number of watched training steps so far, over all `fit` calls."""
-        self._sync()
-        variable = self._variables.get("step")
-        return 0 if variable is None else int(read(variable))
+        self.store.sync()
+        return int(read(self.store["step"])) if "step" in self.store else 0
 
     @property
     def updates(self):
         """The number of updates that the model's optimizer has made, an int."""
-        self._sync()
+        self.store.sync()
         return self._capture.updates(self._model())
 
     @property
     def halted(self):
         """True once a `Halt` response has stopped all updates of this `fit`."""
-        self._sync()
-        return "run" in self._slots and self._slot_values("run")["run/halted"] > 0
+        self.store.sync()
+        return bool(self.store.slots("run").get("run/halted", 0) > 0)
 
     def drain(self):
         """Reads the steps since the last drain and hands them to the recorder.
@@ -491,7 +366,7 @@ class GradientMonitor:
             holds (more than `capacity` since the last drain) are counted in
             `recorder.lost`.
         """
-        end, ring = self.step, self._variables.get("ring")
+        end, ring = self.step, self._ring
         if ring is None or end == self._position:
             return None
         capacity = ring.shape[0]
@@ -510,27 +385,14 @@ class GradientMonitor:
             `(step, names, counts [V, B], edges [V, B + 1])`, or None before the first
             sample.
         """
-        self._sync()
-        variable = self._variables.get("histograms")
-        if variable is None:
+        self.store.sync()
+        if "histograms" not in self.store:
             return None
-        values = read(variable)
-        step = int(read(self._variables["histogram_step"]))
+        values = read(self.store["histograms"])
+        step = int(read(self.store["histogram_step"]))
         if step < 0:
             return None
         counts, low, high = values[:, :-2], values[:, -2:-1], values[:, -1:]
         bins = counts.shape[1]
         edges = low + (high - low) * np.linspace(0, 1, bins + 1)[None]
         return step, self.histogram_names, counts, edges
-
-
-def _owner(slot):
-    """The method that keeps `METHOD/FIELD`."""
-    return slot.rpartition("/")[0]
-
-
-def _alike(some, others):
-    """Whether two dicts of arrays have the same names, shapes and order."""
-    if some is None or list(some) != list(others):
-        return False
-    return all(np.shape(some[n]) == np.shape(others[n]) for n in some)

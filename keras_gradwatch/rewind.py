@@ -89,9 +89,9 @@ class Rewinder:
         if self._pending is not None:
             monitor.put_back(self._pending.values)
             monitor.cut_rates(self._factor, self._min_lr)
-            monitor.tighten(self._factor)
+            tighten(monitor, self._factor)
             # What came of the harm is no yardstick for the way that now begins.
-            monitor.begin_anew()
+            begin_anew(monitor)
             self._best = np.inf
             self.count += 1
             # Where that one does not hold either, the next way is further back.
@@ -121,3 +121,39 @@ class Rewinder:
             self._best = min(self._best, level)
         alive = (norms > 0).sum() > 1 or len(norms) < 2
         return bool(sound and alive)
+
+
+def tighten(monitor, factor):
+    """Holds updates to a trust region `factor` times as large, from now on.
+
+    Args:
+        monitor: The `GradientMonitor`.
+        factor: Between 0 and 1.
+    """
+    if not monitor.plan.holds:
+        return
+    monitor.settle()
+    store, region = monitor.store, monitor.plan.holds[0][0].region
+    until = monitor.step + 1 + int(region.settings["quiet"])
+    for name in store.sites:
+        kept = store.slots(name)
+        fields = region.initial_state(0)
+        state = {field: kept[f"{name}/trust/{field}"] for field in fields}
+        state = region.tightened(state, factor, until)
+        store.set_slots(name, {f"trust/{n}": v for n, v in state.items()})
+    store.set_slots("run", {"dense_until": until})
+    monitor.look_closely()
+
+
+def begin_anew(monitor):
+    """Has every detector forget what it has seen."""
+    monitor.settle()
+    count = len(monitor.layout.variables)
+    fresh = {
+        f"{label}/{field}": value
+        for label, detector in monitor.plan.labelled
+        for field, value in detector.initial_state(count).items()
+    }
+    for name in monitor.store.sites:
+        monitor.store.set_slots(name, fresh)
+    monitor.look_closely()

@@ -208,6 +208,25 @@ def test_nothing_is_traced_again(way, tmp_path):
     assert traces[0] <= 2
 
 
+@pytest.mark.tensorflow
+def test_the_stock_step_is_traced_once():
+    """TensorFlow traces a step twice if variables are made in it, such as metrics'."""
+    keras.utils.set_random_seed(7)
+    traces = []
+
+    class Counting(keras.optimizers.Adam):
+        def apply(self, grads, trainable_variables=None):
+            traces.append(len(grads))
+            super().apply(grads, trainable_variables)
+
+    x, y = helper.digits(64)
+    model = keras.Sequential([keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(Counting(), loss, metrics=["accuracy"])
+    helper.fit(model, x, y, [GradWatch(verbose=0)], 32)
+    assert traces == [2]
+
+
 def test_numbers_are_turned_without_a_trace():
     keras.utils.set_random_seed(7)
     x, y = helper.digits(32)

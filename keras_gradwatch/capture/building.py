@@ -25,7 +25,8 @@ def build_ahead(model, step, data):
     """
     if not _built(model):
         try:
-            with tf.init_scope(), _optimizer_left_alone(model.optimizer):
+            optimizer = _optimizer_left_alone(model.optimizer)
+            with tf.init_scope(), optimizer, unlifted():
                 model._symbolic_build(data_batch=data)
         except Exception:  # whatever a user's layers raise on symbolic inputs
             if not tf.inside_function():
@@ -33,6 +34,18 @@ def build_ahead(model, step, data):
             tf.function(step, autograph=False).get_concrete_function(data)
     if tf.inside_function() and not tf.distribute.has_strategy() and is_stock(step):
         _build_optimizer(model.optimizer, model.trainable_weights)
+
+
+def unlifted():
+    """Context for variables that the traced function does not take for its own.
+
+    For those, `tf.function` traces everything a second time.
+    """
+
+    def create(creator, **arguments):
+        return creator(**{**arguments, "experimental_enable_variable_lifting": False})
+
+    return tf.variable_creator_scope(create)
 
 
 def _build_optimizer(optimizer, variables):

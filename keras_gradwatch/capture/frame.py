@@ -356,7 +356,7 @@ class Frame:
         if plan.cuts or plan.holds or plan.rewinds:
             rates.hook_schedules(
                 held_optimizers(self.model),
-                lambda index: self.monitor.renew(f"rate_scale/{index}", 1.0),
+                lambda index: self.monitor.store.renew(f"rate_scale/{index}", 1.0),
             )
 
     # -- the weights before and after ----------------------------------------------

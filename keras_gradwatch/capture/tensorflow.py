@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_gradwatch.capture.building import build_ahead
+from keras_gradwatch.capture.building import build_ahead, unlifted
 from keras_gradwatch.capture.common import (
     check,
     cut_rates,
@@ -64,7 +64,7 @@ def create_variable(name, initial, dtype, model):
 
     def create():
         strategy = model.distribute_strategy
-        with tf.init_scope(), strategy.scope(), tf.variable_creator_scope(_unlifted):
+        with tf.init_scope(), strategy.scope(), unlifted():
             return keras.Variable(
                 np.asarray(initial),
                 dtype=dtype,
@@ -79,14 +79,6 @@ def create_variable(name, initial, dtype, model):
     # is that of the thread.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(create).result()
-
-
-def _unlifted(creator, **arguments):
-    """A variable that the traced function does not take for one of its own.
-
-    For those, `tf.function` traces everything a second time.
-    """
-    return creator(**{**arguments, "experimental_enable_variable_lifting": False})
 
 
 def write_row(ring, index, row):
