@@ -3,18 +3,18 @@
 Variants of a model take turns in one process, in shuffled order; each round gives one
 ratio against the stock model of the same round, and the pages show the medians. A
 second stock model is the control: where it is off by more than 2%, the machine was too
-noisy for a verdict. What is paid at each step, once per `fit`, and once for tracing,
-are three different columns.
+noisy for a verdict. What is paid at each step and once per `fit` are different columns;
+what the first `fit` pays, in which the step is traced, is in tracing.py.
 
     python benchmarks/overhead.py [--models mlp ...] [--variants gradwatch ...]
-        [--rounds 9] [--builds 1] [--steps 200] [--tracing] [--out docs/benchmarks]
+        [--rounds 9] [--builds 1] [--steps 200] [--out docs/benchmarks]
 
 `--builds` builds the models anew after some of the rounds: TensorFlow runs the loop of
 an LSTM at one of two speeds, a tenth apart, which is settled in a model's first steps.
 
-It takes about an hour and a half on two cores, with `--tracing` half an hour more. With
-`--out`, what was measured is kept in `overhead.json`, beside the page: a model that is
-measured again takes the place of what was there, and the others stay.
+It takes about an hour on two cores. With `--out`, what was measured is kept in
+`overhead.json`, beside the page: a model that is measured again takes the place of what
+was there, and the others stay.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import json
 import pathlib
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +34,6 @@ from models import MODELS
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
 
 NOISE = 0.02
-FRESH_MODELS = 3
 
 
 @dataclass(frozen=True)
@@ -156,28 +154,6 @@ def measure_steps(workload, names, folder, arguments):
     }
 
 
-def measure_tracing(workload, names, folder, arguments):
-    """Seconds of the first `fit` of fresh models, of few steps, lists by variant."""
-
-    def first(name):
-        def fit():
-            # As many steps as one execution has, and as many again.
-            steps = arguments.steps_per_execution
-            new = prepare(workload, name, folder, arguments, steps)
-            begin = time.perf_counter()
-            new()
-            seconds = time.perf_counter() - begin
-            del new
-            forget()
-            return seconds
-
-        return fit
-
-    first("stock")()  # what a process pays for its very first model
-    found = timing.take_turns({name: first(name) for name in names}, FRESH_MODELS)
-    return {name: values.tolist() for name, values in found.items()}
-
-
 def forget():
     keras.backend.clear_session()
     gc.collect()
@@ -226,16 +202,9 @@ def section(result):
         cells += [f"{median:.3f}", f"{low:.3f} to {high:.3f}"]
         cells += [f"{timing.more(steps, stock):+.3f}"]
         cells += [f"{timing.more(rests, stock_rest):+.0f}"]
-        if "tracing" in result:
-            seconds = result["tracing"][name]
-            base = result["tracing"]["stock"]
-            first = f"{sorted(seconds)[len(seconds) // 2]:.1f}"
-            cells += [first, f"{timing.ratio(seconds, base)[0]:.2f}"]
         lines.append(cells)
     head = ["variant", "ms a step", "against stock", "middle half of the rounds"]
     head += ["more a step, ms", "more a `fit`, ms"]
-    if "tracing" in result:
-        head += ["first `fit`, s", "against stock"]
     size = f"{result['variables']:,} variables, {result['parameters']:,} parameters."
     acted = (
         f" `GradWatch` noted {result['events']} events, which cost time of their own."
@@ -280,8 +249,9 @@ def page(results, picture):
         "The time of a training step against stock Keras, `fit` and its data included,",
         "medians of ratios that were measured in pairs. Watched is every variable at",
         "every step. A step is timed from the begin of a batch to that of a later one;",
-        "what is paid once per `fit` (files, the first snapshot, the picture), and the",
-        "first `fit`, in which the step is traced, are columns of their own.",
+        "what is paid once per `fit` (files, the first snapshot) is another column,",
+        "and the first `fit`, in which the step is traced,",
+        "[another table](tracing.md).",
         "",
         *overview(results),
         "",
@@ -333,7 +303,6 @@ def parse(given):
     add("--builds", type=int, default=1, help="the models are built anew so often")
     add("--steps-per-execution", type=int, default=1)
     add("--jit", action="store_true", help="compile the step with XLA")
-    add("--tracing", action="store_true", help="time first fits of fresh models, too")
     add("--out", type=pathlib.Path, help="folder for overhead.md, .json and .png")
     arguments = parser.parse_args(given)
     if arguments.steps % arguments.steps_per_execution:
@@ -364,8 +333,6 @@ def measure(workload, arguments, given):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         result |= measure_steps(workload, names, folder, arguments)
-        if arguments.tracing:
-            result["tracing"] = measure_tracing(workload, names, folder, arguments)
     return result
 
 

@@ -73,6 +73,14 @@ def test_overhead(tmp_path):
 
 
 @pytest.mark.slow
+def test_tracing(tmp_path):
+    page = run("tracing", tmp_path, "--models", "mlp", "--rounds", "1")
+    found = re.findall(r"^\| MLP .* \| (.*) \| (.*) \| (.*) \|$", page, re.M)
+    assert [title for title, *_ in found][::3] == ["stock", "`GradWatch(log_dir)`"]
+    assert found[0][2] == "1.00" and float(found[-1][1]) > 0
+
+
+@pytest.mark.slow
 def test_parts(tmp_path):
     page = run("parts", tmp_path, *["--models", "mlp", "--rounds", "1", "--steps", "4"])
     assert numbers(page, "stock") == ["1.000", "+0", ""]
