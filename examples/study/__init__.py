@@ -1,0 +1,1 @@
+"""What the studies beside this folder share: data, one run, the page."""
