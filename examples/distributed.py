@@ -1,21 +1,20 @@
 """Two replicas: clipping that means the same as on one device, and one bad shard.
 
 A small CNN on scikit-learn's digits under `MirroredStrategy` on TensorFlow, and under
-`keras.distribution` on JAX: on the GPUs of this machine, or on its CPU split in two.
-Shown are the first update under a clip, and a run in which one replica sees a batch of
-NaN.
+`keras.distribution` on JAX: on the GPUs of this machine, or on its CPU split in two. Is
+a gradient clipped as on one device? And what becomes of a run in which one replica gets
+values that are NaN, in one batch of each epoch?
 
-    python examples/distributed.py [--log-dir DIR] [--epochs N]
+    python examples/distributed.py [--quick] [--log-dir DIR] [--out FOLDER]
 """
 
-import argparse
 import contextlib
 import os
 
 import keras
 import numpy as np
 from keras import layers
-from sklearn.datasets import load_digits
+from study import data, page
 
 import keras_gradwatch
 
@@ -47,13 +46,6 @@ def jax_replicas():
     return distribution.scope, distribution.num_model_replicas
 
 
-def data():
-    """Digits as images [1792, 8, 8, 1] from 0 to 1, whole batches only."""
-    x, y = load_digits(return_X_y=True)
-    count = len(x) // BATCH * BATCH
-    return (x[:count] / 16).astype("float32").reshape(-1, 8, 8, 1), y[:count]
-
-
 def network(**clip):
     """A CNN with BatchNorm."""
     keras.utils.set_random_seed(0)
@@ -71,9 +63,11 @@ def network(**clip):
     model.compile(
         keras.optimizers.SGD(0.1, **clip),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
     )
     return model
+
+
+# -- A clip ----------------------------------------------------------------------------
 
 
 def first_update(scope, x, y, *callbacks, **clip):
@@ -88,59 +82,107 @@ def first_update(scope, x, y, *callbacks, **clip):
     return np.sqrt(np.sum(moved)) / 0.1
 
 
-def compare_clips(scope, x, y):
-    """Prints the first update of a clip at `CLIP`, on one device and on replicas."""
+def clips(scope, x, y):
+    """Rows of the first table: the first update under a clip at `CLIP`."""
     # Half of the classes have the wrong label: the replicas' gradients differ.
     y = np.where(np.arange(len(y)) % BATCH < BATCH // 2, y, 9 - y)
     ours = keras_gradwatch.callbacks.GradientClipping(global_clipnorm=CLIP)
-    rows = {
-        "one device, Keras's global_clipnorm": first_update(
-            contextlib.nullcontext, x, y, global_clipnorm=CLIP
+    keras_own = {"global_clipnorm": CLIP}
+    alone = contextlib.nullcontext
+    found = {
+        ("one device", "Keras's global_clipnorm"): first_update(
+            alone, x, y, **keras_own
         ),
-        "replicas, Keras's global_clipnorm": first_update(
-            scope, x, y, global_clipnorm=CLIP
-        ),
-        "replicas, GradientClipping": first_update(scope, x, y, ours),
+        ("replicas", "Keras's global_clipnorm"): first_update(scope, x, y, **keras_own),
+        ("replicas", "GradientClipping"): first_update(scope, x, y, ours),
     }
-    print(f"norm of the first update, clipped to {CLIP} (over the learning rate):")
-    for name, norm in rows.items():
-        print(f"  {name:<37}{norm:.4f}")
+    return [[*words, f"{norm:.4f}"] for words, norm in found.items()]
 
 
-def train(scope, x, y, epochs, *callbacks):
-    """Trains with a batch that is NaN on the last replica, and says what came out."""
+# -- A bad shard -----------------------------------------------------------------------
+
+
+def train(scope, train_data, test_data, epochs, *callbacks):
+    """Trains with a batch that is NaN on the last replica.
+
+    Returns:
+        `(cells of the row, losses [steps])`.
+    """
+    (x, y), (x_test, y_test) = train_data, test_data
     x = x.copy()
     x[(BAD + 1) * BATCH - 4 : (BAD + 1) * BATCH] = np.nan
-    callbacks = list(callbacks)
-    clean = np.arange(len(x)) // BATCH != BAD
+    seen = keras_gradwatch.callbacks.GradientHistory()
+    callbacks = [*callbacks, seen]
     with scope():
         model = network()
         model.fit(x, y, BATCH, epochs, shuffle=False, verbose=0, callbacks=callbacks)
-        loss, accuracy = model.evaluate(x[clean], y[clean], BATCH, verbose=0)
-    print(f"  loss {loss:.3f}, accuracy {accuracy:.3f}")
+        logits = model.predict(x_test, BATCH, verbose=0)
+    error = (logits.argmax(1) != y_test).mean() if np.isfinite(logits).all() else 1.0
+    broken = sum(bool(np.isnan(w).any()) for w in model.get_weights())
+    cells = [f"{broken} of {len(model.weights)}", f"{error:.3f}"]
+    return [*cells, int((~seen.applied).sum())], seen.loss
+
+
+def shards(scope, everything, epochs, log_dir):
+    """Rows of the second table, the losses by row, and the first event."""
+    watch = keras_gradwatch.callbacks.GradWatch(log_dir, verbose=0)
+    runs = {
+        ("one device", "stock Keras"): (contextlib.nullcontext, []),
+        ("replicas", "stock Keras"): (scope, []),
+        ("replicas", "GradWatch()"): (scope, [watch]),
+    }
+    rows, losses = [], {}
+    for words, (where, callbacks) in runs.items():
+        cells, loss = train(where, *everything, epochs, *callbacks)
+        rows.append([*words, *cells])
+        losses[", ".join(words)] = loss
+    return rows, losses, watch.events[0].message
+
+
+def draw(losses):
+    """The loss of every step; where it is NaN the line ends."""
+    figure, axes = page.pyplot().subplots(figsize=(8, 3.5), layout="constrained")
+    for (name, loss), style in zip(losses.items(), ("k:", "C1--", "C0-"), strict=True):
+        axes.plot(loss, style, label=name)
+    axes.axvline(BAD, color="grey", linewidth=0.8, label="the first batch with NaN")
+    axes.set(xlabel="step", ylabel="loss of the step", yscale="log")
+    axes.legend()
+    return figure
 
 
 def main():
     """Compares the clips, then trains alone and watched."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--log-dir", default="logs/distributed")
-    parser.add_argument("--epochs", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = page.parse(__doc__, ["digits"])
     makers = {"tensorflow": tensorflow_replicas, "jax": jax_replicas}
     if keras.config.backend() not in makers:
-        print("Keras has no replicas on PyTorch: set KERAS_BACKEND to another one.")
-        return
+        raise SystemExit(
+            "Keras has no replicas on PyTorch: choose another KERAS_BACKEND"
+        )
     scope, count = makers[keras.config.backend()]()
-    print(f"replicas: {count}")
-    x, y = data()
-    compare_clips(scope, x, y)
-    print(f"\nbatch {BAD} of each epoch holds NaN, and one replica gets it\nalone:")
-    train(scope, x, y, arguments.epochs)
-    watch = keras_gradwatch.callbacks.GradWatch(arguments.log_dir, verbose=0)
-    print("with GradWatch:")
-    train(scope, x, y, arguments.epochs, watch)
-    print(f"  {watch.events[0].message}")
-    print(f"\nsee the gradients: tensorboard --logdir {arguments.log_dir}")
+    # Whole batches: JAX cannot split others.
+    (x, y), test = [
+        [part[: len(part) // BATCH * BATCH] for part in pair] for pair in data.digits()
+    ]
+    rows = clips(scope, x, y)
+    epochs = 1 if arguments.quick else 10
+    bad, losses, event = shards(scope, ((x, y), test), epochs, arguments.log_dir)
+    head = ["where", "what"]
+    lines = [
+        f"Replicas: {count}. The norm of the first update over the learning rate,",
+        f"where the gradient is clipped to {CLIP}:",
+        "",
+        *page.table([*head, "first update"], rows),
+        "",
+        f"Epochs: {epochs}. Batch {BAD} of each holds NaN, and of the replicas one",
+        "gets it alone:",
+        "",
+        *page.table([*head, "variables with NaN", "test error", "skipped"], bad),
+        "",
+        "The first event:",
+        "",
+        f"    {event}",
+    ]
+    page.publish(arguments, lines, draw(losses))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ import pytest
 
 from tests import helper
 
+STUDIES = {
+    path.name.removeprefix("test_")
+    for path in (helper.ROOT / "tests" / "studies").glob("test_*.py")
+}
 EXAMPLES = sorted((helper.ROOT / "examples").glob("*.py"))
 
 
@@ -41,14 +45,32 @@ def event_files(folder):
 
 
 def test_each_example_has_a_test():
-    tested = {"quickstart.py", "subclass.py", "own_train_step.py", "distributed.py"}
-    assert {path.name for path in EXAMPLES} == tested
+    here = {"quickstart.py", "subclass.py", "own_train_step.py"}
+    assert {path.name for path in EXAMPLES} == here | STUDIES
+    assert all(
+        (helper.ROOT / "docs/studies" / f"{s[:-3]}.md").exists() for s in STUDIES
+    )
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_says_how_it_is_run(path):
     text = path.read_text(encoding="utf-8")
-    assert f"python examples/{path.name} [--log-dir DIR] [--epochs N]" in text
+    options = r" \[--log-dir DIR\] \[--epochs N\]"
+    if path.name in STUDIES:
+        options = r" \[--quick\]( \[--data NAME\])? \[--log-dir DIR\] \[--out FOLDER\]"
+    assert re.search(rf"^    python examples/{path.name}{options}$", text, re.M)
+
+
+def test_a_study_says_so_where_its_data_cannot_be_downloaded(tmp_path, monkeypatch):
+    """Nothing listens at that address."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    code = "import sys; sys.path.insert(0, sys.argv[1])\n"
+    code += "from study import data\n"
+    code += "try:\n    data.mnist()\nexcept SystemExit as error:\n    print(error)"
+    printed = helper.run_python(code, helper.ROOT / "examples")
+    assert "MNIST cannot be downloaded" in printed and "`--quick`" in printed
 
 
 @pytest.mark.tensorflow  # elsewhere: test_without_tensorflow.py
@@ -94,15 +116,3 @@ def test_own_train_step(tmp_path):
     assert "step 7: 4096 non-finite gradient values in mixup/hidden/kernel" in watched
     assert "steps: 57, of which skipped: 1" in watched
     assert event_files(tmp_path / "here")["gradwatch"] > 1000
-
-
-@pytest.mark.tensorflow
-def test_distributed(tmp_path):
-    printed = run("distributed.py", tmp_path, "--epochs", "1")
-    norms = re.findall(r"^  (.+?)  +([\d.]+)$", printed, re.M)
-    assert [float(norm) == 0.1 for _, norm in norms] == [True, False, True]
-    assert norms[-1][0] == "replicas, GradientClipping"
-    alone, watched = printed.split("with GradWatch:")
-    assert "loss nan" in alone and re.search(r"loss \d+\.\d+", watched)
-    assert re.search(r"step 5: \d+ non-finite .+; the update was skipped", watched)
-    assert event_files(tmp_path / "logs" / "distributed")["gradwatch"] > 1000

@@ -2,13 +2,12 @@
 
 import argparse
 import pathlib
-import platform
 import sys
 
 import keras
 
-BEGIN, END = "<!-- printed by the command -->", "<!-- until here -->"
-ROOT = pathlib.Path(__file__).parents[2]
+# Of a page. What is printed on another backend than TensorFlow has marks of its own.
+BEGIN, END = "<!-- printed by the command{} -->", "<!-- until here{} -->"
 
 
 def parse(doc, shipped, downloaded=(), given=None):
@@ -38,7 +37,7 @@ def parse(doc, shipped, downloaded=(), given=None):
     arguments = parser.parse_args(given)
     if arguments.quick or len(choices) == 1:
         arguments.data = shipped[0]
-    arguments.name = name
+    arguments.name, arguments.choices = name, len(choices)
     return arguments
 
 
@@ -77,7 +76,8 @@ def publish(arguments, lines, figure):
     folder = arguments.out or arguments.log_dir
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{arguments.name}.png"
-    figure.savefig(picture, dpi=100)
+    if not arguments.out or keras.config.backend() == "tensorflow":
+        figure.savefig(picture, dpi=100)
     print(f"\nThe plot: {picture}")
     print(f"In TensorBoard: tensorboard --logdir {arguments.log_dir}")
     if arguments.out:
@@ -86,29 +86,31 @@ def publish(arguments, lines, figure):
 
 def _renew(page, arguments, lines):
     """Replaces what stands between the two marks of a page."""
+    backend = keras.config.backend()
+    on = "" if backend == "tensorflow" else f" on {backend}"
+    begin, end = BEGIN.format(on), END.format(on)
     text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
     title = arguments.name.replace("_", " ")
+    picture = ["", f"![{title}]({arguments.name}.png)"] if not on else []
     printed = [
-        BEGIN,
+        begin,
         "",
         *lines,
+        *picture,
         "",
-        f"![{title}]({arguments.name}.png)",
-        "",
-        f"Printed by (Keras {keras.__version__} on {keras.config.backend()}, "
-        f"Python {platform.python_version()}):",
+        f"Printed by (Keras {keras.__version__} on {backend}):",
         "",
         f"    python examples/{arguments.name}.py {_command(arguments)}",
         "",
-        END,
+        end,
     ]
     page.write_text(before + "\n".join(printed) + after, encoding="utf-8")
 
 
 def _command(arguments):
     words = ["--quick"] if arguments.quick else []
-    if not arguments.quick and getattr(arguments, "data", None):
+    if not arguments.quick and arguments.choices > 1:
         words += ["--data", arguments.data]
     return " ".join([*words, "--out docs/studies"])
