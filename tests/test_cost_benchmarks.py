@@ -72,7 +72,7 @@ def test_overhead(tmp_path):
     assert (tmp_path / "overhead.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_tracing(tmp_path):
     page = run("tracing", tmp_path, "--models", "mlp", "--rounds", "1")
     found = re.findall(r"^\| MLP .* \| (.*) \| (.*) \| (.*) \|$", page, re.M)
@@ -80,14 +80,14 @@ def test_tracing(tmp_path):
     assert found[0][2] == "1.00" and float(found[-1][1]) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_parts(tmp_path):
     page = run("parts", tmp_path, *["--models", "mlp", "--rounds", "1", "--steps", "4"])
     assert numbers(page, "stock") == ["1.000", "+0", ""]
     assert float(numbers(page, "a whole quiet step")[0]) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_scaling(tmp_path):
     arguments = "--parameters 2e4 --variables 3 --rounds 1 --steps 4"
     page = run("scaling", tmp_path, *arguments.split())

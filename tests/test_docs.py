@@ -73,10 +73,12 @@ RUN_HERE = OF_JAX if helper.BACKEND == "jax" else WITH_CODE
 def is_central(page):
     """Whether a page's snippets run on every backend: README, index, and most guides.
 
-    The model of the guide to explosions trains for long; a method's page has the same
-    few calls as the guides.
+    The models of the tutorial and of the guide to explosions train for long; the page
+    of a method or of a study has the same few calls as the guides.
     """
-    return page.parent.name != "methods" and page.stem != "my_training_explodes"
+    if page.parent.name in ("methods", "studies"):
+        return False
+    return page.stem not in ("my_training_explodes", "tutorial")
 
 
 @pytest.mark.parametrize(
