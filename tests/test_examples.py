@@ -10,6 +10,11 @@ import pytest
 from tests import helper
 
 EXAMPLES = sorted((helper.ROOT / "examples").glob("*.py"))
+# Each has a test of its own.
+STUDIES = [
+    helper.ROOT / "examples" / path.name.removeprefix("test_")
+    for path in (helper.ROOT / "tests" / "studies").glob("test_*.py")
+]
 
 
 def run(name, cwd, *arguments):
@@ -42,13 +47,17 @@ def event_files(folder):
 
 def test_each_example_has_a_test():
     tested = {"quickstart.py", "subclass.py", "own_train_step.py", "distributed.py"}
-    assert {path.name for path in EXAMPLES} == tested
+    studies = {path.name for path in STUDIES}
+    assert {path.name for path in EXAMPLES} == tested | studies
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_says_how_it_is_run(path):
     text = path.read_text(encoding="utf-8")
-    assert f"python examples/{path.name} [--log-dir DIR] [--epochs N]" in text
+    options = r"\[--log-dir DIR\] \[--epochs N\]"
+    if path in STUDIES:
+        options = r"\[--quick\] (\[--data NAME\] )?\[--log-dir DIR\] \[--out FOLDER\]"
+    assert re.search(rf"^    python examples/{path.name} {options}$", text, re.M)
 
 
 @pytest.mark.tensorflow  # elsewhere: test_without_tensorflow.py
