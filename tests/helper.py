@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -189,6 +190,18 @@ def forget_graphs():
         if type(graph) is func_graph.FuncGraph:
             func_graph.dismantle_func_graph(graph)
     gc.collect()
+
+
+def tables(text):
+    """The Markdown tables in a text: for each a list of rows, dicts by column."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        head, _, *rows = (
+            [cell.strip() for cell in line.strip("|\n").split("|")]
+            for line in block.splitlines()
+        )
+        found.append([dict(zip(head, row, strict=True)) for row in rows])
+    return found
 
 
 def run_python(code, *arguments, **environment):

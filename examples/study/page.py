@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import keras
+import numpy as np
 
 # Of a page. What is printed on another backend than TensorFlow has marks of its own.
 BEGIN, END = "<!-- printed by the command{} -->", "<!-- until here{} -->"
@@ -62,6 +63,25 @@ def pyplot():
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def heatmap(axis, values, rows, columns, shades=None):
+    """Draws a matrix with its numbers; its colours are told apart by all readers.
+
+    Args:
+        axis: Where to draw.
+        values: Array [rows, columns], the numbers that are written.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        shades: Array of the same shape, from 0 (dark) to 1; default: `values`.
+    """
+    shades = values if shades is None else shades
+    axis.imshow(shades, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        ink = "black" if shades[i][j] > 0.5 else "white"
+        axis.text(j, i, f"{value:.3g}", ha="center", va="center", color=ink)
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(rows)), rows)
 
 
 def publish(arguments, lines, figure):

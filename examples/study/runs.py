@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_gradwatch.callbacks import GradientHistory
+from keras_gradwatch.callbacks import GradientHistory, GradWatch
 
 # A loss this many times that of a network that knows nothing is an explosion.
 EXPLODED = 10.0
@@ -96,6 +96,21 @@ def train(model, data, epochs, batch_size=32, callbacks=(), guess=None, **option
         epochs=done.history,
         seen=seen,
     )
+
+
+def stock_and_watched(run, seeds, folder):
+    """Runs each seed twice, and yields `("stock", results)`, `("watched", results)`.
+
+    Args:
+        run: Function of a seed, and of a `GradWatch` or None.
+        seeds: Number of seeds.
+        folder: Where the watched run of the first seed is logged; one is enough to
+            look at.
+    """
+    yield "stock", [run(seed, None) for seed in range(seeds)]
+    folders = [None if seed else folder for seed in range(seeds)]
+    watches = [GradWatch(f, update_freq=5, verbose=0) for f in folders]
+    yield "watched", [run(seed, watch) for seed, watch in enumerate(watches)]
 
 
 def error_of(predicted, y):
