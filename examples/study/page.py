@@ -21,7 +21,8 @@ def parse(doc, shipped, downloaded=(), given=None):
         given: The arguments, instead of those of the command.
 
     Returns:
-        Namespace with `name`, `quick`, `data`, `log_dir`, `out` and `given`.
+        Namespace with `name`, `quick`, `data`, `log_dir`, `out`, and how many `choices`
+        of data there are.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     name = pathlib.Path(sys.argv[0]).stem

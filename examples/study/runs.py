@@ -1,5 +1,6 @@
 """One run of a study, and what became of it."""
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ import keras
 import numpy as np
 
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
+
+# TensorFlow warns where one process makes many models.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 # A loss this many times that of a network that knows nothing is an explosion.
 EXPLODED = 10.0
