@@ -10,6 +10,10 @@ import pytest
 from tests import helper
 
 EXAMPLES = sorted((helper.ROOT / "examples").glob("*.py"))
+STUDIES = {  # each has a file of tests of its own
+    path.name.removeprefix("test_")
+    for path in (helper.ROOT / "tests" / "studies").glob("test_*.py")
+}
 
 
 def run(name, cwd, *arguments):
@@ -42,13 +46,16 @@ def event_files(folder):
 
 def test_each_example_has_a_test():
     tested = {"quickstart.py", "subclass.py", "own_train_step.py", "distributed.py"}
-    assert {path.name for path in EXAMPLES} == tested
+    assert {path.name for path in EXAMPLES} == tested | STUDIES
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_says_how_it_is_run(path):
-    text = path.read_text(encoding="utf-8")
-    assert f"python examples/{path.name} [--log-dir DIR] [--epochs N]" in text
+    arguments = r"\[--log-dir DIR\] \[--epochs N\]"
+    if path.name in STUDIES:
+        arguments = r"\[--quick\]( \[--data NAME\])? \[--log-dir DIR\] \[--out FOLDER\]"
+    usage = rf"^    python examples/{path.name} {arguments}$"
+    assert re.search(usage, path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.tensorflow  # elsewhere: test_without_tensorflow.py
