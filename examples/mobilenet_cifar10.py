@@ -267,7 +267,7 @@ def main(given=None):
     arguments = page.parse(__doc__, ["digits", "photographs"], ["cifar10"], given)
     images = [(colour(x), y) for x, y in getattr(data, arguments.data)()]
     # Epochs, blocks of the network, and its width.
-    size = (3, 2, 0.25) if arguments.quick else (EPOCHS, 13, 0.25)
+    size = (2, 1, 0.25) if arguments.quick else (EPOCHS, 13, 0.25)
     rows, outcomes, limit = [], {}, None
     for fault, names in (QUICK if arguments.quick else RUNS).items():
         for name in names:
