@@ -42,7 +42,7 @@ class Size:
     limits: tuple
 
 
-QUICK = Size((1, 1), 8, 4, 1, ())
+QUICK = Size((1,), 8, 4, 1, ())
 # What a core traces and trains 30 times in less than ten minutes: not as deep.
 SHIPPED = Size((1, 1, 1, 1), 8, 6, 3, (1.0, 0.1, 0.01))
 WHOLE = Size((3, 4, 6, 3), 64, 10, 3, (1.0, 0.1, 0.01))

@@ -40,7 +40,9 @@ def test_quick(tmp_path, study):
         assert 3e3 < float(found["loss in batch 19"]) < 2e4
         assert 4e5 < float(found["in batch 20"]) < 3e6
         assert found["first explosion"] == "20"
-    assert float(stock["largest after"]) > 5 * float(watched["largest after"])
+    # What the update has done: worse than knowing nothing, but where it was skipped.
+    assert float(stock["largest after"]) > 2 * study.GUESS
+    assert float(watched["largest after"]) < 1.5 * study.GUESS
     assert re.search(
         r"^- weights: step 20: .*; the update was skipped\.$", printed, re.M
     )
