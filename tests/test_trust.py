@@ -248,3 +248,19 @@ def test_a_moving_average_is_that_of_what_was_left(steps, digits):
         pairs = zip(average, weights, strict=True)
         average = [0.8 * a + 0.2 * w for a, w in pairs]
     helper.assert_same(model.get_weights(), average, 1e-5)
+
+
+def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
+    keras.utils.set_random_seed(0)
+    x, y = digits
+    noise = np.random.default_rng(0).permutation(y)  # nothing that could be learned
+    hidden = [keras.layers.Dense(64, "relu") for _ in range(2)]
+    model = keras.Sequential([*hidden, keras.layers.Dense(10)])
+    helper.compiled(model, keras.optimizers.SGD(0.1))
+    watching = GradWatch(verbose=0)
+    helper.fit(model, 16 * x, noise, [watching], 4, epochs=6)
+    onset, cut = watching.events
+    assert (onset.action, cut.action) == ("clipped", "rate reduced")
+    assert "over the trust bound" in onset.message
+    assert cut.value < cut.baseline and "trust bound" not in cut.message
+    assert "the loss does not fall although updates are held" in cut.message

@@ -75,6 +75,12 @@ class UpdateRatio(Detector):
         return {}
 
     def describe(self, variable, value, baseline):
+        if value < baseline:
+            # While updates are held, a cut of the rate is told in this one's name.
+            return (
+                "the loss does not fall although updates are held; that of "
+                f"{variable} was {value:.3g} times its weights"
+            )
         return (
             f"the update of {variable} was {value:.3g} times its weights, over the "
             f"trust bound {baseline:.3g}"
