@@ -97,7 +97,7 @@ def test_scaling(tmp_path):
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_logsize(tmp_path):
     arguments = "--variables 20 --steps 120 --update-freq 50 --fit-steps 3"
     arguments += " --fit-variables 4"
@@ -111,7 +111,7 @@ def test_logsize(tmp_path):
     assert numbers(page, "20")[:2] == ["120", "50"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_memory(tmp_path):
     page = run("memory", tmp_path, "--steps", "1000", "--models", "mlp")
     assert len(re.findall(r"^\| `\w+\(.*\)` .* [+-]\d+\.\d \|$", page, re.M)) == 2
