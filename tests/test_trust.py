@@ -258,7 +258,7 @@ def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
     model = keras.Sequential([*hidden, keras.layers.Dense(10)])
     helper.compiled(model, keras.optimizers.SGD(0.1))
     watching = GradWatch(verbose=0)
-    helper.fit(model, 16 * x, noise, [watching], 4, epochs=6)
+    helper.fit(model, 16 * x, noise, [watching], 4, epochs=10)
     onset, cut = watching.events
     assert (onset.action, cut.action) == ("clipped", "rate reduced")
     assert "over the trust bound" in onset.message
