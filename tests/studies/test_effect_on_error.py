@@ -1,6 +1,5 @@
 """`examples/effect_on_error.py`: what it prints, and L-BFGS on a Keras model."""
 
-import importlib
 import re
 
 import keras
@@ -9,13 +8,6 @@ import pytest
 
 from tests import helper
 from tests.test_examples import event_files, run
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """The example as a module."""
-    monkeypatch.syspath_prepend(helper.ROOT / "examples")
-    return importlib.import_module("effect_on_error")
 
 
 @pytest.mark.tensorflow
@@ -56,8 +48,8 @@ def test_what_it_prints(tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_the_gain_multiplies_the_deviation_of_he_initialization(example):
-    model = example.network((28, 28, 1), 4.0, 0, "sgd")
+def test_the_gain_multiplies_the_deviation_of_he_initialization(study):
+    model = study.network((28, 28, 1), 4.0, 0, "sgd")
     assert [v.shape[0] for v in model.trainable_variables[::2]] == [784, 64, 64, 64]
     for kernel in model.trainable_variables[:-2:2]:
         expected = 4 * np.sqrt(2 / kernel.shape[0])
@@ -65,11 +57,11 @@ def test_the_gain_multiplies_the_deviation_of_he_initialization(example):
 
 
 @pytest.mark.tensorflow
-def test_the_loss_and_gradients_are_those_of_the_network(example):
+def test_the_loss_and_gradients_are_those_of_the_network(study):
     """Against forward and back in NumPy."""
     x, y = helper.digits(50)
-    model = example.network((64,), 2.0, 0, "sgd")
-    objective = example.lbfgs.Objective(model, example.LOSS, x, y)
+    model = study.network((64,), 2.0, 0, "sgd")
+    objective = study.lbfgs.Objective(model, study.LOSS, x, y)
     start = objective.get()
     value, gradient = objective(start)
     np.testing.assert_array_equal(objective.get(), start)
@@ -93,19 +85,19 @@ def test_the_loss_and_gradients_are_those_of_the_network(example):
 
 
 @pytest.mark.tensorflow
-def test_lbfgs_solves_least_squares(example):
+def test_lbfgs_solves_least_squares(study):
     x, y = helper.regression_data(count=24, units=1)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
     loss = keras.losses.MeanSquaredError()
-    objective = example.lbfgs.Objective(model, loss, x, y)
+    objective = study.lbfgs.Objective(model, loss, x, y)
     losses = []
 
     def after_pass():
         losses.append(float(loss(y, model(x))))
 
     start = float(loss(y, model(x)))
-    example.lbfgs.fit(objective, 100, after_pass)
+    study.lbfgs.fit(objective, 100, after_pass)
     assert len(losses) == objective.passes < 100
     # Until a line search has come to an end, the model is the one before.
     assert losses[0] == start and max(np.diff(losses)) <= 1e-6
@@ -114,12 +106,12 @@ def test_lbfgs_solves_least_squares(example):
 
 
 @pytest.mark.tensorflow
-def test_lbfgs_ends_after_its_passes(example):
+def test_lbfgs_ends_after_its_passes(study):
     x, y = helper.digits(200)
-    model = example.network((64,), 1.0, 0, "sgd")
-    objective = example.lbfgs.Objective(model, example.LOSS, x, y)
+    model = study.network((64,), 1.0, 0, "sgd")
+    objective = study.lbfgs.Objective(model, study.LOSS, x, y)
     told = []
-    example.lbfgs.fit(objective, 7, lambda: told.append(objective.passes))
+    study.lbfgs.fit(objective, 7, lambda: told.append(objective.passes))
     # A line search that has begun goes on.
     assert 7 <= objective.passes <= 12
     assert len(told) == objective.passes

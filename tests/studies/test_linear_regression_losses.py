@@ -1,20 +1,11 @@
 """`examples/linear_regression_losses.py`: what it prints, and what it computes."""
 
-import importlib
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes
 
 from tests import helper
 from tests.test_examples import event_files, run
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """The example as a module."""
-    monkeypatch.syspath_prepend(helper.ROOT / "examples")
-    return importlib.import_module("linear_regression_losses")
 
 
 def least_squares(x, y):
@@ -25,7 +16,7 @@ def least_squares(x, y):
 
 
 @pytest.mark.tensorflow
-def test_what_it_prints(tmp_path, example):
+def test_what_it_prints(tmp_path, study):
     name = "linear_regression_losses.py"
     printed = run(name, tmp_path, "--quick", "--log-dir", "here")
     treatments, sizes = helper.tables(printed)
@@ -41,7 +32,7 @@ def test_what_it_prints(tmp_path, example):
             # Half the squared error of the outliers is far more than that of the rest.
             assert float(row[f"gap, {who}"]) < 0
     # What does not depend on training, once more by NumPy.
-    x, spoiled, _, x_test, y_test = example.split("diabetes", 10, 0)
+    x, spoiled, _, x_test, y_test = study.split("diabetes", 10, 0)
     error = np.mean((least_squares(x, spoiled)(x_test) - y_test) ** 2)
     solved = float(found["linear", "squared", "solved"]["held-out"])
     assert solved == pytest.approx(error, rel=0.01)
@@ -55,8 +46,8 @@ def test_what_it_prints(tmp_path, example):
 
 
 @pytest.mark.tensorflow
-def test_one_target_in_twenty_is_spoiled(example):
-    x, spoiled, clean, x_test, y_test = example.split("diabetes", 10, seed=1)
+def test_one_target_in_twenty_is_spoiled(study):
+    x, spoiled, clean, x_test, y_test = study.split("diabetes", 10, seed=1)
     assert len(x) == 332 and len(x_test) == 110
     changed = (spoiled != clean)[:, 0]
     assert changed.sum() == 16
@@ -73,13 +64,13 @@ def test_one_target_in_twenty_is_spoiled(example):
 
 
 @pytest.mark.tensorflow
-def test_a_run_comes_to_least_squares(example, monkeypatch):
+def test_a_run_comes_to_least_squares(study, monkeypatch):
     """Errors and gaps, against the solution that NumPy finds."""
     # On the full batch, where nothing is left of the noise of the batches.
-    monkeypatch.setattr(example, "BATCH", 400)
-    setting = example.Setting("linear", "squared")
-    found = example.train("linear", setting, 300, 0, None)
-    x, spoiled, clean, x_test, y_test = example.split("linear", 10, 0)
+    monkeypatch.setattr(study, "BATCH", 400)
+    setting = study.Setting("linear", "squared")
+    found = study.train("linear", setting, 300, 0, None)
+    x, spoiled, clean, x_test, y_test = study.split("linear", 10, 0)
     predict = least_squares(x, spoiled)
 
     def error(inputs, targets):

@@ -1,6 +1,5 @@
 """The study of a fault in batch 20: what it prints, and how it sums up a gradient."""
 
-import importlib
 import re
 
 import keras
@@ -12,28 +11,12 @@ from tests import helper
 from tests.test_examples import event_files, run
 
 
-@pytest.fixture(scope="module")
-def study():
-    """The example as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(helper.ROOT / "examples")
-        yield importlib.import_module("mobilenet_cifar10")
-
-
-def numbers(printed, fault, treatment):
-    """Head to cell of one row of the first table."""
-    rows = re.findall(r"^\| (.*) \|$", printed, re.M)
-    head, *rows = [[cell.strip() for cell in row.split("|")] for row in rows]
-    (found,) = [row for row in rows if row[:2] == [fault, treatment]]
-    return dict(zip(head, found, strict=True))
-
-
 @pytest.mark.tensorflow
 def test_quick(tmp_path, study):
     printed = run("mobilenet_cifar10.py", tmp_path, "--quick")
+    runs = {(r["fault"], r["treatment"]): r for r in helper.tables(printed)[0]}
     stock, three, watched = (
-        numbers(printed, "weights", name)
-        for name in ("stock", "articles", "GradWatch()")
+        runs["weights", name] for name in ("stock", "articles", "GradWatch()")
     )
     # 32 · 100 · ln 10, and 140 times as much.
     for found in (stock, three, watched):

@@ -1,8 +1,6 @@
 """The study of exploding and vanishing gradients in a residual network."""
 
 import dataclasses
-import importlib
-import re
 
 import keras
 import numpy as np
@@ -13,28 +11,12 @@ from tests import helper
 from tests.test_examples import event_files, run
 
 
-@pytest.fixture(scope="module")
-def study():
-    """The example as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(helper.ROOT / "examples")
-        yield importlib.import_module("resnet50_mnist")
-
-
-def numbers(printed, rate, treatment):
-    """Head to cell of one row."""
-    rows = re.findall(r"^\| (.*) \|$", printed, re.M)
-    head, *rows = [[cell.strip() for cell in row.split("|")] for row in rows]
-    (found,) = [row for row in rows if row[:2] == [rate, treatment]]
-    return dict(zip(head, found, strict=True))
-
-
 @pytest.mark.tensorflow
 def test_quick(tmp_path, study):
     printed = run("resnet50_mnist.py", tmp_path, "--quick")
-    usual = numbers(printed, "usual", "stock")
-    stock = numbers(printed, "exploding", "stock")
-    watched = numbers(printed, "exploding", "GradWatch()")
+    found = {(r["rate"], r["treatment"]): r for r in helper.tables(printed)[0]}
+    usual, stock = found["usual", "stock"], found["exploding", "stock"]
+    watched = found["exploding", "GradWatch()"]
     assert usual.keys() == set(study.HEAD)
     assert float(usual["accuracy, mean"]) > 0.8
     # Its gradients have vanished where it has exploded; those of the watched have not.

@@ -1,13 +1,11 @@
 """The study of treatments: what it prints, and its parts against NumPy and Keras."""
 
-import importlib
 import re
 
 import keras
 import numpy as np
 import pytest
 
-from tests import helper
 from tests.test_examples import event_files, run
 
 pytestmark = pytest.mark.tensorflow
@@ -22,14 +20,6 @@ COLUMNS = [
     "ms a step",
     "against untreated",
 ]
-
-
-@pytest.fixture(scope="module")
-def study():
-    """The example, imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(helper.ROOT / "examples"))
-        yield importlib.import_module("treatments")
 
 
 @pytest.fixture(scope="module")
