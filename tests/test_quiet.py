@@ -70,14 +70,19 @@ def test_both_ways_record_and_remember_the_same(dense_steps, data):
         np.testing.assert_array_equal(
             short.history.statistics[name], long.history.statistics[name]
         )
-    remembered, expected = (
+    assert_same_memory(quick, slow)
+
+
+def assert_same_memory(quick, slow):
+    """Compares what the detectors of two models remember."""
+    actual, expected = (
         model.gradwatch.state(lambda name: name.startswith("site"))
         for model in (quick, slow)
     )
-    assert remembered.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
         if "/trust/" not in name:  # idle: of no use before the next onset
-            np.testing.assert_allclose(remembered[name], value, 1e-5, err_msg=name)
+            np.testing.assert_allclose(actual[name], value, 1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("step", [71, 118])
@@ -123,6 +128,7 @@ def test_an_update_that_is_found_too_large_is_held_as_on_the_long_way(data):
     )
     assert told == expected
     helper.assert_same(helper.state(quick), helper.state(slow))
+    assert_same_memory(quick, slow)
     for name in NAMES:
         np.testing.assert_array_equal(
             short.history.statistics[name], long.history.statistics[name]
