@@ -326,7 +326,6 @@ class GradientMonitor:
 
     def state(self, wanted):
         """Values of the variables whose name is `wanted`, as nested lists by name."""
-        self.store.sync()
         self.settle()
         return self.store.state(wanted)
 

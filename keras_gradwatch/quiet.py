@@ -127,8 +127,8 @@ class Quiet:
             matrix: Tensor [P, 2] of `statistics.update_statistics`.
         """
         about, knobs = self._about, self._monitor.knobs
-        unknown = ops.zeros((len(about.kernels), len(GRADIENT_NAMES))) + MISSING
-        unknown = ops.cast(unknown, "float32")
+        shape = (len(about.kernels), len(GRADIENT_NAMES))
+        unknown = ops.zeros(shape, "float32") + MISSING
         known = {
             "step": self._number,
             "loss": self._loss,
