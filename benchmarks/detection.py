@@ -26,7 +26,7 @@ from published_rules import RULES
 from keras_gradwatch.callbacks import GradWatch
 from keras_gradwatch.detectors import Measurement, NonFinite
 from keras_gradwatch.detectors.baseline import LogBaseline
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 # A fault is looked for in so many steps, its own included.
 SOON = 20

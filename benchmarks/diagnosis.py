@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits, make_blobs, make_circles
 from sklearn.preprocessing import MinMaxScaler
 
 from keras_gradwatch.callbacks import GradWatch
-from keras_gradwatch.diagnosis import causes, symptoms
+from keras_gradwatch.reports.diagnosis import causes, symptoms
 
 # What AutoTrainer calls it, by what the report calls it.
 NAMES = {

@@ -30,10 +30,10 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto import event_pb2
 
 from keras_gradwatch.callbacks import GradientTensorBoard
-from keras_gradwatch.records import SCALARS, Layout
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.records.rows import SCALARS, Layout
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.log import GradientLog
+from keras_gradwatch.train_step.statistics import NAMES
 
 FRAME = 16  # bytes that an event file needs for each record beside its content
 PATIENCE = 1200  # seconds until TensorBoard is given up

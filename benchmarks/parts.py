@@ -21,10 +21,10 @@ import timing
 from keras import ops
 from models import MODELS
 
-from keras_gradwatch import step
 from keras_gradwatch.callbacks import GradWatch
-from keras_gradwatch.capture import frame, rates
-from keras_gradwatch.quiet import Quiet
+from keras_gradwatch.keras_hooks import learning_rate as rates
+from keras_gradwatch.train_step import frame, step
+from keras_gradwatch.train_step.quiet import Quiet
 
 SELDOM = 10**6
 

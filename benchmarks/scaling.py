@@ -28,7 +28,7 @@ import timing
 from keras import ops
 
 from keras_gradwatch.callbacks import GradWatch
-from keras_gradwatch.statistics import norms
+from keras_gradwatch.train_step.statistics import norms
 
 FEW, SMALL = 10, 1e6  # variables and parameters where the other one is varied
 REPEATS = 10

@@ -1,9 +1,9 @@
 """keras_gradwatch: see the gradients of real training steps, and survive explosions."""
 
 from keras_gradwatch import callbacks, detectors, policies
+from keras_gradwatch.controller.monitor import GradientMonitor
 from keras_gradwatch.model import GradWatchModel, unwatch, watch
-from keras_gradwatch.monitor import GradientMonitor
-from keras_gradwatch.records import Event
+from keras_gradwatch.records.rows import Event
 from keras_gradwatch.version import __version__
 
 __all__ = [

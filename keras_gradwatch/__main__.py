@@ -2,6 +2,6 @@
 
 import sys
 
-from keras_gradwatch.command import main
+from keras_gradwatch.reports.command import main
 
 sys.exit(main())

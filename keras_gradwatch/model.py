@@ -4,9 +4,9 @@ import functools
 
 import keras
 
-from keras_gradwatch import capture
+from keras_gradwatch import backends
+from keras_gradwatch.controller.monitor import GradientMonitor
 from keras_gradwatch.detectors.base import flatten
-from keras_gradwatch.monitor import GradientMonitor
 from keras_gradwatch.policies.base import check_policy
 
 # What `watch` puts on the instance, over what its class has.
@@ -108,7 +108,7 @@ def _check(model):
 
 
 def _attach(model):
-    backend = capture.load()
+    backend = backends.load()
     # Now: `fit` itself fails before it comes to the callbacks.
     backend.check_strategy(model)
     own_step, own_make = model.train_step, model.make_train_function
@@ -207,4 +207,4 @@ class GradWatchModel(keras.Model):
         step = super().train_step
         if not is_watched(self):
             return step(*args)
-        return capture.load().run_step(self, self.gradwatch, step, *args)
+        return backends.load().run_step(self, self.gradwatch, step, *args)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from keras_gradwatch.capture.passenger import Passenger
-from keras_gradwatch.reading import read
+from keras_gradwatch.backends.reading import read
+from keras_gradwatch.keras_hooks.state_metric import Passenger
 
 ROOT = pathlib.Path(__file__).parents[1]
 BACKEND = keras.config.backend()

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradwatch import command
 from keras_gradwatch.callbacks import GradWatch
+from keras_gradwatch.reports import command
 from tests import helper
 
 

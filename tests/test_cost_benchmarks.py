@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradwatch.backends.reading import read
 from keras_gradwatch.callbacks import GradientHistory
-from keras_gradwatch.reading import read
 from tests import helper
 
 NAMES = ("models", "overhead", "rivals", "timing")

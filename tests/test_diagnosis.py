@@ -10,11 +10,11 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, make_circles
 
 from keras_gradwatch.callbacks import ExplosionError, GradWatch, TerminateOnExplosion
 from keras_gradwatch.detectors import Oscillation, UpdateRatio
-from keras_gradwatch.diagnosis import RunSummary, causes, symptoms
-from keras_gradwatch.diagnosis.causes import clip
-from keras_gradwatch.diagnosis.kernels import kernels
-from keras_gradwatch.diagnosis.model import describe
-from keras_gradwatch.report import MAX_LINES, explain
+from keras_gradwatch.reports.diagnosis import RunSummary, causes, symptoms
+from keras_gradwatch.reports.diagnosis.causes import clip
+from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.model import describe
+from keras_gradwatch.reports.report import MAX_LINES, explain
 from tests import helper
 
 

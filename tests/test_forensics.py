@@ -8,15 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradwatch import forensics, incidents
 from keras_gradwatch.callbacks import (
     ExplosionError,
     GradientHistory,
     GradWatch,
     TerminateOnExplosion,
 )
+from keras_gradwatch.controller.plan import Request, unite
 from keras_gradwatch.detectors import NonFinite
-from keras_gradwatch.plan import Request, unite
+from keras_gradwatch.records import incidents
+from keras_gradwatch.reports import forensics
 from tests import helper
 
 ENOUGH = 10**6  # bytes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gradwatch.groups import Groups
+from keras_gradwatch.train_step.groups import Groups
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.jax, pytest.mark.torch]
 

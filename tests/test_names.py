@@ -1,4 +1,4 @@
-from keras_gradwatch.names import unique
+from keras_gradwatch.records.names import unique
 
 
 def test_distinct_names_stay_as_they_are():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradwatch.packing import Packed, pack_values, unpack_values
+from keras_gradwatch.controller.packing import Packed, pack_values, unpack_values
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.jax, pytest.mark.torch]
 

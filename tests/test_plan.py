@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from keras_gradwatch.controller.plan import CutRate, Halt, Request, Skip, unite
 from keras_gradwatch.detectors import LossSpike, NonFinite, NormThreshold, ZScore
-from keras_gradwatch.plan import CutRate, Halt, Request, Skip, unite
 from keras_gradwatch.policies import ClipByNorm, ClipByValue
 
 

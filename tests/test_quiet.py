@@ -9,7 +9,7 @@ from keras_gradwatch import detectors
 from keras_gradwatch.callbacks import GradWatch, SkipOnExplosion
 from keras_gradwatch.detectors import Measurement, QuietSteps
 from keras_gradwatch.detectors.base import AHEAD
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 from tests import helper, steps
 
 # On JAX there is one way.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gradwatch import statistics
-from keras_gradwatch.statistics import GRADIENT_NAMES, SparseRows
+from keras_gradwatch.train_step import statistics
+from keras_gradwatch.train_step.statistics import GRADIENT_NAMES, SparseRows
 
 
 def reference(gradient):

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
-from keras_gradwatch.trust import FLOOR, TrustRegion
+from keras_gradwatch.train_step.trust_region import FLOOR, TrustRegion
 from tests import helper
 
 

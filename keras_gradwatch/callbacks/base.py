@@ -4,8 +4,8 @@ import dataclasses
 
 import keras
 
+from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
-from keras_gradwatch.plan import Request
 
 
 class WatchingCallback(keras.callbacks.Callback):

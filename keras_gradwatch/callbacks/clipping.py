@@ -1,7 +1,7 @@
 """Clipping what the optimizer sees."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
-from keras_gradwatch.plan import Request
+from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.policies import ClipByGlobalNorm, ClipByNorm, ClipByValue
 from keras_gradwatch.policies.base import check_policy
 

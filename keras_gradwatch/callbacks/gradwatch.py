@@ -4,13 +4,13 @@ from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
+from keras_gradwatch.controller.plan import CutRate, Halt, Hold, Request, Skip
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
-from keras_gradwatch.forensics import Forensics
 from keras_gradwatch.methods import local_directory, number, whole
-from keras_gradwatch.plan import CutRate, Halt, Hold, Request, Skip
 from keras_gradwatch.policies.base import check_policy
-from keras_gradwatch.report import explain
-from keras_gradwatch.trust import TrustRegion
+from keras_gradwatch.reports.forensics import Forensics
+from keras_gradwatch.reports.report import explain
+from keras_gradwatch.train_step.trust_region import TrustRegion
 
 TRUST_BOUND = 0.5
 # A batch that is bad once an epoch says nothing about the rate; three steps in a short

@@ -5,10 +5,10 @@ import csv
 import numpy as np
 
 from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.methods import whole
-from keras_gradwatch.plan import Request
-from keras_gradwatch.records import APPLIED, OVERFLOWED
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.records.rows import APPLIED, OVERFLOWED
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 class GradientHistory(WatchingCallback):

@@ -1,8 +1,8 @@
 """Keeping what is known of a run for a process that goes on with it."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.methods import local_directory
-from keras_gradwatch.plan import Request
 
 
 class KeepState(WatchingCallback):

@@ -1,8 +1,8 @@
 """Cutting the learning rate when something explodes."""
 
 from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.controller.plan import CutRate, Request
 from keras_gradwatch.methods import number, whole
-from keras_gradwatch.plan import CutRate, Request
 
 
 class ReduceLROnExplosion(Response):

@@ -3,8 +3,8 @@
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
 from keras_gradwatch.detectors.base import flatten
-from keras_gradwatch.diagnosis import RunSummary
-from keras_gradwatch.diagnosis.model import describe
+from keras_gradwatch.reports.diagnosis import RunSummary
+from keras_gradwatch.reports.diagnosis.model import describe
 
 
 class Response(WatchingCallback):

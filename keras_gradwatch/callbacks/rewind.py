@@ -1,11 +1,11 @@
 """Going back to sound weights when skipping came too late."""
 
 from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.controller.plan import Request, Rewind
+from keras_gradwatch.controller.rewind import Rewinder
 from keras_gradwatch.detectors import Collapse, Divergence
 from keras_gradwatch.detectors.base import flatten
 from keras_gradwatch.methods import number, whole
-from keras_gradwatch.plan import Request, Rewind
-from keras_gradwatch.rewind import Rewinder
 
 
 class RewindOnExplosion(Response):

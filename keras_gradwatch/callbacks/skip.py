@@ -1,7 +1,7 @@
 """Leaving out the updates that would do harm."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.plan import Request, Skip
+from keras_gradwatch.controller.plan import Request, Skip
 
 
 class SkipOnExplosion(Response):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_gradwatch.callbacks.base import WatchingCallback
-from keras_gradwatch.plan import Request
+from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.tensorboard.log import GradientLog
 
 

@@ -1,10 +1,10 @@
 """Ending a run that explodes, before it does harm."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.diagnosis import RunSummary
+from keras_gradwatch.controller.plan import Halt, Request, Skip
 from keras_gradwatch.methods import whole
-from keras_gradwatch.plan import Halt, Request, Skip
-from keras_gradwatch.report import explain
+from keras_gradwatch.reports.diagnosis import RunSummary
+from keras_gradwatch.reports.report import explain
 
 
 class ExplosionError(RuntimeError):

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_gradwatch.detectors.base import Detector, whole_step
 from keras_gradwatch.methods import whole
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -7,7 +7,7 @@ from keras import ops
 from keras_gradwatch.detectors.base import Verdict
 from keras_gradwatch.detectors.onset import Onset
 from keras_gradwatch.methods import number, whole
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

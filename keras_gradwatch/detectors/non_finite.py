@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_gradwatch.detectors.base import Detector, Verdict
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

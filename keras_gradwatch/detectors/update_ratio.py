@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number
-from keras_gradwatch.statistics import NAMES
-from keras_gradwatch.trust import FLOOR
+from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.train_step.trust_region import FLOOR
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

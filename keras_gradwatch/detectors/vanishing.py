@@ -8,7 +8,7 @@ from keras_gradwatch.detectors import running
 from keras_gradwatch.detectors.base import BELOW, Verdict
 from keras_gradwatch.detectors.onset import Onset
 from keras_gradwatch.methods import number
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_gradwatch.methods import flag, number, whole
 from keras_gradwatch.policies.base import OFF_SCALE, Policy, scale
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 PATIENCE = 25  # steps in a row off the scale after which a level begins anew
 LARGEST_LOG = 88.0  # of what float32 holds

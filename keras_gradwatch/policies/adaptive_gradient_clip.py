@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_gradwatch.methods import number
 from keras_gradwatch.policies.base import Policy, scale
-from keras_gradwatch.statistics import NAMES, elements
+from keras_gradwatch.train_step.statistics import NAMES, elements
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_gradwatch.methods import Method
-from keras_gradwatch.statistics import SparseRows
+from keras_gradwatch.train_step.statistics import SparseRows
 
 # How many times off its baseline a norm is no longer noise.
 OFF_SCALE = 10.0

@@ -3,9 +3,13 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.capture.branch import cond
+from keras_gradwatch.backends.branch import cond
 from keras_gradwatch.policies.base import Policy, check_policy
-from keras_gradwatch.statistics import SparseRows, global_norm, gradient_statistics
+from keras_gradwatch.train_step.statistics import (
+    SparseRows,
+    global_norm,
+    gradient_statistics,
+)
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -5,14 +5,14 @@ import re
 
 import numpy as np
 
-from keras_gradwatch.capture.processes import is_chief
+from keras_gradwatch.backends.processes import is_chief
 from keras_gradwatch.methods import local_directory, whole
-from keras_gradwatch.records import HALTED, OVERFLOWED
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.records.rows import HALTED, OVERFLOWED
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.layout import scalars_layout
 from keras_gradwatch.tensorboard.norms import NormLog
 from keras_gradwatch.tensorboard.writer import EventWriter
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 class GradientLog:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.jax
 if keras.config.backend() == "jax":
     import jax
 
-    from keras_gradwatch.capture.passenger import Passenger
+    from keras_gradwatch.keras_hooks.state_metric import Passenger
 
 
 class Guide(keras.Model):

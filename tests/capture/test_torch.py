@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from keras_gradwatch import policies
+from keras_gradwatch.backends import branch
 from keras_gradwatch.callbacks import GradientHistory, GradWatch, ReduceLROnExplosion
-from keras_gradwatch.capture import branch
 from tests import helper
 
 pytestmark = pytest.mark.torch
@@ -20,7 +20,7 @@ if keras.config.backend() == "torch":
     from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from keras_gradwatch.capture import torch as seam
+    from keras_gradwatch.backends import torch as seam
 
     class Waits(TorchDispatchMode):
         """Counts what would wait for an accelerator: values read by the host."""

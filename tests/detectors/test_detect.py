@@ -14,7 +14,7 @@ from keras_gradwatch.detectors import (
     UpdateRatio,
     ZScore,
 )
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 
 
 def measurement(

@@ -8,7 +8,7 @@ from sklearn.datasets import make_circles
 
 from keras_gradwatch.callbacks import GradWatch, ReduceLROnExplosion
 from keras_gradwatch.detectors import DeadUnits, Measurement, Oscillation, Vanishing
-from keras_gradwatch.statistics import NAMES
+from keras_gradwatch.train_step.statistics import NAMES
 from tests import helper, steps
 
 # Two hidden layers of 10 units and 2 outputs: kernel, bias, kernel, bias, ...

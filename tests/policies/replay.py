@@ -1,10 +1,14 @@
-"""A policy by itself, step after step, as `keras_gradwatch.step` asks it."""
+"""A policy by itself, step after step, as `keras_gradwatch.train_step.step` asks it."""
 
 import numpy as np
 from keras import ops
 
 from keras_gradwatch.detectors import Measurement
-from keras_gradwatch.statistics import SparseRows, global_norm, gradient_statistics
+from keras_gradwatch.train_step.statistics import (
+    SparseRows,
+    global_norm,
+    gradient_statistics,
+)
 from tests import steps
 
 

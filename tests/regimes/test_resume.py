@@ -13,7 +13,6 @@ import pytest
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
 from keras_gradwatch import watch
-from keras_gradwatch.backup import Backup, Snapshot
 from keras_gradwatch.callbacks import (
     GradientTensorBoard,
     GradWatch,
@@ -22,7 +21,8 @@ from keras_gradwatch.callbacks import (
     SkipOnExplosion,
     TerminateOnExplosion,
 )
-from keras_gradwatch.records import Event
+from keras_gradwatch.controller.backup import Backup, Snapshot
+from keras_gradwatch.records.rows import Event
 from keras_gradwatch.tensorboard import tags
 from tests import helper, steps
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradwatch.capture import reduced
+from keras_gradwatch.keras_hooks import all_reduce as reduced
 from tests import helper
 
 

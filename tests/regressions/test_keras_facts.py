@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradwatch.capture import averages
+from keras_gradwatch.keras_hooks import moving_average as averages
 from tests import helper
 
 

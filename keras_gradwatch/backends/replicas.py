@@ -1,0 +1,156 @@
+"""The same code for one device and for the replicas of a TensorFlow strategy.
+
+A step under a strategy runs once in each replica. A branch must not hold a
+`merge_call`, and optimizers make one: so branches are taken in cross-replica context,
+where every replica takes the same.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+from keras_gradwatch.backends.branch import outlined
+from keras_gradwatch.backends.graph_batch import GraphBatchKeeper
+from keras_gradwatch.backends.runner import Runner
+from keras_gradwatch.keras_hooks import all_reduce as reduced
+from keras_gradwatch.keras_hooks.model_state import value_of
+
+
+class Replicas(Runner):
+    """The replicas that the present step runs in; to be made inside the step.
+
+    Args:
+        compiled: Whether XLA compiles the step.
+    """
+
+    batch_keeper = GraphBatchKeeper
+
+    def __init__(self, compiled):
+        self._compiled = compiled
+        self.context = tf.distribute.get_replica_context()
+        self.count = self.context.num_replicas_in_sync if self.context else 1
+
+    def sum(self, tensors):
+        if self.count == 1 or not tensors:
+            return list(tensors)
+        # What is summed together is packed together, and must be of one type.
+        sums = [None] * len(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            alike = [tensors[i] for i in places]
+            alike = self.context.all_reduce(tf.distribute.ReduceOp.SUM, alike)
+            for i, tensor in zip(places, alike, strict=True):
+                sums[i] = tensor
+        return sums
+
+    @contextlib.contextmanager
+    def known_sums(self, gradients, sums):
+        if self.count == 1:
+            yield
+            return
+        reduced.remember(gradients, sums)
+        try:
+            yield
+        finally:
+            reduced.forget(gradients)
+
+    def copies(self, variables, wanted=None):
+        def copy():
+            return [value_of(v).read_value() for v in variables]
+
+        if wanted is None or self._compiled:
+            # XLA knows no branch that returns tensors of another shape.
+            return copy()
+
+        def nothing():
+            kinds = {(len(v.shape), v.dtype) for v in variables}
+            empty = {(rank, t): tf.zeros([0] * rank, t) for rank, t in kinds}
+            return [empty[len(v.shape), v.dtype] for v in variables] + [0]
+
+        return tf.cond(wanted, lambda: [*copy(), 0], nothing)[:-1]
+
+    def run_if(self, predicate, function, arguments, written):
+        del written
+        if self.count == 1:
+
+            def run():
+                function(arguments)
+                return 0
+
+            tf.cond(predicate, run, lambda: 0)
+            return
+
+        def branch(strategy, arguments, predicate):
+            def run():
+                strategy.extended.call_for_each_replica(function, args=(arguments,))
+                return 0
+
+            agreed = strategy.experimental_local_results(predicate)[0]
+            tf.cond(agreed, run, lambda: 0)
+
+        self.context.merge_call(branch, args=(arguments, predicate))
+
+    @property
+    def branches(self):
+        return self.count == 1
+
+    def once(self, function):
+        if not tf.inside_function():
+            return function
+        traced = tf.function(function, autograph=False).get_concrete_function()
+        return lambda: traced()
+
+    def either(self, predicate, usual, seldom):
+        def run():
+            usual()
+            return [tf.constant(False), tf.constant(False)]
+
+        if not tf.inside_function():
+            return run() if predicate else seldom()
+        return tf.cond(predicate, run, outlined(seldom))
+
+    def restore(self, predicate, variables, values):
+        if not variables:
+            return
+        if self.count == 1:
+
+            def assign():
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(tf.reshape(value, variable.shape))
+                return 0
+
+            tf.cond(predicate, assign, lambda: 0)
+            return
+
+        def branch(strategy, values, predicate):
+            def assign():
+                for variable, value in zip(variables, values, strict=True):
+                    _assign_everywhere(strategy, variable.value, value)
+                return 0
+
+            agreed = strategy.experimental_local_results(predicate)[0]
+            tf.cond(agreed, assign, lambda: 0)
+
+        self.context.merge_call(branch, args=(values, predicate))
+
+    def replace_if(self, predicate, variables, function):
+        if self.count > 1:
+            # A replica must not assign within a branch.
+            return super().replace_if(predicate, variables, function)
+
+        def replace():
+            values, flag = function()
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+            return flag
+
+        return tf.cond(predicate, outlined(replace), lambda: False)
+
+
+def _assign_everywhere(strategy, variable, value):
+    # Component by component: metrics are summed when they are read, so that each
+    # replica has a value of its own.
+    owns = strategy.experimental_local_results(variable)
+    values = strategy.experimental_local_results(value)
+    for own, new in zip(owns, values, strict=True):
+        own.assign(tf.reshape(new, own.shape))

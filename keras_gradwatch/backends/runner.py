@@ -1,0 +1,144 @@
+"""How a step branches and writes: what differs from backend to backend."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_gradwatch.backends.batch import BatchKeeper
+from keras_gradwatch.backends.branch import cond
+
+
+class Runner:
+    """How one step takes branches, and writes variables in them; on one device.
+
+    Where the methods below speak of a predicate, it is a scalar bool tensor, and
+    variables are a list of `keras.Variable`.
+
+    Attributes:
+        branches: Whether `either` can be had.
+        batch_keeper: The class of what keeps batches.
+        count: Number of replicas, each of which sees a part of the batch.
+        state_comes_late: Whether what the forward pass does to the model's state is
+            known only when the model's own step has returned.
+        makes_variables: Whether a variable of ours that is made now is a part of the
+            step.
+    """
+
+    branches = False
+    batch_keeper = BatchKeeper
+    count = 1
+    makes_variables = True
+    state_comes_late = False
+
+    def scope(self):
+        """Context in which the operations of this package run in a step."""
+        return contextlib.nullcontext()
+
+    def own(self, function):
+        """A function of Keras's as it runs outside of `scope`, to be called in it."""
+        return function
+
+    def sum(self, tensors):
+        """Sums each tensor over the replicas; the tensors themselves if there is one.
+
+        Args:
+            tensors: List of tensors and sparse gradients.
+        """
+        return list(tensors)
+
+    def known_sums(self, gradients, sums):
+        """Context in which `apply` need not sum `gradients` over the replicas again."""
+        del gradients, sums
+        return contextlib.nullcontext()
+
+    def seen(self, loss):
+        """A loss as it can be used outside of what differentiates it, or None."""
+        return loss
+
+    def reachable(self, value, gradient):
+        """What `seen` gave, where a gradient can be used together with it; or None."""
+        del gradient
+        return value
+
+    def copies(self, variables, wanted=None):
+        """The values of variables as they are now, whatever is assigned later.
+
+        Args:
+            variables: The variables.
+            wanted: Predicate; where it does not hold, the result is not looked at.
+                None: always.
+
+        Returns:
+            List of tensors; not always with a static shape.
+        """
+        raise NotImplementedError
+
+    def run_if(self, predicate, function, arguments, written):
+        """Calls `function(arguments)` where `predicate` holds, in every replica.
+
+        Args:
+            predicate: The same in all replicas.
+            function: Called with a list of tensors; what it returns is dropped.
+            arguments: List of tensors, each replica's own.
+            written: The variables that it may assign to.
+        """
+        raise NotImplementedError
+
+    def once(self, function):
+        """A function that is traced now, and never again; of and to nothing."""
+        return function
+
+    def either(self, predicate, usual, seldom):
+        """Calls `usual()` where `predicate` holds, else `seldom()`.
+
+        Args:
+            predicate: The same in all replicas.
+            usual: May assign to variables; what it returns is dropped.
+            seldom: May assign, too; returns two scalar bools.
+
+        Returns:
+            Two scalar bool tensors: those of `seldom`, or False.
+        """
+        raise NotImplementedError
+
+    def restore(self, predicate, variables, values):
+        """Assigns `values` to `variables` where `predicate` holds, in every replica.
+
+        Args:
+            predicate: The same in all replicas.
+            variables: The variables.
+            values: List of tensors, each replica's own.
+        """
+        raise NotImplementedError
+
+    def replace_if(self, predicate, variables, function):
+        """Assigns what `function` gives where `predicate` holds.
+
+        Args:
+            predicate: The same in all replicas.
+            variables: List of N variables.
+            function: Gives N values, and a flag; assigns nothing.
+
+        Returns:
+            The flag, a scalar bool tensor; False where `predicate` does not hold.
+        """
+
+        def keep():
+            return [*values_of(variables), ops.convert_to_tensor(False, "bool")]
+
+        def replace():
+            values, flag = function()
+            return [*values, flag]
+
+        *values, flag = cond(predicate, replace, keep)
+        self.restore(flag, variables, values)
+        return flag
+
+
+def values_of(variables):
+    """The present values of variables, a list of tensors."""
+    if keras.config.backend() == "tensorflow":
+        # There, `ops.convert_to_tensor` gives a variable that is read at each use.
+        return [v.value.read_value() for v in variables]
+    return [ops.convert_to_tensor(v) for v in variables]

@@ -1,0 +1,170 @@
+"""What a run needs to go on after its process was killed, kept in two small files.
+
+| file | what is in it |
+|---|---|
+| `state.jsonl` | snapshots of the monitor's state, one a line, the oldest first |
+| `events.jsonl` | every `Event`, one a line |
+
+A snapshot is written at the end of each epoch and, after a drain, about every 5 s
+in between; the model itself is brought back by whoever saved it (a checkpoint,
+`keras.callbacks.BackupAndRestore`), and may be older than the last snapshot. So several
+are kept, and the one that fits is found by the number of updates that the optimizer has
+made.
+"""
+
+import dataclasses
+import json
+import os
+
+from keras_gradwatch.records.rows import Event
+
+# Snapshots that are kept: the newest of the epochs' ends, and the newest in between.
+EPOCH_ENDS = 64
+IN_BETWEEN = 16
+MAX_EVENTS = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The monitor's state at one moment.
+
+    Attributes:
+        step: Number of steps so far.
+        updates: Number of updates that the optimizer has made so far.
+        shapes: The shapes of the model's trainable variables; a snapshot is for models
+            of the same shapes only.
+        epoch_end: Whether an epoch had just ended.
+        state: Dict of variable name to value, nested lists of numbers.
+    """
+
+    step: int
+    updates: int
+    shapes: list
+    epoch_end: bool
+    state: dict
+
+
+class Backup:
+    """Snapshots and events of one run in one directory.
+
+    What another run left there is kept until this one writes, and is found by `find`.
+
+    Args:
+        directory: Local directory; made if missing.
+
+    Raises:
+        ValueError: If it cannot be written.
+    """
+
+    def __init__(self, directory):
+        self.directory = os.path.abspath(directory)
+        self._state = os.path.join(self.directory, "state.jsonl")
+        self._events = os.path.join(self.directory, "events.jsonl")
+        self._kept = []  # pairs of a Snapshot and its line
+        self._written = 0  # number of events in the file
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+            with open(self._state, "a"), open(self._events, "a"):
+                pass
+        except OSError as error:
+            raise ValueError(
+                "`log_dir`, `state_dir` or `directory` must be a local directory that "
+                f"can be written. Received: {self.directory!r} ({error})"
+            ) from error
+
+    def find(self, updates, shapes):
+        """The newest snapshot of a model that had made no more than `updates` updates.
+
+        Returns:
+            A `Snapshot`, or None.
+        """
+        found = None
+        for snapshot in _read(self._state, Snapshot):
+            fits = snapshot.updates <= updates and snapshot.shapes == shapes
+            if fits and (not found or snapshot.step >= found.step):
+                found = snapshot
+        return found
+
+    def step_at(self, updates, snapshot):
+        """The step at which the optimizer had made `updates` updates.
+
+        Snapshots are as far apart as drains; of the steps since, those that were
+        skipped made no update.
+
+        Args:
+            updates: int, no less than the snapshot's.
+            snapshot: The `Snapshot` to count from.
+        """
+        events = _read(self._events, Event)
+        skipped = {e.step for e in events if e.action == "skipped"}
+        step, left = snapshot.step, updates - snapshot.updates
+        while left:
+            left -= step not in skipped
+            step += 1
+        return step
+
+    def events(self, step):
+        """List of the `Event`s before `step` that are in the file."""
+        return [e for e in _read(self._events, Event) if e.step < step]
+
+    def begin(self, step):
+        """Goes on from `step`, or begins a new run.
+
+        Args:
+            step: What was kept of it and of later steps is dropped; None: everything.
+        """
+        kept, events = [], []
+        if step is not None:
+            kept = [s for s in _read(self._state, Snapshot) if s.step <= step]
+            events = self.events(step)
+        self._kept = [(s, _line(s)) for s in kept]
+        _replace(self._state, [line for _, line in self._kept])
+        _replace(self._events, [_line(e) for e in events])
+        self._written = len(events)
+
+    def keep(self, snapshot):
+        """Writes a snapshot, and drops what is too old."""
+        self._kept.append((snapshot, _line(snapshot)))
+        room = {True: EPOCH_ENDS, False: IN_BETWEEN}
+        kept = []
+        for pair in reversed(self._kept):
+            room[pair[0].epoch_end] -= 1
+            if room[pair[0].epoch_end] >= 0:
+                kept.append(pair)
+        self._kept = kept[::-1]
+        _replace(self._state, [line for _, line in self._kept])
+
+    def add(self, events):
+        """Appends events; of an endless run the first `MAX_EVENTS` only."""
+        events = events[: MAX_EVENTS - self._written]
+        if not events:
+            return
+        self._written += len(events)
+        os.makedirs(self.directory, exist_ok=True)
+        with open(self._events, "a", encoding="utf-8") as file:
+            file.writelines(_line(e) for e in events)
+
+
+def _line(record):
+    return json.dumps(dataclasses.asdict(record)) + "\n"
+
+
+def _read(path, kind):
+    """The records in a file; a line that a killed process left unfinished is none."""
+    records = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                records.append(kind(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+    return records
+
+
+def _replace(path, lines):
+    """Writes a file as a whole: a process that is killed leaves the old or the new."""
+    beside = f"{path}.new"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(beside, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    os.replace(beside, path)

@@ -1,0 +1,84 @@
+"""Gradient accumulation: what the optimizer will see is the average over a window."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.backends import sparse
+from keras_gradwatch.backends.reading import read
+from keras_gradwatch.keras_hooks.learning_rate import leaves
+
+
+def applications(optimizer):
+    """How often `apply` has changed something, an int: micro-batches count one each."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return int(read(optimizer._iterations))
+
+
+class Window:
+    """The accumulation window that the present micro-batch belongs to.
+
+    Keras has no public reading of a window's progress or of the accumulators; the
+    private attributes are read here and nowhere else.
+
+    Args:
+        optimizer: A built Keras optimizer, with or without accumulation. The members
+            of a `MultiOptimizer` accumulate each for itself.
+        variables: The variables whose gradients are watched.
+
+    Attributes:
+        partial: Scalar bool, True where more micro-batches of the window are to come;
+            None without accumulation.
+        lengths: Set of the window's lengths, 1 without accumulation; several where the
+            members of a `MultiOptimizer` differ.
+    """
+
+    def __init__(self, optimizer, variables):
+        self.partial = None
+        self.lengths = {
+            leaf.gradient_accumulation_steps or 1 for leaf in leaves(optimizer)
+        }
+        self._parts = [_part(optimizer, variable) for variable in variables]
+        for leaf in leaves(optimizer):
+            if leaf.built and leaf.gradient_accumulation_steps:
+                done = ops.convert_to_tensor(leaf._iterations)
+                more = (done + 1) % leaf.gradient_accumulation_steps != 0
+                self.partial = more if self.partial is None else self.partial | more
+
+    def average(self, gradients):
+        """The averages over the window so far; the gradients without accumulation."""
+        return [
+            (sparse.dense(g) + ops.cast(ops.convert_to_tensor(part), g.dtype)) / steps
+            if steps
+            else g
+            for g, (steps, part) in zip(gradients, self._parts, strict=True)
+        ]
+
+    def dense(self, gradients):
+        """The gradients, dense where they are accumulated: a window is."""
+        return [
+            sparse.dense(g) if steps else g
+            for g, (steps, _) in zip(gradients, self._parts, strict=True)
+        ]
+
+    @property
+    def accumulators(self):
+        """The accumulators in which the window's gradients are summed."""
+        return [accumulator for steps, accumulator in self._parts if steps]
+
+    def hand_over(self, averages):
+        """What to give `apply` so that it uses `averages`, of empty accumulators."""
+        return [
+            g * steps if steps else g
+            for g, (steps, _) in zip(averages, self._parts, strict=True)
+        ]
+
+
+def _part(optimizer, variable):
+    """`(steps, accumulator)` of the optimizer that has `variable`; None without."""
+    for leaf in leaves(optimizer):
+        steps = leaf.gradient_accumulation_steps
+        if steps and leaf._var_key(variable) in leaf._trainable_variables_indices:
+            index = leaf._get_variable_index(variable)
+            return steps, leaf._accumulated_gradients[index]
+    return None, None

@@ -1,0 +1,161 @@
+"""Standing in for an optimizer's `apply` and `scale_loss` while a step is traced."""
+
+import contextlib
+import threading
+
+import keras
+
+from keras_gradwatch.backends.branch import uncompiled
+from keras_gradwatch.keras_hooks import all_reduce as reduced
+from keras_gradwatch.keras_hooks.learning_rate import leaves
+from keras_gradwatch.keras_hooks.model_state import layers_of
+
+# Replica threads share the optimizer, and each traces the step: what stands in for
+# `apply` asks here whose step it is in.
+_active = threading.local()
+_lock = threading.Lock()
+_users = {}  # id(object) -> number of steps that intercept it just now
+
+
+def held_optimizers(model):
+    """All optimizers that a model trains with, each once.
+
+    That is `model.optimizer`, and those in attributes of the model or of one of its
+    layers, also in lists and dicts (a GAN has two).
+
+    Args:
+        model: A Keras trainer.
+
+    Returns:
+        List of `keras.optimizers.Optimizer`.
+    """
+    found = {}
+    for holder in layers_of(model):
+        for name, value in list(vars(holder).items()):
+            if name.startswith("_self_"):
+                continue  # TensorFlow's tracking, which keeps replaced optimizers
+            for item in _items(value):
+                if isinstance(item, keras.optimizers.Optimizer):
+                    found[id(item)] = item
+    return list(found.values())
+
+
+def _items(value):
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [value]
+
+
+def is_stock(step):
+    """Whether a bound `train_step` is Keras's own, which applies one optimizer once."""
+    return getattr(step, "__func__", None) is keras.Model.train_step
+
+
+def active():
+    """The frame of the step that this thread is tracing, or None."""
+    return getattr(_active, "frame", None)
+
+
+@contextlib.contextmanager
+def intercept(model, frame):
+    """Has `frame` asked wherever the model applies gradients or computes its loss.
+
+    Instance attributes stand in for the methods, and are gone when the last thread
+    leaves: nothing stays behind on the optimizer or the model.
+
+    Args:
+        model: The watched model.
+        frame: The `Frame` of the step. On PyTorch, what stands in is kept in its
+            monitor's `stand_ins`: `torch.compile` compiles anew for other functions.
+    """
+    stand_ins = [(model, "compute_loss", _computing)]
+    for optimizer in held_optimizers(model):
+        if keras.config.backend() == "jax":
+            stand_ins.append((optimizer, "stateless_apply", _applying_stateless))
+        else:
+            stand_ins.append((optimizer, "apply", _applying))
+        stand_ins.append((optimizer, "scale_loss", _scaling))
+        for leaf in leaves(optimizer):
+            if hasattr(leaf, reduced.HOOK):
+                stand_ins.append((leaf, reduced.HOOK, reduced.reducing))
+    made = frame.monitor.stand_ins
+    with _lock:
+        for owner, name, make in stand_ins:
+            _stand_in(owner, name, make, made)
+        for gone in made.keys() - {(id(owner), name) for owner, name, _ in stand_ins}:
+            del made[gone]  # a replaced optimizer's
+    _active.frame = frame
+    try:
+        yield
+    finally:
+        _active.frame = None
+        with _lock:
+            for owner, name, _ in stand_ins:
+                _stand_aside(owner, name)
+
+
+def _stand_in(owner, name, make, made):
+    key = (id(owner), name)
+    _users[key] = _users.get(key, 0) + 1
+    if _users[key] > 1:
+        return
+    original = getattr(owner, name)
+    known, stand_in = made.get(key, (None, None))
+    if known != original:
+        stand_in = uncompiled(make(owner, original))
+    if keras.config.backend() == "torch":
+        made[key] = original, stand_in
+    # Bound to the instance: super() calls inside the methods do not come back.
+    object.__setattr__(owner, name, stand_in)
+
+
+def _stand_aside(owner, name):
+    key = (id(owner), name)
+    _users[key] -= 1
+    if not _users[key]:
+        del _users[key]
+        object.__delattr__(owner, name)
+
+
+def _applying(optimizer, apply):
+    def stand_in(grads, trainable_variables=None):
+        frame = active()
+        if frame is None:
+            return apply(grads, trainable_variables)
+        return frame.apply(optimizer, apply, grads, trainable_variables)
+
+    return stand_in
+
+
+def _applying_stateless(optimizer, apply):
+    def stand_in(optimizer_variables, grads, trainable_variables):
+        arguments = (optimizer_variables, grads, trainable_variables)
+        frame = active()
+        if frame is None:
+            return apply(*arguments)
+        return frame.runner.stateless_apply(frame, optimizer, apply, *arguments)
+
+    return stand_in
+
+
+def _scaling(optimizer, scale_loss):
+    def stand_in(loss):
+        frame = active()
+        if frame is not None:
+            frame.scale_loss(optimizer, loss)
+        return scale_loss(loss)
+
+    return stand_in
+
+
+def _computing(model, compute_loss):
+    def stand_in(*args, **kwargs):
+        loss = compute_loss(*args, **kwargs)
+        frame = active()
+        if frame is not None:
+            frame.compute_loss(loss)
+        return loss
+
+    return stand_in

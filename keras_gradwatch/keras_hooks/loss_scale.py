@@ -1,0 +1,40 @@
+"""Loss scales: what gradients are to be divided by, and what overflows."""
+
+import keras
+from keras import ops
+
+from keras_gradwatch.backends import sparse
+
+
+def dynamic(optimizer):
+    """Whether `optimizer` scales the loss dynamically, and skips overflows itself."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def loss_scale(optimizer):
+    """What `apply` divides gradients by: a float32 scalar, or None."""
+    if dynamic(optimizer):
+        scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
+        return ops.cast(ops.convert_to_tensor(scale), "float32")
+    if optimizer.loss_scale_factor is not None:
+        return ops.convert_to_tensor(float(optimizer.loss_scale_factor), "float32")
+    return None
+
+
+def unscale(gradient, scale):
+    """A gradient divided by `scale` in float32; as it is where that is None."""
+    if scale is None:
+        return gradient
+    return sparse.map_values(lambda g: ops.cast(g, "float32") / scale, gradient)
+
+
+def spoil(gradients, overflow):
+    """Infinite gradients where a loss scale overflowed on any replica.
+
+    `LossScaleOptimizer` asks the first replica only whether its gradients are finite.
+    """
+
+    def spoil(values):
+        return ops.where(overflow, ops.full_like(values, float("inf")), values)
+
+    return [sparse.map_values(spoil, g) for g in gradients]

@@ -1,0 +1,1 @@
+"""What a run is told as: diagnosis, report, forensics, command line."""

@@ -1,0 +1,18 @@
+"""What a run went through, from numbers of bounded size to words.
+
+| file | from | to |
+|---|---|---|
+| `model.py` | a Keras model | what of it matters here, as plain data |
+| `summary.py` | rows and events, as they come | `RunSummary`, of bounded size |
+| `kernels.py` | a summary | `Kernel`s: weights and inputs against what is usual |
+| `symptoms.py` | a summary | what the run suffers from, `Finding`s |
+| `causes.py` | a summary and its symptoms | why, and what to change, `Finding`s |
+
+The words are put together in `keras_gradwatch.reports.report`.
+"""
+
+from keras_gradwatch.reports.diagnosis.causes import causes
+from keras_gradwatch.reports.diagnosis.summary import RunSummary
+from keras_gradwatch.reports.diagnosis.symptoms import Finding, symptoms
+
+__all__ = ["Finding", "RunSummary", "causes", "symptoms"]

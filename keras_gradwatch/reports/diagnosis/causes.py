@@ -1,0 +1,197 @@
+"""Why a run suffers, and what to change: pure functions of its summary."""
+
+import math
+
+from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.symptoms import Finding, acute
+
+# Root mean square of one input from which inputs are called large; the estimate is too
+# high by up to 3 times, so inputs of unit size are never.
+LARGE_INPUTS = 5.0
+# √fan_in · std of the weights: He has 1.4, Glorot about 1; orthogonal recurrent ones 1.
+LARGE_GAIN, SMALL_GAIN, LARGE_RECURRENT_GAIN = 3.0, 0.2, 1.2
+# An input of the last layer as a share of one of the first: below, signals shrink.
+SHRUNK = 0.01
+# Times that the targets must be larger than what the model says at first.
+LARGE_TARGETS = 5.0
+# Share of sound norms below which the advised clip is, and fewest steps to say so.
+CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
+
+SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
+UNBOUNDED = ("exponential",)
+
+
+def causes(summary, symptoms):
+    """What explains the symptoms of a run, the most certain first.
+
+    Args:
+        summary: `RunSummary`.
+        symptoms: List of `Finding`, as `symptoms` found them.
+
+    Returns:
+        List of `Finding`, each with its advice.
+    """
+    kinds = {finding.kind for finding in symptoms}
+    if not kinds or kinds == {"bad batches"}:
+        return []
+    found = [
+        finding
+        for rule in (_activation, _inputs, _targets, _initializer)
+        if (finding := rule(summary, kinds))
+    ]
+    if not found:
+        found = [f for f in [_rate(summary, kinds)] if f]
+    return found + [f for f in [_spikes(summary, kinds)] if f]
+
+
+def clip(summary):
+    """A limit for the global norm from the sound steps of the run, or None."""
+    if sum(summary.levels.values()) < ENOUGH_NORMS:
+        return None
+    return summary.quantile(CLIP_QUANTILE)
+
+
+def _activation(summary, kinds):
+    activations = summary.model.get("activations", {})
+    if "non-finite at the start" in kinds:
+        named = [a for a in activations if a in UNBOUNDED]
+        if named:
+            return Finding(
+                "activation",
+                f"{activations[named[0]]} layers use `{named[0]}`, which grows beyond "
+                "all bounds from layer to layer",
+                "Use `relu` or `softplus` instead.",
+            )
+    named = [a for a in activations if a in SATURATING]
+    if "vanishing" in kinds and named and not _initializer(summary, kinds):
+        return Finding(
+            "activation",
+            f"{activations[named[0]]} layers use `{named[0]}`, which passes on a "
+            "fraction of the gradient, at most "
+            f"{0.25 if 'sigmoid' in named[0] else 1}, in each of them",
+            "Use `relu` with `he_normal` weights in the hidden layers.",
+        )
+    return None
+
+
+def _inputs(summary, kinds):
+    if not kinds & {"non-finite at the start", "explosion"}:
+        return None
+    first = next(iter(kernels(summary)), None)
+    if first is None or first.inputs is None or not first.inputs > LARGE_INPUTS:
+        return None
+    return Finding(
+        "inputs",
+        f"the inputs of {first.name} are large: about {first.inputs:.2g} each, as the "
+        "gradients of the first step tell",
+        "Scale the inputs to about unit size (keras.layers.Normalization, or divide by "
+        f"{first.inputs:.2g}).",
+    )
+
+
+def _targets(summary, kinds):
+    if "explosion" not in kinds or not summary.model.get("regression"):
+        return None
+    last = next(reversed(kernels(summary)), None)
+    if last is None or not last.inputs or last.gain is None or not summary.early:
+        return None
+    loss = (summary.model.get("loss") or "").lower()
+    squared = "squared" in loss or "mse" in loss
+    size = math.sqrt(abs(summary.early[0])) if squared else abs(summary.early[0])
+    outputs = last.inputs * last.gain
+    if not size > LARGE_TARGETS * max(1.0, outputs):
+        return None
+    return Finding(
+        "targets",
+        f"the loss is {summary.early[0]:.3g} at first, an error of about {size:.2g} "
+        f"each, while the model says about {outputs:.2g}: the targets are large",
+        f"Scale the targets to about unit size (subtract their mean, divide by about "
+        f"{size:.2g}), and the predictions back.",
+    )
+
+
+def _initializer(summary, kinds):
+    known = [k for k in kernels(summary) if k.gain is not None]
+    large = [k for k in known if k.gain > _largest_gain(k)]
+    small = [k for k in known if k.gain < SMALL_GAIN]
+    advice = (
+        "Use `he_normal` for relu, `glorot_uniform` for tanh, `orthogonal` of gain 1 "
+        "for recurrent weights; or a normalization after each layer."
+    )
+    if large:
+        worst = max(large, key=lambda k: k.gain)
+        usual = "1 (orthogonal)" if worst.recurrent else "1.4 (he_normal)"
+        words = f"the weights of {_count(large)} were large at the first step"
+    elif len(small) > len(known) / 2 and not acute(summary):
+        worst, usual = min(small, key=lambda k: k.gain), "1.4 (he_normal)"
+        words = f"the weights of {_count(small)} were small at the first step"
+    else:
+        return _shrinks(known, kinds, advice)
+    words += f": √fan_in · std is {worst.gain:.2g} in {worst.name}, {usual} is usual"
+    return Finding("initializer", words, advice)
+
+
+def _shrinks(known, kinds, advice):
+    known = [k for k in known if k.inputs]
+    if len(known) < 2 or not kinds & {"vanishing", "dead units", "not learning"}:
+        return None
+    first, last = known[0], known[-1]
+    if not last.inputs < SHRUNK * first.inputs:
+        return None
+    return Finding(
+        "initializer",
+        f"signals shrink on their way: one input of {first.name} is about "
+        f"{first.inputs:.2g}, one of {last.name} {last.inputs:.2g} at the first step "
+        f"({len(known)} layers whose √fan_in · std is about {known[1].gain:.2g})",
+        advice,
+    )
+
+
+def _rate(summary, kinds):
+    # A norm or a loss that stands out tells of its batch; what follows from an update,
+    # of the rate.
+    diverged = "explosion" in kinds and bool(summary.first_bad)
+    if not diverged and not {"update", "oscillation"} & set(summary.kinds):
+        return None
+    first, last = summary.rates
+    advice = f"Lower the learning rate, {first:.3g} at first"
+    lower = f": begin with {last:.3g}, at which it ended" if last < first else ""
+    known = [k for k in kernels(summary) if k.inputs is not None and k.gain is not None]
+    sound = ""
+    if known:
+        sound = (
+            f"; inputs (about {known[0].inputs:.2g} each) and weights (√fan_in · std "
+            f"{known[0].gain:.2g}) of {known[0].name} are as usual"
+        )
+    return Finding(
+        "rate",
+        "the learning rate is too high" + sound,
+        f"{advice}{lower}; or warm it up.",
+    )
+
+
+def _spikes(summary, kinds):
+    spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
+    limit = clip(summary)
+    if not spikes or "explosion" not in kinds:
+        return None
+    advice = "Look at the batches of these steps for outliers"
+    if limit is not None:
+        advice += (
+            f"; clip the gradients: global_clipnorm={limit:.2g}, below which "
+            f"{CLIP_QUANTILE:.0%} of the sound steps are"
+        )
+    if (
+        summary.model.get("regression")
+        and "huber" not in (summary.model.get("loss") or "").lower()
+    ):
+        advice += "; a Huber loss forgives outliers in the targets"
+    return Finding("spikes", "some steps stand out from the others", f"{advice}.")
+
+
+def _largest_gain(kernel):
+    return LARGE_RECURRENT_GAIN if kernel.recurrent else LARGE_GAIN
+
+
+def _count(named):
+    return "one kernel" if len(named) == 1 else f"{len(named)} kernels"

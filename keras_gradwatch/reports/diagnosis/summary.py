@@ -1,0 +1,220 @@
+"""What is kept of a run for its diagnosis: plain data, whatever the number of steps."""
+
+import dataclasses
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keras_gradwatch.records.rows import APPLIED
+
+# Losses that are averaged at the begin and at the end of a run.
+WINDOW = 50
+# Steps of log₁₀ in which norms are counted: within 6% of each other.
+RESOLUTION = 0.05
+
+# What is kept of each variable, and the statistic that it is of.
+FIRST = {
+    "norm_first": "norm",
+    "weight_first": "weight_norm",
+    "ratio_first": "update_ratio",
+    "zeros_first": "zero_fraction",
+}
+LAST = {
+    "norm_last": "norm",
+    "weight_last": "weight_norm",
+    "zeros_last": "zero_fraction",
+}
+LARGEST = {"norm_largest": "norm", "ratio_largest": "update_ratio"}
+
+
+@dataclass
+class RunSummary:
+    """A run in numbers, of bounded size; `to_dict` is ready for JSON.
+
+    Attributes:
+        model: What `describe` told of the model.
+        steps: Number of steps, those of an earlier process included.
+        first_step: The first step that was seen, or None.
+        outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust
+            region, and `nonfinite`.
+        rates: First and last learning rate, NaN before the first step.
+        early: The first finite losses, `WINDOW` at most.
+        recent: The newest finite losses, `WINDOW` at most.
+        norm: `first`, `last` and `largest` finite global norm.
+        levels: Count of sound steps by global norm, in steps of `RESOLUTION` of log₁₀.
+        first_bad: The first step that was not finite: `step`, the `loss` in it, and
+            the global norm in the step `before` it. Empty: there was none.
+        variables: Name to a dict of `norm_first`, `norm_last`, `norm_largest`,
+            `largest_step`, and so on, each the value of a finite one.
+        kinds: Kind of event to their `count`, and the `first` and `last` of them.
+        actions: Action to number of events.
+        tripped: Number of steps with an event.
+        first_event: The first event, as a dict, or None.
+    """
+
+    model: dict = field(default_factory=dict)
+    steps: int = 0
+    first_step: int | None = None
+    outcomes: dict = field(
+        default_factory=lambda: dict.fromkeys(
+            ("applied", "clipped", "held", "nonfinite"), 0
+        )
+    )
+    rates: list = field(default_factory=lambda: [float("nan")] * 2)
+    early: list = field(default_factory=list)
+    recent: list = field(default_factory=list)
+    norm: dict = field(default_factory=dict)
+    levels: dict = field(default_factory=dict)
+    first_bad: dict = field(default_factory=dict)
+    variables: dict = field(default_factory=dict)
+    kinds: dict = field(default_factory=dict)
+    actions: dict = field(default_factory=dict)
+    tripped: int = 0
+    first_event: dict | None = None
+
+    def take(self, rows, events):
+        """Takes newly drained `Rows` and their `Event`s in."""
+        if not len(rows):
+            return
+        if self.first_step is None:
+            self.first_step = int(rows.steps[0])
+        self.steps += len(rows)
+        self.add(events)
+        scalars = rows.scalars
+        self._take_rates(scalars)
+        losses = scalars["loss"][np.isfinite(scalars["loss"])].tolist()
+        self.early = (self.early + losses)[:WINDOW]
+        self.recent = (self.recent + losses)[-WINDOW:]
+        self._take_norms(rows, events)
+        self._take_variables(rows)
+
+    def add(self, events):
+        """Takes events in, of these steps or of an earlier process."""
+        self.tripped += len({e.step for e in events})
+        for event in events:
+            record = _plain(dataclasses.asdict(event))
+            kind = self.kinds.setdefault(event.kind, {"count": 0, "first": record})
+            kind["count"] += 1
+            kind["last"] = record
+            self.actions[event.action] = self.actions.get(event.action, 0) + 1
+            self.first_event = self.first_event or record
+
+    def quantile(self, share):
+        """The global norm below which `share` of the sound steps are, or None."""
+        total = sum(self.levels.values())
+        seen = 0
+        for level in sorted(self.levels, key=int):
+            seen += self.levels[level]
+            if seen >= share * total:
+                return 10 ** ((int(level) + 0.5) * RESOLUTION)
+        return None
+
+    def losses(self):
+        """`(early, recent)` loss, medians: a spike is to change neither."""
+        # In a short run the two windows overlap.
+        count = max(1, self.steps // 4)
+        early, recent = self.early[:count], self.recent[-count:]
+        return statistics.median(early), statistics.median(recent)
+
+    def to_dict(self):
+        """All of it as plain data; what is not finite is a string such as `"nan"`."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, data):
+        """The summary that `to_dict` made the data of."""
+        return cls(**_numbers(data))
+
+    def _take_rates(self, scalars):
+        rate, factor = scalars["learning_rate"], scalars["rate_factor"]
+        first = self.rates[0] if np.isfinite(self.rates[0]) else float(rate[0])
+        self.rates = [first, float(rate[-1] * factor[-1])]
+        self.outcomes["applied"] += int((scalars["outcome"] == APPLIED).sum())
+        self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
+        self.outcomes["held"] += int((scalars["held"] > 0).sum())
+
+    def _take_norms(self, rows, events):
+        norms = rows.scalars["global_norm"].astype("float64")
+        finite = np.isfinite(norms)
+        broken = [e for e in events if e.kind == "nonfinite"]
+        self.outcomes["nonfinite"] += len(broken)
+        if broken and not self.first_bad:
+            place = rows.steps.tolist().index(broken[0].step)
+            before = norms[:place][finite[:place]]
+            self.first_bad = {
+                "step": broken[0].step,
+                "loss": float(rows.scalars["loss"][place]),
+                "before": float(before[-1]) if len(before) else self.norm.get("last"),
+            }
+        if not finite.any():
+            return
+        values = norms[finite]
+        self.norm.setdefault("first", float(values[0]))
+        self.norm["last"] = float(values[-1])
+        self.norm["largest"] = max(self.norm.get("largest", 0.0), float(values.max()))
+        tripped = np.isin(rows.steps, [e.step for e in events])
+        applied = rows.scalars["outcome"] == APPLIED
+        sound = norms[finite & ~tripped & applied & (norms > 0)]
+        levels = np.floor(np.log10(sound) / RESOLUTION).astype(int)
+        for level, count in Counter(levels.tolist()).items():
+            self.levels[str(level)] = self.levels.get(str(level), 0) + count
+
+    def _take_variables(self, rows):
+        names = rows.layout.variables
+        records = [self.variables.setdefault(name, {}) for name in names]
+        norms = np.where(
+            np.isfinite(rows.statistic("norm")), rows.statistic("norm"), -1
+        )
+        places = norms.argmax(axis=0)
+        for i, record in enumerate(records):
+            value = float(norms[places[i], i])
+            if value > record.get("norm_largest", -1.0):
+                record["largest_step"] = int(rows.steps[places[i]])
+        for pick, wanted in ((_first, FIRST), (_last, LAST), (_largest, LARGEST)):
+            for key, statistic in wanted.items():
+                values = pick(rows.statistic(statistic))
+                for record, value in zip(records, values.tolist(), strict=True):
+                    if not np.isfinite(value):
+                        continue
+                    if wanted is FIRST and key in record:
+                        continue
+                    if wanted is LARGEST:
+                        value = max(value, record.get(key, value))
+                    record[key] = value
+
+
+def _first(values):
+    """The first finite value of each column of [T, V], NaN where there is none."""
+    finite = np.isfinite(values)
+    chosen = values[finite.argmax(axis=0), np.arange(values.shape[1])]
+    return np.where(finite.any(axis=0), chosen, np.nan)
+
+
+def _last(values):
+    return _first(values[::-1])
+
+
+def _largest(values):
+    largest = np.where(np.isfinite(values), values, -np.inf).max(axis=0)
+    return np.where(np.isfinite(largest), largest, np.nan)
+
+
+def _plain(data):
+    """Data without floats that JSON does not know."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not np.isfinite(data):
+        return str(data)
+    return data
+
+
+def _numbers(data):
+    if isinstance(data, dict):
+        return {key: _numbers(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_numbers(value) for value in data]
+    return float(data) if data in ("nan", "inf", "-inf") else data

@@ -1,0 +1,232 @@
+"""What a run suffers from: pure functions of its summary."""
+
+import math
+from dataclasses import dataclass
+
+from keras_gradwatch.reports.diagnosis.kernels import kernels
+
+# Kinds of events that tell of a state of the model, not of a step that went wrong.
+STATES = ("vanishing", "dead units", "oscillation")
+# First kernel's gradient over the last one's: AutoTrainer's sign of an explosion.
+GROWTH = 70.0
+# A norm below this is no explosion by itself.
+LARGE_NORM = 1.0
+# Losses below which a run is called one that learns, as a share of the first ones.
+LEARNED = 0.97
+# Fewest losses that can tell it.
+ENOUGH_LOSSES = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        kind: A word or two, the same for every run that has it.
+        words: What was measured, a sentence without a full stop.
+        advice: What to change, sentences; empty where the causes tell it.
+    """
+
+    kind: str
+    words: str
+    advice: str = ""
+
+
+def symptoms(summary):
+    """What a run suffers from, the gravest first.
+
+    Args:
+        summary: `RunSummary`.
+
+    Returns:
+        List of `Finding`; empty for a healthy run.
+    """
+    rules = (
+        _non_finite_start,
+        _explosion,
+        _bad_batches,
+        _dead_units,
+        _vanishing,
+        _oscillation,
+    )
+    found = [finding for rule in rules if (finding := rule(summary))]
+    # What does not learn for a reason that has a name is not named twice.
+    found = found or [f for f in [_not_learning(summary)] if f]
+    # A large gradient at the first step is no harm in a run that is sound.
+    steep = _grows_backwards(summary) if found else None
+    return ([steep] if steep else []) + found
+
+
+def acute(summary):
+    """Names of the kinds of events of steps that went wrong."""
+    return [kind for kind in summary.kinds if kind not in STATES]
+
+
+def _non_finite_start(summary):
+    bad = summary.first_bad
+    if not bad or bad["step"] != summary.first_step or _rare(summary):
+        return None
+    if math.isfinite(bad["loss"]):
+        return Finding(
+            "non-finite at the start",
+            "the loss of the very first step is finite, and its gradients are not, "
+            "before any update was made",
+            "Look for a square root, a norm, a logarithm or a division whose argument "
+            "is 0: its derivative is infinite. Add a small constant inside.",
+        )
+    return Finding(
+        "non-finite at the start",
+        "the loss of the very first step is not finite, before any update was made: "
+        "the forward pass overflows or divides by zero with these weights and inputs, "
+        "and no learning rate and no clip can help",
+    )
+
+
+def _explosion(summary):
+    bad = summary.first_bad
+    if bad and bad["step"] == summary.first_step and not _rare(summary):
+        return None
+    usual, words = summary.quantile(0.5), []
+    if "update" in summary.kinds:
+        first = summary.kinds["update"]["first"]
+        words.append(
+            f"at step {first['step']} one update would have changed "
+            f"{first['variable']} by {first['value']:.3g} times its own size"
+        )
+    spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
+    if spikes:
+        first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
+        words.append(f"{first['kind']} at step {first['step']}, {first['value']:.3g}")
+    before = bad.get("before") if bad else None
+    if before is not None and not _rare(summary):
+        words.append(
+            f"the gradient norm was {before:.3g} in the step before the first values "
+            f"that are not finite (step {bad['step']}), {summary.norm['first']:.3g} "
+            "at first"
+        )
+    if not words:
+        return None
+    if usual:
+        words.append(f"half of the sound steps have a gradient norm below {usual:.3g}")
+    return Finding("explosion", "; ".join(words))
+
+
+def _grows_backwards(summary):
+    ends = _ends(summary, "norm_first")
+    if not ends:
+        return None
+    (first, a), (_, b) = ends
+    if not a > max(GROWTH * b, LARGE_NORM):
+        return None
+    return Finding(
+        "explosion at the first step",
+        f"on the way back through the layers the gradient grows {a / b:.3g} times: "
+        f"{b:.3g} in the last kernel, {a:.3g} in {first}, at the first step",
+    )
+
+
+def _bad_batches(summary):
+    if not _rare(summary):
+        return None
+    count, first = summary.outcomes["nonfinite"], summary.kinds["nonfinite"]["first"]
+    return Finding(
+        "bad batches",
+        f"{count} of {summary.steps} steps, the first one step {first['step']}, have "
+        "values that are not finite, while the steps around them are sound",
+        "Look at the data of that batch: np.isfinite(x).all() and the same for the "
+        "targets; then at divisions and logarithms in the loss.",
+    )
+
+
+def _dead_units(summary):
+    vectors = [
+        (name, numbers["zeros_last"], math.prod(shape))
+        for name, shape in summary.model.get("shapes", {}).items()
+        if len(shape) == 1
+        and "zeros_last" in (numbers := summary.variables.get(name, {}))
+    ][:-1]
+    size = sum(n for _, _, n in vectors)
+    share = sum(zeros * n for _, zeros, n in vectors) / size if size else 0.0
+    dead = [name for name, zeros, _ in vectors if zeros >= 1]
+    told = "dead units" in summary.kinds
+    if not told and not (share > 0.7 and dead and not _learns(summary)):
+        return None
+    since = summary.kinds["dead units"]["first"]["step"] if told else None
+    when = f"since step {since} at the latest" if told else "in the newest sample"
+    layers = f"; {len(dead)} layers get none at all" if dead else ""
+    return Finding(
+        "dead units",
+        f"{share:.0%} of the units get exactly no gradient in the newest sample"
+        f"{layers} ({when}): what is off for every input never comes back",
+        "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
+        "ReLU, or with a normalization before each activation.",
+    )
+
+
+def _vanishing(summary):
+    if "vanishing" not in summary.kinds:
+        return None
+    event = summary.kinds["vanishing"]["last"]
+    norm = summary.norm.get("last", float("nan"))
+    begin = _ends(summary, "norm_first")
+    early = begin and not begin[0][1] < 1e-3 * begin[1][1]
+    return Finding(
+        "vanishing",
+        f"the gradient does not reach {event['variable']}: its norm is "
+        f"{event['value']:.3g}, that of the last kernel {event['baseline']:.3g} (step "
+        f"{event['step']}), though the global norm of {norm:.3g} looks sound"
+        + ("; it did reach it at the first step" if early else ""),
+        "Use fewer layers, a normalization after each of them, or residual "
+        "connections.",
+    )
+
+
+def _oscillation(summary):
+    if "oscillation" not in summary.kinds:
+        return None
+    event = summary.kinds["oscillation"]["last"]
+    return Finding(
+        "oscillation",
+        f"from step {event['step']} on the loss swings by {event['value']:.3g} with "
+        f"every step, around {event['baseline']:.3g}",
+        "Halve the learning rate until it stops.",
+    )
+
+
+def _not_learning(summary):
+    if _learns(summary) or len(summary.recent) + len(summary.early) < ENOUGH_LOSSES:
+        return None
+    early, recent = summary.losses()
+    return Finding(
+        "not learning",
+        f"the loss has not fallen: {early:.4g} in the first steps, {recent:.4g} in the "
+        "newest ones",
+        "Try learning rates ten times higher and lower, other weights (another seed), "
+        "and whether it can learn a single batch by heart.",
+    )
+
+
+def _learns(summary):
+    if not summary.early:
+        return False
+    early, recent = summary.losses()
+    return early - recent > (1 - LEARNED) * abs(early)
+
+
+def _rare(summary):
+    """Whether steps that are not finite are few, among sound ones."""
+    bad, count = summary.first_bad, summary.outcomes["nonfinite"]
+    if not bad or count > 0.2 * summary.steps:
+        return False
+    before, usual = bad["before"], summary.quantile(0.5)
+    return before is None or usual is None or before < 100 * usual
+
+
+def _ends(summary, key):
+    """`((name, value) of the first kernel, of the last)`, or None."""
+    found = [(k.name, k.numbers[key]) for k in kernels(summary) if key in k.numbers]
+    return (found[0], found[-1]) if len(found) > 1 else None
+
+
+def _step(event):
+    return event["step"]

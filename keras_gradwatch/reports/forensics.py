@@ -1,0 +1,252 @@
+"""What is left on disk of each incident, to be looked at afterwards.
+
+Below the directory in which a run's state is kept:
+
+| file | what is in it |
+|---|---|
+| `report.txt` | what happened, in plain words |
+| `events/step_0000123/event.json` | the events of the incident that began in step 123 |
+| `events/step_0000123/rows.csv` | what was recorded in the steps around it |
+| `events/step_0000123/weights.json` | fingerprint of the weights soon after it |
+| `events/step_0000123/batch.npz` | the batch of step 123, where that was asked for |
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+
+import numpy as np
+
+from keras_gradwatch.backends.processes import is_chief, is_whole
+from keras_gradwatch.backends.reading import read
+from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.records.incidents import (
+    BATCH,
+    EVENTS,
+    FILES,
+    FOLDER,
+    REPORT,
+    ROWS,
+    WEIGHTS,
+    begins,
+    directory_name,
+    first_step,
+)
+
+# Steps before and after the first event of an incident that are in its table.
+BEFORE, AFTER = 100, 50
+# Incidents of one `fit`, and events of one incident, that are written.
+MAX_INCIDENTS = 10
+MAX_EVENTS = 1000
+
+
+@dataclasses.dataclass
+class Incident:
+    """An incident that is written.
+
+    Attributes:
+        step: The step of its first event.
+        events: Its first `MAX_EVENTS` `Event`s.
+        batch: Name of the file with the batch, why there is none, or None where none
+            was asked for.
+    """
+
+    step: int
+    events: list
+    batch: str | None = None
+
+
+class Forensics:
+    """Writes the incidents of one `fit`, when the ring is drained.
+
+    A directory that cannot be written ends no training: it is said once.
+
+    Args:
+        directory: Local directory in which the run's state is kept. What another run
+            left there of steps to come is removed.
+        monitor: The `GradientMonitor`.
+        model: The watched model.
+        save_batch: Whether batches are kept.
+    """
+
+    def __init__(self, directory, monitor, model, save_batch):
+        self.directory = os.path.abspath(directory)
+        self._monitor, self._model = monitor, model
+        self._save_batch = save_batch
+        # All that one drain may bring, and what belongs to a table around it.
+        steps = BEFORE + AFTER + monitor.plan.capacity
+        self._history = GradientHistory(max_steps=steps)
+        self._last = self._open = None  # the last event's step, the present incident
+        self._count = 0
+        self._writable = is_chief()
+        self._write(lambda: remove(self.directory, monitor.step))
+
+    def add(self, rows, events):
+        """Takes newly drained `Rows` and their events."""
+        self._history.append(rows, [])
+        before, changed = self._open, []
+        for event in events:
+            if begins(event.step, self._last):
+                self._open = self._new(event.step)
+            self._last = event.step
+            if self._open is None or len(self._open.events) == MAX_EVENTS:
+                continue
+            self._open.events.append(event)
+            if self._open not in changed:
+                changed.append(self._open)
+        # What came soon after the first event is a part of the table, too.
+        grown = before is not None and rows.steps[0] <= before.step + AFTER
+        if grown and before not in changed:
+            changed.append(before)
+        for incident in changed:
+            new = incident is not before
+            self._write(lambda i=incident, n=new: self._put(i, rows, n))
+
+    def report(self, text):
+        """Writes the report."""
+        path = os.path.join(self.directory, REPORT)
+        self._write(lambda: _replace(path, f"{text}\n"))
+
+    def _new(self, step):
+        self._count += 1
+        if self._count <= MAX_INCIDENTS:
+            return Incident(step, [])
+        if self._writable:
+            self._monitor.recorder.say_once(
+                f"more than {MAX_INCIDENTS} incidents: no more of them are written to "
+                f"{os.path.join(self.directory, FOLDER)!r}"
+            )
+        return None
+
+    def _put(self, incident, rows, new):
+        folder = os.path.join(self.directory, FOLDER, directory_name(incident.step))
+        os.makedirs(folder, exist_ok=True)
+        begin, end = incident.step - BEFORE, incident.step + AFTER + 1
+        self._history.to_csv(os.path.join(folder, ROWS), begin, end)
+        if new:
+            _replace(os.path.join(folder, WEIGHTS), _json(self._weights(rows)))
+            if self._save_batch:
+                incident.batch = self._put_batch(folder, incident.step)
+        events = [dataclasses.asdict(e) for e in incident.events]
+        content = {"step": incident.step, "events": events, "batch": incident.batch}
+        _replace(os.path.join(folder, EVENTS), _json(content))
+
+    def _put_batch(self, folder, step):
+        """Writes the batch; returns the file's name, or why there is none."""
+        keeper = self._monitor.batch
+        untraced = None, "the model's step was traced before this was asked for"
+        batch, why_not = keeper.take(step) if keeper is not None else untraced
+        if batch is None:
+            self._monitor.recorder.say_once(f"`save_batch`: step {step}: {why_not}")
+            return f"not kept: {why_not}"
+        save_arrays(os.path.join(folder, BATCH), batch)
+        return BATCH
+
+    def _weights(self, rows):
+        rate = rows.scalars["learning_rate"][-1] * rows.scalars["rate_factor"][-1]
+        return {
+            "steps": int(rows.steps[-1]) + 1,
+            "updates": self._monitor.updates,
+            "learning_rate": float(rate),
+            "weights": fingerprint(self._model.weights),
+        }
+
+    def _write(self, write):
+        if not self._writable:
+            return
+        try:
+            write()
+        except OSError as error:
+            self._writable = False
+            self._monitor.recorder.say_once(
+                f"no incident is written to {self.directory!r} any more: {error}"
+            )
+
+
+def fingerprint(variables):
+    """What tells the values of variables apart, and how sound they are.
+
+    Args:
+        variables: List of `keras.Variable`.
+
+    Returns:
+        List of dicts: path, shape and dtype; L2 norm, min and max of the finite values
+        (None where there are none); the number of non-finite values; and the SHA-256
+        of the bytes, in C order. Of a variable that is spread over several processes,
+        path, shape and dtype only.
+    """
+    return [_fingerprint(v) for v in variables]
+
+
+def _fingerprint(variable):
+    known = {
+        "path": variable.path,
+        "shape": list(variable.shape),
+        "dtype": variable.dtype,
+    }
+    if not is_whole(variable):
+        return known
+    value = read(variable)
+    numbers = value.astype("float64").ravel()
+    finite = numbers[np.isfinite(numbers)]
+    # By the largest magnitude, so that no square overflows.
+    largest = np.abs(finite).max(initial=0.0)
+    norm = largest * np.linalg.norm(finite / largest) if largest else 0.0
+    return {
+        **known,
+        "norm": float(norm),
+        "min": float(finite.min()) if len(finite) else None,
+        "max": float(finite.max()) if len(finite) else None,
+        "nonfinite_count": len(numbers) - len(finite),
+        "sha256": hashlib.sha256(value.tobytes()).hexdigest(),
+    }
+
+
+def save_arrays(path, arrays):
+    """Writes arrays to a file that `numpy.load` reads, whatever their names are.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        arrays: Dict of name to NumPy array. Types that NumPy does not have (bfloat16)
+            become float32, which holds the same values.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            if array.dtype.kind == "V":
+                array = array.astype("float32")
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def remove(directory, step):
+    """Removes what was written of incidents that began in `step` or later.
+
+    And the report, where that is everything.
+    """
+    if step == 0 and os.path.exists(os.path.join(directory, REPORT)):
+        os.remove(os.path.join(directory, REPORT))
+    events = os.path.join(directory, FOLDER)
+    for name in os.listdir(events) if os.path.isdir(events) else []:
+        begun = first_step(name)
+        if begun is None or begun < step:
+            continue
+        folder = os.path.join(events, name)
+        for file in FILES:
+            if os.path.exists(os.path.join(folder, file)):
+                os.remove(os.path.join(folder, file))
+        if not os.listdir(folder):
+            os.rmdir(folder)
+
+
+def _json(content):
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _replace(path, text):
+    """Writes a file as a whole: a process that is killed leaves the old or the new."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(f"{path}.new", path)
