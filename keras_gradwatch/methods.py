@@ -11,8 +11,8 @@ class Method:
     """Base of `Detector` and `Policy`.
 
     A method is a pure rule. What it may change between steps it declares in
-    `initial_state`, and what a user may turn it declares in `settings`: the monitor
-    keeps both in variables on the device, so that neither needs a new trace.
+    `initial_state`, and its numbers in `settings`: a change of either needs no new
+    trace of the step.
 
     Attributes:
         settings: Dict of name to float, the numbers of the rule.
@@ -46,8 +46,14 @@ class Method:
         return cls(**config)
 
     def structure(self):
-        """What of this method is built into the traced step: all but its numbers."""
-        return (type(self).__module__, type(self).__qualname__)
+        """What of this method is compiled into the step: all but its `settings`.
+
+        Derived from the configuration: an option that is not a setting is a constant
+        of the compiled step, and another value of it needs another trace.
+        """
+        options = [name for name in self.get_config() if name not in self.settings]
+        parts = tuple((name, _frozen(getattr(self, name))) for name in options)
+        return (type(self).__module__, type(self).__qualname__, parts)
 
     def __eq__(self, other):
         return type(self) is type(other) and self.get_config() == other.get_config()
@@ -58,6 +64,17 @@ class Method:
     def __repr__(self):
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+def _frozen(value):
+    """A hashable value that tells one option from another."""
+    if isinstance(value, Method):
+        return value.structure()
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((key, _frozen(item)) for key, item in value.items())
+    return value if isinstance(value, str | int | float | None) else repr(value)
 
 
 def number(owner, name, value, *, above=None, at_least=None, below=None):

@@ -5,9 +5,13 @@ import functools
 import keras
 
 from keras_gradwatch import backends
+from keras_gradwatch.controller.dispatcher import make_dispatcher
 from keras_gradwatch.controller.monitor import GradientMonitor
 from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.keras_hooks.functional_class import class_to_make
+from keras_gradwatch.keras_hooks.interception import is_stock
 from keras_gradwatch.policies.base import check_policy
+from keras_gradwatch.train_step.run import run_step
 
 # What `watch` puts on the instance, over what its class has.
 METHODS = ("train_step", "make_train_function")
@@ -116,56 +120,18 @@ def _attach(model):
 
     @functools.wraps(own_step)
     def train_step(*args):
-        return backend.run_step(model, monitor, own_step, *args)
+        return run_step(model, monitor, own_step, *args)
 
     @functools.wraps(own_make)
     def make_train_function(*args, **kwargs):
-        if monitor.asked:
-            backend.check(model)
-        if monitor.prepare():
-            # Not by `force`: a subclass's own need not have it, `fit` calls it bare.
-            model.train_function = None
-        backend.make_train_function(
-            model, monitor, functools.partial(own_make, *args, **kwargs)
-        )
+        make = functools.partial(own_make, *args, **kwargs)
+        make_dispatcher(model, monitor, is_stock(own_step), make)
 
     # Past Keras's tracking: none of these is a part of the model.
     object.__setattr__(model, "gradwatch", monitor)
     object.__setattr__(model, "train_step", train_step)
     object.__setattr__(model, "make_train_function", make_train_function)
     model.train_function = None
-
-
-@functools.cache
-def _functional_class(cls):
-    """The functional-style sibling of a `GradWatchModel` class.
-
-    Where a `keras.Model` subclass is called with inputs and outputs, Keras rewrites
-    that class's `__bases__` for good, and no subclass-style model can be built on it
-    any more. A class of its own for the functional style leaves `cls` alone.
-    """
-    inputs = keras.Input((1,))
-    functional = type(keras.Model(inputs, inputs))
-    sibling = type(
-        cls.__name__,
-        (cls, functional),
-        {
-            "__module__": cls.__module__,
-            "__qualname__": cls.__qualname__,
-            "__doc__": cls.__doc__,
-            "__init__": cls.__init__,
-            "_functional_style": True,
-            # Only `cls` can be found by its name when a pickled model is read.
-            "_unpickle_model": cls._unpickle_model,
-        },
-    )
-    # Both are saved under the name of `cls`; what is loaded is `cls`, registered last.
-    package, _, name = keras.saving.get_registered_name(cls).rpartition(">")
-    if package:
-        register = keras.saving.register_keras_serializable(package, name)
-        register(sibling)
-        register(cls)
-    return sibling
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -189,13 +155,7 @@ class GradWatchModel(keras.Model):
     """
 
     def __new__(cls, *args, **kwargs):
-        functional = (
-            len(args) == 2
-            or (len(args) == 1 and "outputs" in kwargs)
-            or {"inputs", "outputs"} <= set(kwargs)
-        )
-        if functional and not hasattr(cls, "_functional_style"):
-            cls = _functional_class(cls)
+        cls = class_to_make(cls, args, kwargs)
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, *args, **kwargs):
@@ -207,4 +167,4 @@ class GradWatchModel(keras.Model):
         step = super().train_step
         if not is_watched(self):
             return step(*args)
-        return backends.load().run_step(self, self.gradwatch, step, *args)
+        return run_step(self, self.gradwatch, step, *args)

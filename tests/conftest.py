@@ -47,19 +47,16 @@ if BACKEND == "jax":
         "callbacks/test_history.py",
         "callbacks/test_tensorboard.py",
         "callbacks/test_with_keras.py",
-        "detectors/test_detect.py",
         "detectors/test_lasting.py",
         "keras_own",
+        "regimes/test_resume.py",
+        "reports",
         "tensorboard",
-        "test_command.py",
-        "test_diagnosis.py",
         "test_examples.py",
-        "test_forensics.py",
-        "test_idle.py",  # capture/test_jax.py has what is JAX's own of it
         "test_memory.py",
         "test_package.py",
         "test_saving.py",
-        "regimes/test_resume.py",
+        "train_step/test_idle.py",  # backends/test_jax.py has what is JAX's own of it
     ]
 
 # What the imports made stays: the garbage collector need not look at it at each step,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from keras_gradwatch.backends.reading import read
-from keras_gradwatch.keras_hooks.state_metric import Passenger
+from keras_gradwatch.keras_hooks.state_metric import StateMetric
+from keras_gradwatch.tensors.reading import read
 
 ROOT = pathlib.Path(__file__).parents[1]
 BACKEND = keras.config.backend()
@@ -136,7 +136,7 @@ def sync(model):
 def state(model, *optimizers, seeds=True):
     """All that a run leaves in a model: dict of lists of arrays."""
     optimizers = optimizers or (model.optimizer,)
-    metrics = [m for m in model.metrics if not isinstance(m, Passenger)]
+    metrics = [m for m in model.metrics if not isinstance(m, StateMetric)]
     return {
         "variables": values(model.variables if seeds else model.weights),
         "optimizers": [a for o in optimizers for a in values(o.variables)],

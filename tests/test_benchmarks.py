@@ -7,13 +7,14 @@ import types
 import numpy as np
 import pytest
 
+from keras_gradwatch.detectors import Detector, NonFinite
 from tests import helper
 
 
 @pytest.fixture(scope="module")
 def benchmark():
     """The modules of the benchmark."""
-    names = ("detection", "healthy_runs", "published_rules")
+    names = ("detection", "healthy_runs", "published_rules", "replay")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(helper.ROOT / "benchmarks")
         yield types.SimpleNamespace(**{n: importlib.import_module(n) for n in names})
@@ -126,15 +127,47 @@ def test_grades(benchmark):
     assert graded.more == 2 / 3 and graded.last == 70
 
 
-def test_many_at_a_time_are_judged_as_one_by_one(benchmark):
+# -- The replay ------------------------------------------------------------------------
+
+
+def steps_of(benchmark, norm, loss):
+    """`Steps` of one kernel."""
+    rest = np.zeros((len(norm), 1, 8), "float32"), np.ones(1), np.array([True])
+    return benchmark.replay.Steps(norm, loss, *rest)
+
+
+@pytest.mark.parametrize("name", ["ZScore", "LossSpike"])
+def test_a_spike_is_found_and_a_small_one_is_not(benchmark, name):
     detection = benchmark.detection
-    values = np.concatenate([noise(), noise()[::-1]], axis=1)
-    values[[60, 200]] *= [[1e3, 5.0], [1.0, 1e5]]
-    rest = np.zeros((400, 1, 8)), np.ones(1), np.array([True])
-    together = detection.alarms_of(detection.OF_A_NUMBER, values, values, *rest)
-    for column in range(2):
-        one = values[:, column]
-        alone = detection.alarms_of(detection.OF_A_NUMBER, one, one, *rest)
-        for name, alarms in alone.items():
-            np.testing.assert_array_equal(together[name][:, column], alarms)
-    assert np.argwhere(together["ZScore"]).tolist() == [[60, 0], [200, 1]]
+    for values, spikes in ((noise()[:, 0], {60: 1e3}), (noise()[::-1, 0], {200: 1e5})):
+        values[[*spikes, 300]] *= [*spikes.values(), 5.0]
+        steps = steps_of(benchmark, values, values)
+        found = detection.alarms_of(detection.OF_A_NUMBER, steps)
+        assert np.flatnonzero(found[name]).tolist() == list(spikes)
+
+
+def test_limits_are_drawn_when_steps_are_read(benchmark):
+    seen, drawn = [], []
+
+    class Line(Detector):
+        def limits(self, state):
+            drawn.append(len(seen))
+            return {"loss": (0.0, 10.0)}
+
+        def observe(self, step, state):
+            seen.append(step.step)
+            return super().observe(step, state)
+
+    loss = np.ones(500)
+    loss[270], loss[380] = 20.0, np.nan
+    steps = steps_of(benchmark, np.ones(500), loss)
+    found = benchmark.replay.alarms_of([NonFinite(), Line()], steps)
+    assert {n: np.flatnonzero(a).tolist() for n, a in found.items()} == {
+        "NonFinite": [380],
+        "Line": [270],
+    }
+    assert seen == [step for step in range(500) if step != 380]
+    # Step 380 is read at once and is an event, and then each of the 100 after it.
+    dense = [*range(101), 150, 200, 250, *range(271, 372)]
+    later = [380, *range(381, 481)]
+    assert drawn == [*dense, *later]

@@ -1,6 +1,7 @@
 """The benchmarks of time, logs and memory: what they measure, and that they run."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradwatch.backends.reading import read
 from keras_gradwatch.callbacks import GradientHistory
+from keras_gradwatch.tensors.reading import read
 from tests import helper
 
-NAMES = ("models", "overhead", "rivals", "timing")
+NAMES = ("models", "overhead", "rivals", "timing", "tracing")
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +75,20 @@ def test_overhead(tmp_path):
 
 @pytest.mark.thorough
 def test_tracing(tmp_path):
-    page = run("tracing", tmp_path, "--models", "mlp", "--rounds", "1")
-    found = re.findall(r"^\| MLP .* \| (.*) \| (.*) \| (.*) \|$", page, re.M)
-    assert [title for title, *_ in found][::3] == ["stock", "`GradWatch(log_dir)`"]
-    assert found[0][2] == "1.00" and float(found[-1][1]) > 0
-
-
-@pytest.mark.thorough
-def test_parts(tmp_path):
-    page = run("parts", tmp_path, *["--models", "mlp", "--rounds", "1", "--steps", "4"])
-    assert numbers(page, "stock") == ["1.000", "+0", ""]
-    assert float(numbers(page, "a whole quiet step")[0]) > 0
+    arguments = "--models mlp --variants clipping --rounds 1"
+    page = run("tracing", tmp_path, *arguments.split())
+    title = "MLP 3×256, batch 128"
+    stock, control, clipping = re.findall(rf"^\| {title} \| .* \|$", page, re.M)
+    assert re.search(r"\| stock \| \d+\.\d\d \| 1\.00 \|  \|  \|  \|$", stock)
+    assert "| control: stock again |" in control
+    assert float(clipping.split(" | ")[2]) > 0
+    kept = json.loads((tmp_path / "tracing.json").read_text(encoding="utf-8"))
+    seconds = kept["tensorflow"][title]["seconds"]
+    assert {name: len(s) for name, s in seconds.items()} == {
+        "stock": 1,
+        "control": 1,
+        "clipping": 1,
+    }
 
 
 @pytest.mark.thorough
@@ -115,10 +119,10 @@ def test_logsize(tmp_path):
 def test_memory(tmp_path):
     page = run("memory", tmp_path, "--steps", "1000", "--models", "mlp")
     assert len(re.findall(r"^\| `\w+\(.*\)` .* [+-]\d+\.\d \|$", page, re.M)) == 2
-    variables, detectors, capacity, ring, *_ = map(
+    variables, statistics, applications, capacity, ring, *_ = map(
         int, numbers(page, "MLP 3×256, batch 128")
     )
-    expected = 4 * capacity * (11 + 8 * variables + 4 * detectors)
+    expected = 4 * capacity * (10 * applications + statistics * variables)
     assert ring == round(expected / 1e3)
 
 
@@ -155,6 +159,58 @@ def test_there_is_no_verdict_where_the_control_is_off(benchmark, control, words)
     factors = {"stock": 1, "control": control, "gradwatch": 1.1}
     steps = {n: [[f * t, 0.0] for t in (1, 2, 3)] for n, f in factors.items()}
     assert words in benchmark.overhead.verdict({"steps": steps})
+
+
+@pytest.mark.parametrize(
+    ("backend", "limit", "against"),
+    [
+        ("tensorflow", "2.90", "1.38"),
+        ("jax", "3.60", "1.11"),
+        ("torch", "2.40", "1.67"),
+    ],
+)
+def test_the_first_fit_is_judged_by_the_limit(benchmark, backend, limit, against):
+    seconds = {"stock": [2, 1, 4], "global_clipnorm": [4, 2, 8], "gradwatch": [4, 2, 8]}
+    result = {"title": "tiny", "seconds": seconds}
+    stock, clip, ours = benchmark.tracing.rows_of(backend, result)
+    assert stock == ["tiny", "stock", "2.00", "1.00", "0.50", "", ""]
+    assert clip[2:] == ["4.00", "2.00", "1.00", "", ""]
+    assert ours[2:] == ["4.00", "2.00", "1.00", limit, against]
+
+
+def test_a_command_renews_its_own_backend_and_models(benchmark, tmp_path):
+    timing = benchmark.timing
+    before = {b: {"a": {"title": "a", "is": "kept"}} for b in ("torch", "tensorflow")}
+    (tmp_path / "page.json").write_text(json.dumps(before), encoding="utf-8")
+    found = timing.renew(tmp_path, "page", [{"title": "b", "is": "new"}])
+    assert found == timing.renew(tmp_path, "page", [])
+    assert found["torch"] == before["torch"]
+    assert {title: one["is"] for title, one in found["tensorflow"].items()} == {
+        "a": "kept",
+        "b": "new",
+    }
+    names = [(backend, title) for backend, title, _ in timing.by_backend(found)]
+    assert names == [("tensorflow", "TensorFlow"), ("torch", "PyTorch")]
+
+
+def test_pages_have_a_part_for_each_backend(benchmark):
+    result = {
+        "title": "tiny",
+        "machine": "a machine",
+        "command": "a command",
+        "variables": 1,
+        "parameters": 1,
+        "events": 0,
+        "steps": {"stock": [[2.0, 1.0]], "gradwatch": [[3.0, 1.0]]},
+        "seconds": {"stock": [2.0], "gradwatch": [3.0]},
+    }
+    results = {backend: {"tiny": result} for backend in ("jax", "tensorflow")}
+    overhead = benchmark.overhead.page(results, None)
+    for page in (overhead, benchmark.tracing.page(results)):
+        heads = [line for line in page if line.startswith("## ")]
+        assert heads == ["## TensorFlow", "## JAX"]
+        assert page.count("    a command") == 2
+        assert sum("| 1.50" in line for line in page) >= 2
 
 
 @pytest.mark.parametrize("name", ["mlp", "lstm"])

@@ -10,9 +10,9 @@ import pytest
 
 import keras_gradwatch
 from keras_gradwatch import callbacks, detectors, policies
-from keras_gradwatch.records.rows import ACTIONS, Event
+from keras_gradwatch.records.events import ACTIONS, Event
+from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
-from keras_gradwatch.train_step.statistics import NAMES
 from tests import helper
 
 PAGES = [helper.ROOT / "README.md", *sorted((helper.ROOT / "docs").rglob("*.md"))]

@@ -83,7 +83,8 @@ def test_quickstart(tmp_path):
         assert len(found) == 2, printed
     assert all(int(events) > 0 for *_, events, _ in found)
     assert re.search(
-        r"^  step 0: the update of .+; updates are held to 0.02 times the weights",
+        r"^  step 1: the update of .+; the weights were put back, and updates are held "
+        "to 0.02 times the weights",
         printed,
         re.M,
     )

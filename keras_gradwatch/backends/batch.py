@@ -1,78 +1,45 @@
-"""The batch in which an incident begins, kept on the device."""
+"""The newest batches, kept on the host until it is known whether they are bad."""
 
 import math
+from collections import deque
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.backends.reading import read
-from keras_gradwatch.controller.responses import LONG_AGO
-from keras_gradwatch.records.incidents import QUIET
 from keras_gradwatch.records.names import unique
+from keras_gradwatch.tensors.reading import to_numpy
 
-# Shapes of batches for which there are variables, at most.
-MOST_SHAPES = 8
+# Batches that are kept: an event is known some steps later where the device is busy.
+NEWEST = 8
 
 
-class BatchKeeper:
-    """Keeps the batch of the step in which an incident begins, until it is read.
+class RecentBatches:
+    """Keeps references to the newest batches (JAX and PyTorch).
 
-    The step assigns it to variables, in a branch that is taken only then; there is a
-    set of variables for each shape of batch. Of two incidents between two drains of the
-    ring, the later one's batch is kept.
-
-    Not kept is a batch that holds something else than dense arrays of numbers, one over
-    the limit, one of a ninth shape, and on JAX one of another shape than the first (the
-    last of an epoch, where it is smaller): a compiled step has the variables that it
-    began with.
+    Not kept is a batch that holds something else than dense arrays of numbers, or one
+    over the limit.
 
     Args:
         monitor: The `GradientMonitor`.
-
-    Attributes:
-        reason: Why no batch is kept by the step as it was last traced, in words; None
-            where batches are kept.
     """
 
     def __init__(self, monitor):
-        self.reason = None
         self._monitor = monitor
-        # What each trace writes to: what tells it apart -> (names, variables), the
-        # step's last. Of all traces, since any of them may run again.
-        self._kept = {}
+        self._kept = deque(maxlen=NEWEST)  # pairs of a step and its batch
 
-    def trace(self, model, runner, any_event, data):
-        """Adds to the step what keeps its batch; called when the step is decided.
+    def note(self, step, data):
+        """Keeps the batch of `step`."""
+        self._kept.append((step, data))
 
-        Args:
-            model: The watched model.
-            runner: The `Runner` of the step.
-            any_event: Scalar bool, whether a detector has tripped in this step.
-            data: The batch: tensors in tuples, lists and dicts.
-        """
-        items = flat(data)
-        self.reason = self._unsupported(model, items)
-        if self.reason is not None:
-            return
-        names = unique(name for name, _ in items)
-        tensors = [ops.convert_to_tensor(t) for _, t in items]
-        monitor = self._monitor
-        # The step has been counted by now.
-        number = ops.convert_to_tensor(monitor.variable("step", 0, "int32")) - 1
-        limit = monitor.knobs["batch_limit"]  # 0 outside of `fit`
-        last = monitor.variable("batch/last", LONG_AGO, "int32")
-        size = monitor.variable("batch/size", 0.0)
-        before = ops.convert_to_tensor(last)
-        begins = any_event & (number - before > QUIET)
-        total = sum(_bytes(t) for t in tensors)
-        fits = begins & (total <= limit)
-        self._keep(runner, names, tensors, number, fits)
-        size.assign(ops.where(begins, total, ops.convert_to_tensor(size)))
-        last.assign(ops.where(any_event, number, before))
+    def noting(self, iterator, step):
+        """The batches of an iterator, the first of which is that of `step`."""
+        for number, data in enumerate(iterator, step):
+            self.note(number, data)
+            yield data
 
     def take(self, step):
-        """The batch of a step, which is then forgotten.
+        """The batch of a step.
 
         Args:
             step: The step in which an incident began.
@@ -80,54 +47,36 @@ class BatchKeeper:
         Returns:
             `(batch, None)`, a dict of name to NumPy array, or `(None, why not)`.
         """
-        for names, (*kept, kept_step) in self._kept.values():
-            if int(read(kept_step)) == step:
-                batch = {n: read(v) for n, v in zip(names, kept, strict=True)}
-                self._forget(kept)
-                kept_step.assign(-1)
-                return batch, None
-        if self.reason is not None:
-            return None, self.reason
-        monitor = self._monitor
-        limit = float(monitor.plan.save_batch)
-        size = float(read(monitor.variable("batch/size", 0.0)))
+        data = dict(self._kept).get(step)
+        if data is None:
+            return None, f"only the newest {NEWEST} batches are kept"
+        items = flat(data)
+        why_not = unsupported(items)
+        if why_not is not None:
+            return None, why_not
+        size, limit = sum(map(_bytes, items)), self._monitor.plan.save_batch
         if size > limit:
-            return None, f"it has {size:.0f} bytes, and `save_batch` is {limit:.0f}"
-        return None, "a later one took its place, or it has another shape than others"
+            return None, too_large(size, limit)
+        names = unique(name for name, _ in items)
+        return dict(zip(names, (to_numpy(i) for _, i in items), strict=True)), None
 
-    def _unsupported(self, model, items):
-        """Why batches of this kind cannot be kept, in words, or None."""
-        del model
-        for name, item in items:
-            if not ops.is_tensor(item) and not isinstance(item, np.ndarray):
-                kind = type(item).__name__
-                return f"batches that hold a {kind} (at `{name}`) are not kept"
-        return None
 
-    def _keep(self, runner, names, tensors, number, predicate):
-        """Assigns the tensors, and the number of the step, where `predicate` holds."""
-        kinds = [keras.backend.standardize_dtype(t.dtype) for t in tensors]
-        shapes = [tuple(t.shape) for t in tensors]
-        key = (*names, *kinds, *shapes)
-        if key not in self._kept:
-            each = [np.dtype(kind).itemsize for kind in kinds]
-            size = sum(n * math.prod(s) for n, s in zip(each, shapes, strict=True))
-            small = size <= self._monitor.plan.save_batch
-            room = runner.makes_variables and len(self._kept) < MOST_SHAPES
-            if not (small and room):
-                return
-            place = f"batch/{len(self._kept)}"
-            variables = [
-                self._monitor.variable(f"{place}/{i}", np.zeros(shape), kind)
-                for i, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
-            ]
-            kept_step = self._monitor.variable(f"{place}/step", -1, "int32")
-            self._kept[key] = names, [*variables, kept_step]
-        variables = self._kept[key][1]
-        runner.replace_if(predicate, variables, lambda: ([*tensors, number], predicate))
+def too_large(size, limit):
+    """Why a batch over the limit is not kept, in words."""
+    return f"it has {size:.0f} bytes, and `save_batch` is {limit:.0f}"
 
-    def _forget(self, variables):
-        """Frees what can be freed of variables that have been read."""
+
+def unsupported(items):
+    """Why a batch of these kinds cannot be kept, in words, or None.
+
+    Args:
+        items: What `flat` gave.
+    """
+    for name, item in items:
+        if not ops.is_tensor(item) and not isinstance(item, np.ndarray):
+            kind = type(item).__name__
+            return f"batches that hold a {kind} (at `{name}`) are not kept"
+    return None
 
 
 def flat(data, name=""):
@@ -142,7 +91,6 @@ def flat(data, name=""):
     return [item for key, part in parts for item in flat(part, f"{prefix}{key}")]
 
 
-def _bytes(tensor):
-    """Size of a tensor in bytes, a float32 scalar."""
-    each = np.dtype(keras.backend.standardize_dtype(tensor.dtype)).itemsize
-    return ops.cast(ops.convert_to_tensor(ops.size(tensor)), "float32") * each
+def _bytes(item):
+    dtype = keras.backend.standardize_dtype(item[1].dtype)
+    return math.prod(item[1].shape) * np.dtype(dtype).itemsize

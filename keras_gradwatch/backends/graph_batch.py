@@ -1,49 +1,112 @@
 """The batch in which an incident begins, kept in a graph (TensorFlow)."""
 
+import numpy as np
 import tensorflow as tf
 
-from keras_gradwatch.backends.batch import BatchKeeper
+from keras_gradwatch.backends.batch import flat, too_large
+from keras_gradwatch.records.incidents import QUIET
+from keras_gradwatch.records.names import unique
+
+LONG_AGO = -(2**30)
 
 
-class GraphBatchKeeper(BatchKeeper):
-    """Keeps a batch in variables that have no shape of their own.
+class GraphBatches:
+    """Keeps the batch of the step in which an incident begins, until it is read.
 
-    So a smaller last batch fits, too. Not kept is a batch in a step that XLA compiles
-    (its branches know no variable of another shape), and in one that runs under a
-    strategy (each replica sees a part).
+    The step assigns it to variables, in a branch that is taken only then. Of two
+    incidents between two readings of the ring, the later one's batch is kept.
+
+    Not kept is a batch in a step that XLA compiles (its branches know no variable of
+    another shape), one in a step that runs under a strategy (each replica sees a part),
+    one that holds something else than dense tensors of numbers, and one over the limit.
+
+    Args:
+        monitor: The `GradientMonitor`.
+
+    Attributes:
+        reason: Why no batch is kept by the step as it was last traced, in words; None
+            where batches are kept.
     """
 
-    def _unsupported(self, model, items):
-        if getattr(model, "jit_compile", False):
-            return (
-                "batches are not kept where XLA compiles the step: compile the model "
-                "with `jit_compile=False`"
-            )
-        if tf.distribute.has_strategy():
-            return "batches are not kept under a `tf.distribute` strategy"
-        for name, item in items:
-            dense = isinstance(item, tf.Tensor)
-            if not dense or not (item.dtype.is_bool or _is_number(item.dtype)):
-                kind = item.dtype.name if dense else type(item).__name__
-                return f"batches that hold a {kind} (at `{name}`) are not kept"
-        return None
+    def __init__(self, monitor):
+        self.reason = None
+        self._monitor = monitor
+        # What each trace writes to: names and types -> (names, variables), the step's
+        # last. Of all traces, since any of them may run again.
+        self._kept = {}
 
-    def _keep(self, runner, names, tensors, number, predicate):
+    def trace(self, model, state, event, data):
+        """Adds to the step what keeps its batch; called when the step is decided.
+
+        Args:
+            model: The watched model.
+            state: `StepState`.
+            event: Scalar bool, whether something happened in this step.
+            data: The batch: tensors in tuples, lists and dicts.
+        """
+        items = flat(data)
+        self.reason = _unsupported(model, items)
+        if self.reason is not None:
+            return
+        names = unique(name for name, _ in items)
+        tensors = [tf.convert_to_tensor(t) for _, t in items]
+        last = self._monitor.variable("batch/last", np.float32(LONG_AGO))
+        size = self._monitor.variable("batch/size", np.float32(0))
+        number = tf.cast(state.number, tf.float32)
+        before = last.value.read_value()
+        begins = event & (number - before > QUIET)
+        total = sum(tf.cast(tf.size(t), tf.float32) * t.dtype.size for t in tensors)
+        limit = state.control["batch_limit"]  # 0 outside of `fit`
+        self._keep(names, tensors, state.number, begins & (total <= limit))
+        size.assign(tf.where(begins, total, size.value.read_value()))
+        last.assign(tf.where(event, number, before))
+
+    def take(self, step):
+        """The batch of a step, which is then forgotten.
+
+        Args:
+            step: The step in which an incident began.
+
+        Returns:
+            `(batch, None)`, a dict of name to NumPy array, or `(None, why not)`.
+        """
+        for names, kept, kept_step in self._kept.values():
+            if int(kept_step) == step:
+                batch = {n: v.numpy() for n, v in zip(names, kept, strict=True)}
+                for variable in kept:
+                    variable.assign(tf.zeros([0], variable.dtype))
+                kept_step.assign(-1)
+                return batch, None
+        if self.reason is not None:
+            return None, self.reason
+        if not self._kept:
+            return None, "the model's step was traced before this was asked for"
+        size, limit = self._monitor.store.read("batch/size"), self._monitor.plan
+        if size > limit.save_batch:
+            return None, too_large(size, limit.save_batch)
+        return None, "a later one took its place"
+
+    def forget_events(self):
+        """The next event begins an incident, however soon it comes."""
+        self._monitor.store.write("batch/last", LONG_AGO)
+
+    def _keep(self, names, tensors, number, predicate):
+        """Assigns the tensors, and the number of the step, where `predicate` holds."""
         key = tuple(names), tuple(t.dtype for t in tensors)
         if key not in self._kept:
             with tf.init_scope():
+                # Without a shape of their own: a smaller last batch fits, too.
                 variables = [
                     tf.Variable(
-                        _nothing(t.dtype),
+                        tf.zeros([0], t.dtype),
                         shape=tf.TensorShape(None),
                         validate_shape=False,
                         trainable=False,
                     )
                     for t in tensors
                 ]
-                kept_step = tf.Variable(-1, trainable=False)
-            self._kept[key] = names, [*variables, kept_step]
-        *kept, kept_step = self._kept[key][1]
+                self._kept[key] = names, variables, tf.Variable(-1, trainable=False)
+        _, kept, kept_step = self._kept[key]
 
         def copy():
             for variable, tensor in zip(kept, tensors, strict=True):
@@ -53,13 +116,22 @@ class GraphBatchKeeper(BatchKeeper):
 
         tf.cond(predicate, copy, lambda: 0)
 
-    def _forget(self, variables):
-        for variable in variables:
-            variable.assign(_nothing(variable.dtype))
 
-
-def _nothing(dtype):
-    return tf.zeros([0], dtype)
+def _unsupported(model, items):
+    """Why batches of this kind cannot be kept, in words, or None."""
+    if getattr(model, "jit_compile", False):
+        return (
+            "batches are not kept where XLA compiles the step: compile the model "
+            "with `jit_compile=False`"
+        )
+    if tf.distribute.has_strategy():
+        return "batches are not kept under a `tf.distribute` strategy"
+    for name, item in items:
+        dense = isinstance(item, tf.Tensor)
+        if not dense or not (item.dtype.is_bool or _is_number(item.dtype)):
+            kind = item.dtype.name if dense else type(item).__name__
+            return f"batches that hold a {kind} (at `{name}`) are not kept"
+    return None
 
 
 def _is_number(dtype):

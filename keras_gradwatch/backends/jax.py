@@ -1,14 +1,10 @@
-"""The seam on JAX: the model's own step, with its `stateless_apply` intercepted.
+"""The primitives on JAX.
 
-A step is a pure function from state to state. The monitor's variables ride in that
-state as a metric (`Passenger`), so they must be there before the first step: where the
-train function has been made anew, the step is rehearsed once, without computing
-anything, to find out which variables it needs.
+A step is a pure function from state to state. The monitor's variables are in that
+state, carried by a metric (`StateMetric`), so they are made before the first step.
 """
 
 import contextlib
-import functools
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -16,33 +12,37 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.backends import common
-from keras_gradwatch.backends.branch import cond
-from keras_gradwatch.backends.common import (
-    check_strategy,
-    cut_rates,
-    harmed,
-    updates,
-)
-from keras_gradwatch.backends.processes import everywhere
+from keras_gradwatch.backends.access import Access
+from keras_gradwatch.backends.batch import RecentBatches
 from keras_gradwatch.backends.runner import Runner, values_of
-from keras_gradwatch.keras_hooks import learning_rate as rates
-from keras_gradwatch.keras_hooks.interception import active
-from keras_gradwatch.keras_hooks.state_metric import Passenger
-from keras_gradwatch.train_step.watched import Watched
+from keras_gradwatch.keras_hooks import learning_rate
+from keras_gradwatch.keras_hooks.jax_state import mark_synced, state_variables
+from keras_gradwatch.keras_hooks.optimizers import trained_by
+from keras_gradwatch.keras_hooks.state_metric import (
+    remove_state_metric,
+    state_metric,
+)
+from keras_gradwatch.tensors.branch import cond
+from keras_gradwatch.tensors.processes import (
+    Shards,
+    everywhere,
+    is_alone,
+    is_whole,
+    take_copy,
+)
 
 __all__ = [
+    "StateAccess",
+    "build_for",
     "check",
     "check_strategy",
     "create_variable",
-    "cut_rates",
-    "harmed",
-    "make_train_function",
+    "make_access",
+    "make_batches",
+    "make_runner",
     "on_host",
+    "prepare",
     "release",
-    "run_step",
-    "sync",
-    "updates",
     "write_row",
 ]
 
@@ -51,11 +51,9 @@ def check(model):
     """Raises where this model cannot be watched in the way it is compiled.
 
     Raises:
-        ValueError: Without an optimizer; where the model's `metrics` are its own
-            choice; in NNX mode.
+        ValueError: Where the model's `metrics` are its own choice; in NNX mode.
     """
-    common.check(model)
-    if _passenger(model) not in model.metrics:
+    if state_metric(model) not in model.metrics:
         raise ValueError(
             f"The model {model.name!r} overrides `metrics`, and on JAX the monitor's "
             "variables travel with the metrics. Return "
@@ -66,6 +64,14 @@ def check(model):
             "keras_gradwatch cannot watch models in Keras's NNX mode. Unset "
             "KERAS_NNX_ENABLED, or call `keras.config.disable_nnx()`."
         )
+
+
+def check_strategy(model):
+    """Nothing: `keras.distribution` is supported."""
+
+
+def prepare(model, step, *arguments):
+    """Nothing: Keras has built the model."""
 
 
 def on_host(function):
@@ -121,136 +127,198 @@ def write_row(ring, index, row):
     ring.assign(ops.slice_update(ops.convert_to_tensor(ring), start, row[None]))
 
 
-def sync(model):
-    """Brings the variables up to date that the host is about to read or to write."""
-    if model is not None and not _rehearsal.running:
-        model.jax_state_sync()
+def make_batches(monitor):
+    """What keeps the batch in which an incident begins."""
+    return RecentBatches(monitor)
 
 
 def release(model):
-    """Removes what stays on a model and its optimizers between steps."""
-    common.release(model)
-    model._metrics[:] = [m for m in model._metrics if not isinstance(m, Passenger)]
-    _forget_functions(model)
+    """Removes what stays on a model between steps."""
+    remove_state_metric(model)
+    # Keras's functions know how many metrics there are.
+    model.train_function = model.test_function = None
 
 
-def make_train_function(model, monitor, make):
-    """Has Keras make the train function, and rehearses it before its first step.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        make: The model's own `make_train_function`.
-    """
-    check(model)
-    if _board(model, monitor):
-        _forget_functions(model)
-    make = functools.partial(_make_anew, model, make)
-    make()
-    if not isinstance(model.train_function, TrainFunction):
-        model.train_function = TrainFunction(model, monitor, make)
+def make_access(model):
+    """The `Access` to the variables of a model."""
+    return StateAccess(model)
 
 
-def run_step(model, monitor, step, state, data):
-    """Runs the model's own training step with its gradients captured.
+def build_for(model, iterator):
+    """Nothing: Keras has built the model."""
+
+
+def make_runner(model, state, data):
+    """The `Runner` of one step."""
+    del data
+    return Scoped(model, state)
+
+
+class StateAccess(Access):
+    """Variables between two steps, while Keras holds their values as a state.
 
     Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        step: The model's own bound `train_step`.
-        state: Tuple of four lists of arrays, as Keras hands it to a step on JAX.
-        data: The batch.
-
-    Returns:
-        The step's own logs, and the new state.
-    """
-    if active() is not None:  # a step that calls another watched step
-        return step(state, data)
-    runner = Scoped(model, state)
-    watched = Watched(model, monitor, runner, step)
-    logs, state = watched.run(step, state, data)
-    runner.take(state)
-    logs = watched.finish(step, logs, data)
-    return logs, runner.state()
-
-
-class TrainFunction:
-    """A train function that is rehearsed when it gets its first batch.
-
-    Args:
-        model: The watched model, with the function that Keras has made.
-        monitor: Its `GradientMonitor`.
-        make: The model's own `make_train_function`.
+        model: Function of nothing that gives the watched model.
     """
 
-    def __init__(self, model, monitor, make):
-        self._model, self._monitor, self._make = model, monitor, make
-        self._function = model.train_function
-        self._rehearsed = False
+    def __init__(self, model):
+        self._model = model
+        self._state = None  # four lists of arrays, while a state is attached
+        self._where = {}  # id(variable) -> its place in the state
 
-    def __call__(self, state, iterator):
-        if self._rehearsed:
-            return self._function(state, iterator)
-        first = next(iterator)
-        try:
-            whole = self._rehearse(state, first)
-            self._rehearsed = True
-            return self._function(whole, itertools.chain([first], iterator))
-        except BaseException:
-            self._give_back(state)
-            raise
+    def attach(self, state):
+        """Has variables read from, and written to, `state` from now on."""
+        self._state = tuple(list(group) for group in state)
 
-    def _give_back(self, state):
-        """Keras has taken the variables' values; an error must not lose them."""
-        for variables, values in zip(_state_of(self._model), state, strict=True):
-            for variable, value in zip(variables, values, strict=False):
-                if not value.is_deleted():  # donated: the step has begun
-                    variable.assign(value)
+    def find_places(self):
+        """Notes which variable has which place in a state; while none is attached."""
+        self._groups = state_variables(self._model())
+        self._where = {
+            id(v): (g, i)
+            for g, group in enumerate(self._groups)
+            for i, v in enumerate(group)
+        }
 
-    def _rehearse(self, state, data):
-        """Finds out which variables the step needs, and gives them a seat.
+    @property
+    def state(self):
+        """The attached state, a tuple of four lists of arrays."""
+        return self._state
 
-        Returns:
-            The state with the new variables.
-        """
-        model, before = self._model, self._model.metrics_variables
-        values = {id(v): value for v, value in zip(before, state[3], strict=True)}
-        for rider in _passenger(model).riders:
-            rider.assign(values[id(rider)])  # the host may look at it
-        with _rehearsal:
-            if model.run_eagerly or not model.jit_compile:
-                # Such a step may do what cannot be traced. It changes no variable.
-                model.train_step(state, data)
-            else:
-                jax.eval_shape(_another(model.train_step), state, data)
-        changed = _board(model, self._monitor)
-        now = model.metrics_variables
-        # A variable that stood in the state has lent its value to it.
-        new = {id(v): v.value for v in now if id(v) not in values}
-        state = (*state[:3], [(values | new)[id(v)] for v in now])
-        if changed:
-            # It was made for the state as it was, where that is distributed. Keras
-            # looks at the values of the variables, which only the state has now.
-            _forget_functions(model)
-            with Scoped(model, state).scope():
-                self._make()
-            self._function, model.train_function = model.train_function, self
+    def detach(self):
+        """The attached state, which is given up."""
+        state, self._state = self._state, None
         return state
 
+    def give_back(self):
+        """Has the variables hold the values of the attached state again.
 
-class _Rehearsal:
-    """Context in which a step is traced for nothing; only on the main thread."""
+        Keras has taken them away, and an error must not lose them.
+        """
+        state = self.detach()
+        if state is None or any(v.is_deleted() for group in state for v in group):
+            return  # donated to a step that did not return
+        for variables, values in zip(self._groups, state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        mark_synced(self._model())
 
-    running = False
+    def _array(self, variable):
+        if self._state is None or id(variable) not in self._where:
+            return None
+        group, index = self._where[id(variable)]
+        return self._state[group][index]
 
-    def __enter__(self):
-        self.running = True
+    def sync(self):
+        model = self._model()
+        if model is not None and self._state is None:
+            model.jax_state_sync()
 
-    def __exit__(self, *error):
-        self.running = False
+    def read(self, variable):
+        array = self._array(variable)
+        if array is not None:
+            return np.array(array)
+        self.sync()
+        return super().read(variable)
+
+    def write(self, variable, value):
+        array = self._array(variable)
+        if array is None:
+            self.sync()
+            variable.assign(value)
+            return
+        group, index = self._where[id(variable)]
+        self._state[group][index] = _like(value, array)
+
+    def is_whole(self, variable):
+        return is_whole(self._present(variable))
+
+    def is_ready(self, variable):
+        array = self._array(variable)
+        # Several processes must read at the same steps.
+        return is_alone() and (array is None or _on_cpu(array) or array.is_ready())
+
+    def scope(self):
+        if self._state is None:
+            self.sync()
+            return contextlib.nullcontext()
+        pairs = [
+            pair
+            for variables, values in zip(self._groups, self._state, strict=True)
+            for pair in zip(variables, values, strict=True)
+        ]
+        return keras.StatelessScope(pairs, initialize_variables=False)
+
+    def device_copies(self, variables):
+        return [_copy(self._present(variable)) for variable in variables]
+
+    def _present(self, variable):
+        """The present array of a variable."""
+        array = self._array(variable)
+        return variable.value if array is None else array
+
+    def update_norms(self, old, variables):
+        arrays = [self._present(variable) for variable in variables]
+        # NumPy where it can look at the same memory: nothing has to be compiled.
+        xp = np if all(map(_on_cpu, arrays)) and is_alone() else jax.numpy
+        norms = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for before, after in zip(old, arrays, strict=True):
+                before = xp.asarray(before, "float32").ravel()
+                moved = xp.asarray(after, "float32").ravel() - before
+                norms += [xp.vdot(before, before), xp.vdot(moved, moved)]
+            norms = np.sqrt(np.asarray(xp.stack(norms)))
+        return norms[::2], norms[1::2]
+
+    def peek(self, variable):
+        array = self._array(variable)
+        ready = array is None or (is_alone() and array.is_ready())
+        return self.read(variable) if ready else None
+
+    def put_back(self, variables, copies):
+        for variable, copy in zip(variables, copies, strict=True):
+            self.write(variable, copy)
+
+    def host_copies(self, variables):
+        if self._state is None:
+            return super().host_copies(variables)
+        return [
+            take_copy(variable)
+            if (array := self._array(variable)) is None
+            else Shards.of(array)
+            for variable in variables
+        ]
+
+    def put_host_copies(self, variables, copies):
+        if self._state is None:
+            super().put_host_copies(variables, copies)
+            return
+        for variable, copy in zip(variables, copies, strict=True):
+            self.write(variable, copy.array() if isinstance(copy, Shards) else copy)
 
 
-_rehearsal = _Rehearsal()
+def _copy(array):
+    """A copy of an array, where it is.
+
+    On a CPU by NumPy: nothing has to be compiled for each shape.
+    """
+    if is_alone() and _on_cpu(array) and array.is_fully_addressable:
+        return np.array(array)
+    return jax.numpy.array(array)
+
+
+def _on_cpu(array):
+    return next(iter(array.devices())).platform == "cpu"
+
+
+def _like(value, array):
+    """A value as an array on the devices of another one."""
+    if isinstance(value, jax.Array):
+        return value
+    value = np.asarray(value, array.dtype)
+    if not is_alone():
+        return everywhere(value, array.sharding)
+    # A compiled step is compiled again for an array that is bound to a device.
+    return jax.device_put(value, array.sharding if array.committed else None)
 
 
 class Scoped(Runner):
@@ -264,8 +332,8 @@ class Scoped(Runner):
     state_comes_late = True
 
     def __init__(self, model, state):
-        self._groups = _state_of(model)
-        self._ours = {id(v) for v in _passenger(model).riders}
+        self._groups = state_variables(model)
+        self._ours = {id(v) for v in state_metric(model).carried}
         mapping = [
             pair
             for variables, values in zip(self._groups, state, strict=True)
@@ -276,26 +344,22 @@ class Scoped(Runner):
     def scope(self):
         return self._scope
 
-    @property
-    def makes_variables(self):
-        return _rehearsal.running
-
-    def take(self, state):
-        """Takes the state that the model's own step has returned."""
+    def logs(self, returned):
+        logs, state = returned
         for variables, values in zip(self._groups, state, strict=True):
             for variable, value in zip(variables, values, strict=False):
                 if id(variable) not in self._ours:
                     self._scope.add_update((variable, value))
+        return logs
 
-    def state(self):
-        """The state as it is now, a tuple of four lists of arrays."""
-        return tuple([self._present(v) for v in group] for group in self._groups)
+    def result(self, logs):
+        return logs, tuple([self._present(v) for v in group] for group in self._groups)
 
-    def stateless_apply(self, frame, optimizer, apply, state, gradients, weights):
+    def stateless_apply(self, watched, optimizer, apply, state, gradients, weights):
         """Stands in for `optimizer.stateless_apply`.
 
         Args:
-            frame: The `Frame` of the step.
+            watched: The `WatchedStep`.
             optimizer: The optimizer.
             apply: Its own `stateless_apply`.
             state: Values of its variables.
@@ -307,7 +371,7 @@ class Scoped(Runner):
         """
         if all(g is None for g in gradients):
             return apply(state, gradients, weights)  # nothing is trained
-        trained, kept = optimizer._trainable_variables, optimizer.variables
+        trained, kept = trained_by(optimizer), optimizer.variables
 
         def apply_here(gradients, variables):
             del variables
@@ -316,8 +380,8 @@ class Scoped(Runner):
 
         for pair in zip([*trained, *kept], [*weights, *state], strict=True):
             self._scope.add_update(pair)
-        with rates.pinned(optimizer, self._present):
-            frame.apply(optimizer, apply_here, gradients, trained)
+        with learning_rate.pinned(optimizer, self._present):
+            watched.apply(optimizer, apply_here, gradients, trained)
         present = self._present
         return [present(v) for v in trained], [present(v) for v in kept]
 
@@ -358,64 +422,6 @@ class Scoped(Runner):
         _assign(variables, [ops.where(predicate, *pair) for pair in pairs])
 
 
-def _forget_functions(model):
-    """Has Keras make its functions anew, which know how many metrics there are."""
-    model.train_function = model.test_function = None
-
-
-def _state_of(model):
-    """The variables whose values are the state that Keras hands to a step."""
-    return (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-
-
-def _make_anew(model, make):
-    """Has Keras make the train function of a step that is traced again."""
-    step = model.train_step
-    # Past Keras's tracking, as in `watch`.
-    object.__setattr__(model, "train_step", _another(step))
-    try:
-        make()
-    finally:
-        object.__setattr__(model, "train_step", step)
-
-
-def _another(step):
-    """The same step, another function: JAX remembers the trace of each function."""
-
-    @functools.wraps(step)
-    def train_step(*arguments):
-        return step(*arguments)
-
-    return train_step
-
-
 def _assign(variables, values):
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def _board(model, monitor):
-    """Has all of the monitor's variables travel with the model's metrics.
-
-    Returns:
-        Whether they were others before.
-    """
-    passenger, before = _passenger(model), _passenger(model).riders
-    passenger.carry(monitor.variables)
-    return [id(v) for v in before] != [id(v) for v in passenger.riders]
-
-
-def _passenger(model):
-    """The metric that brings the monitor's variables along; made at the first call."""
-    # Keras tracks no metric that is set on a built subclassed model, and has no public
-    # way to add one: the list is private.
-    for metric in model._metrics:
-        if isinstance(metric, Passenger):
-            return metric
-    model._metrics.append(Passenger())
-    return model._metrics[-1]

@@ -9,11 +9,10 @@ import contextlib
 
 import tensorflow as tf
 
-from keras_gradwatch.backends.branch import outlined
-from keras_gradwatch.backends.graph_batch import GraphBatchKeeper
 from keras_gradwatch.backends.runner import Runner
 from keras_gradwatch.keras_hooks import all_reduce as reduced
 from keras_gradwatch.keras_hooks.model_state import value_of
+from keras_gradwatch.tensors.branch import outlined
 
 
 class Replicas(Runner):
@@ -22,8 +21,6 @@ class Replicas(Runner):
     Args:
         compiled: Whether XLA compiles the step.
     """
-
-    batch_keeper = GraphBatchKeeper
 
     def __init__(self, compiled):
         self._compiled = compiled
@@ -100,14 +97,10 @@ class Replicas(Runner):
         traced = tf.function(function, autograph=False).get_concrete_function()
         return lambda: traced()
 
-    def either(self, predicate, usual, seldom):
-        def run():
-            usual()
-            return [tf.constant(False), tf.constant(False)]
-
+    def branch(self, predicate, fast, slow):
         if not tf.inside_function():
-            return run() if predicate else seldom()
-        return tf.cond(predicate, run, outlined(seldom))
+            return fast() if predicate else slow()
+        return tf.cond(predicate, lambda: [*fast()], outlined(lambda: [*slow()]))
 
     def restore(self, predicate, variables, values):
         if not variables:

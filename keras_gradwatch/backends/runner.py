@@ -5,8 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_gradwatch.backends.batch import BatchKeeper
-from keras_gradwatch.backends.branch import cond
+from keras_gradwatch.tensors.branch import cond
 
 
 class Runner:
@@ -16,19 +15,14 @@ class Runner:
     variables are a list of `keras.Variable`.
 
     Attributes:
-        branches: Whether `either` can be had.
-        batch_keeper: The class of what keeps batches.
+        branches: Whether `branch` can be used.
         count: Number of replicas, each of which sees a part of the batch.
         state_comes_late: Whether what the forward pass does to the model's state is
             known only when the model's own step has returned.
-        makes_variables: Whether a variable of ours that is made now is a part of the
-            step.
     """
 
     branches = False
-    batch_keeper = BatchKeeper
     count = 1
-    makes_variables = True
     state_comes_late = False
 
     def scope(self):
@@ -38,6 +32,14 @@ class Runner:
     def own(self, function):
         """A function of Keras's as it runs outside of `scope`, to be called in it."""
         return function
+
+    def logs(self, returned):
+        """The logs among what the model's own step has returned."""
+        return returned
+
+    def result(self, logs):
+        """What a step has to return together with `logs`."""
+        return logs
 
     def sum(self, tensors):
         """Sums each tensor over the replicas; the tensors themselves if there is one.
@@ -89,16 +91,15 @@ class Runner:
         """A function that is traced now, and never again; of and to nothing."""
         return function
 
-    def either(self, predicate, usual, seldom):
-        """Calls `usual()` where `predicate` holds, else `seldom()`.
+    def branch(self, predicate, fast, slow):
+        """What `fast()` gives where `predicate` holds, else what `slow()` gives.
+
+        Only where `branches` is True.
 
         Args:
             predicate: The same in all replicas.
-            usual: May assign to variables; what it returns is dropped.
-            seldom: May assign, too; returns two scalar bools.
-
-        Returns:
-            Two scalar bool tensors: those of `seldom`, or False.
+            fast: May assign to variables; gives a tuple of tensors.
+            slow: The same.
         """
         raise NotImplementedError
 

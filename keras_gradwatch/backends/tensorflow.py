@@ -1,4 +1,4 @@
-"""The seam on TensorFlow: the model's own step, with its `apply` intercepted."""
+"""The primitives on TensorFlow."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,37 +6,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_gradwatch.backends.common import (
-    check,
-    cut_rates,
-    harmed,
-    make_train_function,
-    release,
-    sync,
-    updates,
-)
+from keras_gradwatch.backends.access import Access
+from keras_gradwatch.backends.graph_batch import GraphBatches
 from keras_gradwatch.backends.replicas import Replicas
 from keras_gradwatch.keras_hooks.build import build_ahead, unlifted
-from keras_gradwatch.keras_hooks.interception import active
-from keras_gradwatch.train_step.watched import Watched
 
 __all__ = [
+    "GraphAccess",
+    "build_for",
     "check",
     "check_strategy",
     "create_variable",
-    "cut_rates",
-    "harmed",
-    "make_train_function",
+    "make_access",
+    "make_batches",
+    "make_runner",
     "on_host",
+    "prepare",
     "release",
-    "run_step",
-    "sync",
-    "updates",
     "write_row",
 ]
 
 # Steps of these run in other ways than those of `MirroredStrategy`.
-UNTRIED = (
+UNSUPPORTED = (
     tf.distribute.TPUStrategy,
     tf.distribute.experimental.CentralStorageStrategy,
     tf.distribute.experimental.ParameterServerStrategy,
@@ -86,6 +77,10 @@ def write_row(ring, index, row):
     ring.value.scatter_update(tf.IndexedSlices(row[None], index[None]))
 
 
+def check(model):
+    """Nothing: every model that Keras compiles can be watched."""
+
+
 def check_strategy(model):
     """Raises where this model was made under a strategy that is not supported.
 
@@ -100,30 +95,66 @@ def check_strategy(model):
             "Keras 3 itself cannot fit one (keras-team/keras issue 20585). Use "
             "MirroredStrategy on one machine."
         )
-    if isinstance(strategy, UNTRIED):
+    if isinstance(strategy, UNSUPPORTED):
         raise ValueError(
-            "keras_gradwatch watches on one device and under MirroredStrategy; it has "
-            "never been tried under others, and protects nothing that it was not tried "
-            f"on. Received: a model under {type(strategy).__name__}"
+            f"unsupported strategy: {type(strategy).__name__}. keras_gradwatch "
+            "supports models on one device and under MirroredStrategy."
         )
 
 
-def run_step(model, monitor, step, data):
-    """Runs the model's own training step with its gradients captured.
+def prepare(model, step, *arguments):
+    """Builds what the step would build while it is traced."""
+    build_ahead(model, step, *arguments)
 
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        step: The model's own bound `train_step`.
-        data: The batch.
 
-    Returns:
-        The step's own logs.
+def build_for(model, iterator):
+    """Builds a model for the batches of an iterator, before its first step.
+
+    What cannot be built that way (a custom step with data of its own) is built by its
+    first step.
     """
-    if active() is not None:  # a step that calls another watched step
-        return step(data)
-    if monitor.plan.protects:
-        build_ahead(model, step, data)
-    compiled = bool(getattr(model, "jit_compile", False))
-    watched = Watched(model, monitor, Replicas(compiled), step)
-    return watched.finish(step, watched.run(step, data), data)
+    spec = getattr(iterator, "element_spec", None)
+    if spec is not None:
+        leaves = tf.nest.flatten(spec)
+        if all(isinstance(leaf, tf.TensorSpec) for leaf in leaves):
+            tensors = [keras.KerasTensor(s.shape, s.dtype.name) for s in leaves]
+            build_ahead(
+                model, model.train_step, tf.nest.pack_sequence_as(spec, tensors)
+            )
+
+
+def make_runner(model, data):
+    """The `Runner` of one step; to be called inside the step."""
+    del data
+    return Replicas(bool(getattr(model, "jit_compile", False)))
+
+
+def make_batches(monitor):
+    """What keeps the batch in which an incident begins."""
+    return GraphBatches(monitor)
+
+
+def release(model):
+    """Removes what stays on a model between steps: nothing."""
+
+
+class GraphAccess(Access):
+    """Variables between two steps."""
+
+    def device_copies(self, variables):
+        return [variable.value.read_value() for variable in variables]
+
+    def update_norms(self, old, variables):
+        sums = []
+        for before, variable in zip(old, variables, strict=True):
+            before = tf.cast(before, tf.float32)
+            after = tf.cast(variable.value.read_value(), tf.float32)
+            sums += [tf.nn.l2_loss(before), tf.nn.l2_loss(after - before)]
+        norms = np.sqrt(2 * tf.stack(sums).numpy())
+        return norms[::2], norms[1::2]
+
+
+def make_access(model):
+    """The `Access` to the variables of a model."""
+    del model
+    return GraphAccess()

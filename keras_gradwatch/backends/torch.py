@@ -1,4 +1,4 @@
-"""The seam on PyTorch: the model's own step, with its `apply` intercepted."""
+"""The primitives on PyTorch."""
 
 import contextlib
 
@@ -6,34 +6,24 @@ import keras
 import numpy as np
 import torch
 
-from keras_gradwatch.backends.branch import known
-from keras_gradwatch.backends.common import (
-    check,
-    check_strategy,
-    cut_rates,
-    harmed,
-    make_train_function,
-    release,
-    sync,
-    updates,
-)
+from keras_gradwatch.backends.access import Access
+from keras_gradwatch.backends.batch import RecentBatches
 from keras_gradwatch.backends.constants import Constants
 from keras_gradwatch.backends.runner import Runner
-from keras_gradwatch.keras_hooks.interception import active
-from keras_gradwatch.train_step.watched import Watched
+from keras_gradwatch.tensors.branch import known
 
 __all__ = [
+    "EagerAccess",
+    "build_for",
     "check",
     "check_strategy",
     "create_variable",
-    "cut_rates",
-    "harmed",
-    "make_train_function",
+    "make_access",
+    "make_batches",
+    "make_runner",
     "on_host",
+    "prepare",
     "release",
-    "run_step",
-    "sync",
-    "updates",
     "write_row",
 ]
 
@@ -66,36 +56,68 @@ def write_row(ring, index, row):
     ring.value.index_copy_(0, index[None].long(), row[None])
 
 
-@torch.compiler.disable(recursive=False)
-def run_step(model, monitor, step, data):
-    """Runs the model's own training step with its gradients captured.
-
-    Where `torch.compile` compiles the step, it compiles the model's own one. What is
-    done here, the loss and the update run between its parts, as `backward` does.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        step: The model's own bound `train_step`.
-        data: The batch.
-
-    Returns:
-        The step's own logs.
-    """
-    if active() is not None:  # a step that calls another watched step
-        return step(data)
-    watched = _begin(model, monitor, step)
-    return _finish(watched, step, watched.run(step, data), data)
+def check(model):
+    """Nothing: every model that Keras compiles can be watched."""
 
 
-@torch.compiler.disable
-def _begin(model, monitor, step):
-    return Watched(model, monitor, Eager(model), step)
+def check_strategy(model):
+    """Nothing: there are no strategies."""
 
 
-@torch.compiler.disable
-def _finish(watched, step, logs, data):
-    return watched.finish(step, logs, data)
+def prepare(model, step, *arguments):
+    """Nothing: Keras has built the model."""
+
+
+def build_for(model, iterator):
+    """Nothing: Keras has built the model."""
+
+
+def make_runner(model, data):
+    """The `Runner` of one step."""
+    del data
+    return Eager(model)
+
+
+def make_batches(monitor):
+    """What keeps the batch in which an incident begins."""
+    return RecentBatches(monitor)
+
+
+def release(model):
+    """Removes what stays on a model between steps: nothing."""
+
+
+class EagerAccess(Access):
+    """Variables between two steps."""
+
+    def is_ready(self, variable):
+        device = variable.value.device
+        return device.type == "cpu" or (
+            device.type == "cuda" and torch.cuda.current_stream(device).query()
+        )
+
+    def device_copies(self, variables):
+        return [variable.value.detach().clone() for variable in variables]
+
+    def put_back(self, variables, copies):
+        with torch.no_grad():
+            super().put_back(variables, copies)
+
+    def update_norms(self, old, variables):
+        norms = []
+        with torch.no_grad():
+            for before, variable in zip(old, variables, strict=True):
+                before, after = before.float(), variable.value.float()
+                size = torch.linalg.vector_norm
+                norms += [size(before), size(after - before)]
+            norms = torch.stack(norms).cpu().numpy()
+        return norms[::2], norms[1::2]
+
+
+def make_access(model):
+    """The `Access` to the variables of a model."""
+    del model
+    return EagerAccess()
 
 
 class Eager(Runner):
@@ -157,11 +179,8 @@ class Eager(Runner):
     def branches(self):
         return self._constants is None
 
-    def either(self, predicate, usual, seldom):
-        if not predicate:
-            return seldom()
-        usual()
-        return [torch.tensor(False), torch.tensor(False)]
+    def branch(self, predicate, fast, slow):
+        return fast() if predicate else slow()
 
     def restore(self, predicate, variables, values):
         if known(predicate):

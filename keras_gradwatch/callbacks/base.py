@@ -1,4 +1,4 @@
-"""What all callbacks share: watching, asking for a plan, draining the ring."""
+"""What all callbacks share: watching, asking for a plan, receiving rows."""
 
 import dataclasses
 
@@ -12,15 +12,15 @@ class WatchingCallback(keras.callbacks.Callback):
     """Base of the callbacks: it has the model watched, and rows brought to it.
 
     A subclass overrides `request` to say what it asks of the step, and `on_rows` to
-    take what was recorded. No log is read at any batch: rows are drained when the ring
-    is about to be full, and at the end of each epoch.
+    take what was recorded. No log is read at any batch: rows are read by the train
+    function, between two steps, and at the end of each epoch.
     """
 
     # Steps between two drains.
     update_freq = 50
 
-    # True in one callback of a model, which drains for all.
-    _drains = False
+    # True in one callback of a model, which does for all what is to be done once.
+    _leads = False
 
     def request(self):
         """What this callback asks of the step, a `Request`."""
@@ -41,9 +41,8 @@ class WatchingCallback(keras.callbacks.Callback):
             steps_per_execution=self._steps_per_execution,
         )
         self._gradwatch = model.gradwatch
-        self._drains = self._gradwatch.ask(request)
+        self._leads = self._gradwatch.ask(request)
         self._gradwatch.recorder.listen(self.on_rows)
-        self._waiting = 0
         self._begun = False
 
     def set_params(self, params):
@@ -60,21 +59,14 @@ class WatchingCallback(keras.callbacks.Callback):
         """
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Drains the ring when enough steps are waiting in it."""
+        """Begins the first step of a `fit`."""
         del batch, logs
         if not self._begun:
             self._begun = True
-            if self._drains:
+            if self._leads:
                 self._gradwatch.drain()
                 self._gradwatch.begin_steps()
             self.on_first_batch()
-        if not self._drains:
-            return
-        if self._waiting >= self._gradwatch.plan.update_freq:
-            self._gradwatch.drain()
-            self._gradwatch.keep()
-            self._waiting = 0
-        self._waiting += self._steps_per_execution
 
     def on_test_begin(self, logs=None):
         """Asks for nothing in an `evaluate` that is no part of a `fit`."""
@@ -89,17 +81,16 @@ class WatchingCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Begins the epoch's sums."""
         del epoch, logs
-        if self._drains:
+        if self._leads:
             self._gradwatch.drain()
             self._gradwatch.recorder.begin_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Drains, and adds `grad_norm` and `explosions` to the epoch's logs."""
+        """Adds `grad_norm` and `explosions` to the epoch's logs."""
         del epoch
         self._gradwatch.drain()
-        if self._drains:
+        if self._leads:
             self._gradwatch.keep(epoch_end=True)
-        self._waiting = 0
         if logs is not None:
             for key, value in self._gradwatch.recorder.epoch_logs().items():
                 logs.setdefault(key, value)

@@ -4,13 +4,15 @@ from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
-from keras_gradwatch.controller.plan import CutRate, Halt, Hold, Request, Skip
+from keras_gradwatch.controller.plan import Request
+from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Skip
+from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
 from keras_gradwatch.methods import local_directory, number, whole
 from keras_gradwatch.policies.base import check_policy
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.reports.report import explain
-from keras_gradwatch.train_step.trust_region import TrustRegion
+from keras_gradwatch.statistics.names import NAMES
 
 TRUST_BOUND = 0.5
 # A batch that is bad once an epoch says nothing about the rate; three steps in a short
@@ -21,26 +23,24 @@ PATIENCE = 3
 class GradWatch(Response):
     """Watches, logs and protects a run, and tells what happened.
 
-    What it does in the very step in which something goes wrong:
-
     | what is seen | what is done |
     |---|---|
     | a gradient or the loss is NaN or infinite | the update is skipped |
     | the norm or the loss spikes | the update is skipped |
     | three such steps in a short time | the rate is cut, too |
     | `max_events` such steps | training ends, with a report |
-    | an update is larger than `trust_bound` times the weights | it is cut down to \
-what can be trusted, and so is each later one, until all is quiet; while the loss does \
-not fall, rate and trust shrink (see `trust.TrustRegion`) |
-    | gradients vanish on their way, or most units are dead | it is told |
+    | an update larger than `trust_bound` times the weights, and a loss that is much \
+worse in the next step | the weights are put back, and updates are cut down to a trust \
+region until all is quiet; while the loss does not fall, rate and trust radius shrink |
+    | an update that is not finite, or 1,000 times the weights | the same, at once |
+    | gradients vanish, or most units are dead | reported only |
 
-    And soon after: a network that has died, or whose loss stays far above what it was,
-    goes back to its last sound snapshot, `max_rewinds` times (see `RewindOnExplosion`).
+    Later: a network that has died, or whose loss stays far above what it was, goes back
+    to its last healthy snapshot, `max_rewinds` times (see `RewindOnExplosion`).
 
-    The trust bound needs no baseline, so it protects from the first step on. It costs
-    a copy of the weights, and is measured at every step for the first `dense_steps`
-    steps and after each event, and where the learning rate has risen by half since it
-    was last measured; at every 50th step otherwise.
+    Updates are measured, and the weights copied for that, in the first `dense_steps`
+    steps and after each event, in every 50th step, and where the learning rate has
+    risen by half since the last time.
 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.
@@ -56,10 +56,10 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         max_rewinds: How often one `fit` is taken back to a snapshot, >= 0; 0: never,
             and no snapshots are kept.
         snapshot_freq: Steps between two snapshots, >= 1.
-        dense_steps: Steps in which the trust bound is measured at every step, >= 0;
-            None: always.
-        sample_freq: Steps between two samples of the statistics that cost a further
-            pass (all but `norm` and `nonfinite_count`).
+        dense_steps: Steps in which every step is read before the next one begins, from
+            the first one and after each event, >= 0; None: all.
+        sample_freq: Steps between two samples of all statistics of all variables, >= 1;
+            None: only what the detectors read is sampled, every 50th step.
         update_freq: Steps between two points, as in `GradientTensorBoard`.
         per_variable: Whether every variable is logged, as in `GradientTensorBoard`.
         histogram_freq: Steps between histograms, as in `GradientTensorBoard`.
@@ -71,10 +71,10 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             `events` in that directory, and the report to `report.txt`; the guide on
             forensics has both.
         save_batch: Size in bytes, >= 1, up to which the batch in which an incident
-            begins is written there, too; None: never. It costs nothing in other steps.
-            Not under XLA (the default of Keras on a GPU: `jit_compile=False` leaves it
-            out), not under a `tf.distribute` strategy, and only dense tensors of
-            numbers; where a batch is not kept, a line says why.
+            begins is written there, too; None: never. Only dense tensors of numbers; on
+            TensorFlow not under XLA (the default of Keras on a GPU:
+            `jit_compile=False` leaves it out), and not under a `tf.distribute`
+            strategy. Where a batch is not kept, a line says why.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Attributes:
@@ -107,7 +107,7 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         max_rewinds=3,
         snapshot_freq=200,
         dense_steps=100,
-        sample_freq=50,
+        sample_freq=None,
         update_freq=50,
         per_variable=False,
         histogram_freq=0,
@@ -144,6 +144,8 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         self.dense_steps = float("inf")
         if dense_steps is not None:
             self.dense_steps = whole(self, "dense_steps", dense_steps)
+        if sample_freq is not None:
+            sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         self._history_options = (sample_freq, history_steps)
         self.history = self._new_history()
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
@@ -168,18 +170,26 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
 
     def _new_history(self):
         sample_freq, steps = self._history_options
-        return GradientHistory(sample_freq, max_steps=steps)
+        return GradientHistory(sample_freq or 50, max_steps=steps)
+
+    @property
+    def _samples(self):
+        """Whether all statistics of all variables are asked for."""
+        per_variable = self.log is not None and self.log.log.per_variable
+        return self._history_options[0] is not None or per_variable
 
     def _sample_freq(self):
+        if not self._samples:
+            return 50
         if self.log is not None and self.log.log.per_variable:
             # A point shows all statistics of its step.
             return min(self.history.sample_freq, self.log.log.update_freq)
         return self.history.sample_freq
 
     def request(self):
-        at_once = tuple(d for d in self._in_step if d.after_update)
-        in_turn = tuple(d for d in self._in_step if not d.after_update)
-        responses = list(self.rewind.request().responses) if self.rewind else []
+        at_once = tuple(d for d in self._in_step if "update_ratio" in d.reads)
+        in_turn = tuple(d for d in self._in_step if d not in at_once)
+        responses = [self.rewind.response()] if self.rewind else []
         if in_turn:
             cut = (self.factor, self.cooldown, self.min_lr, PATIENCE)
             responses.append(Skip(in_turn))
@@ -192,6 +202,7 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             policy=self.policy,
             detectors=self.told,
             responses=tuple(responses),
+            statistics=NAMES if self._samples else (),
             sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
             histogram_freq=self.log.log.histogram_freq if self.log else 0,
@@ -205,8 +216,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
             self.history = self._new_history()
         super().set_model(model)
         self.history.follow(self._gradwatch)
-        if self.rewind is not None:
-            self.rewind.join(model)
         if self.log is not None:
             self.log.join(model)
 
@@ -215,17 +224,9 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
         super().on_first_batch()
         if self.log is not None:
             self.log.on_first_batch()
-        if self.rewind is not None:
-            self.rewind.begin()
         if self.state_dir is not None:
             where = (self.state_dir, self._gradwatch, self.model)
             self.forensics = Forensics(*where, save_batch=self.save_batch > 0)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Drains, and goes back to a snapshot where that is called for."""
-        super().on_train_batch_begin(batch, logs)
-        if self.rewind is not None:
-            self.rewind.act()
 
     def on_rows(self, rows, events):
         """Keeps, logs and tells what was recorded."""
@@ -245,8 +246,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and draws the heatmap."""
         super().on_epoch_end(epoch, logs)
-        if self.rewind is not None:
-            self.rewind.act()
         if self.log is not None:
             self.log.on_epoch_end(epoch)
         if self.forensics is not None and self._gradwatch.recorder.exploded:
@@ -255,8 +254,6 @@ not fall, rate and trust shrink (see `trust.TrustRegion`) |
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
         self._gradwatch.drain()
-        if self.rewind is not None:
-            self.rewind.act()
         if self.forensics is not None:
             self.forensics.report(self.report())
         super().on_train_end(logs)

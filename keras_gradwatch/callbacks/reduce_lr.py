@@ -1,17 +1,18 @@
 """Cutting the learning rate when something explodes."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.controller.plan import CutRate, Request
+from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
+from keras_gradwatch.controller.responses import CutRate
 from keras_gradwatch.methods import number, whole
 
 
 class ReduceLROnExplosion(Response):
     """Multiplies the learning rate by a factor in the step in which a detector trips.
 
-    The cut is made on the device and holds from the next step on. A float rate is
-    assigned, like `ReduceLROnPlateau` does it; a `LearningRateSchedule` runs on, times
-    a scale that is no part of what the model saves. Under `LossScaleOptimizer` and
-    `MultiOptimizer` the inner optimizers' rates are cut.
+    The cut is made as soon as the step has been read, and holds from the next step on.
+    A float rate is assigned, as `ReduceLROnPlateau` does it; a `LearningRateSchedule`
+    continues, times a scale that is no part of what the model saves. Under
+    `LossScaleOptimizer` and `MultiOptimizer` the inner optimizers' rates are cut.
 
     Args:
         factor: What the rate is multiplied by, between 0 and 1, both excluded.
@@ -41,4 +42,6 @@ class ReduceLROnExplosion(Response):
 
     def request(self):
         cut = CutRate(self.detectors, self.factor, self.cooldown, self.min_lr)
-        return Request("ReduceLROnExplosion", responses=(cut,))
+        return Request(
+            "ReduceLROnExplosion", responses=(cut,), dense_steps=ATTENTIVE_STEPS
+        )

@@ -1,8 +1,8 @@
 """Going back to sound weights when skipping came too late."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.controller.plan import Request, Rewind
-from keras_gradwatch.controller.rewind import Rewinder
+from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
+from keras_gradwatch.controller.responses import Rewind
 from keras_gradwatch.detectors import Collapse, Divergence
 from keras_gradwatch.detectors.base import flatten
 from keras_gradwatch.methods import number, whole
@@ -64,60 +64,26 @@ class RewindOnExplosion(Response):
         self.max_rewinds = whole(self, "max_rewinds", max_rewinds, at_least=1)
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
-        self._rewinder = None
 
     def request(self):
-        return Request("RewindOnExplosion", responses=(Rewind(self.detectors),))
+        return Request(
+            "RewindOnExplosion",
+            responses=(self.response(),),
+            dense_steps=ATTENTIVE_STEPS,
+        )
 
-    def set_model(self, model):
-        """Watches `model`, and decides about its rows before they are told."""
-        super().set_model(model)
-        self.join(model)
-
-    def join(self, model):
-        """Decides about the rows of `model`, which another callback may have asked for.
-
-        That one calls `begin` before the first batch, and `act` after each drain.
-        """
-        self._model = model
-        self._rewinder = Rewinder(
-            model.gradwatch,
+    def response(self):
+        """The `Rewind` that this callback asks for."""
+        return Rewind(
             self.detectors,
             self.snapshot_freq,
             self.max_rewinds,
             self.factor,
             self.min_lr,
         )
-        model.gradwatch.recorder.decide(self._rewinder.decide)
 
-    def on_first_batch(self):
-        """Takes the first snapshot."""
-        super().on_first_batch()
-        self.begin()
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Drains, and goes back where that is called for."""
-        super().on_train_batch_begin(batch, logs)
-        self.act()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Drains, and goes back where that is called for."""
-        super().on_epoch_end(epoch, logs)
-        self.act()
-
-    def on_train_end(self, logs=None):
-        """Drains, and leaves the last sound weights where that is called for."""
-        self._gradwatch.drain()
-        self.act()
-        super().on_train_end(logs)
-
-    def begin(self):
-        """Takes the first snapshot."""
-        self._rewinder.begin()
-
-    def act(self):
-        """Goes back, or takes a snapshot, as was decided at the last drain."""
-        self._rewinder.act()
-        if self._rewinder.stopped:
-            self._model.gradwatch.halt()
-            self._model.stop_training = True
+    def on_rows(self, rows, events):
+        """Ends `fit` where the run has been stopped."""
+        super().on_rows(rows, events)
+        if self._gradwatch.halted:
+            self.model.stop_training = True

@@ -1,7 +1,8 @@
 """Leaving out the updates that would do harm."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.controller.plan import Request, Skip
+from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
+from keras_gradwatch.controller.responses import Skip
 
 
 class SkipOnExplosion(Response):
@@ -9,7 +10,7 @@ class SkipOnExplosion(Response):
 
     A skipped batch leaves the run as if it had not been in the data: weights,
     optimizer state, iterations, BatchNorm statistics, metrics and the epoch's loss.
-    Random seeds go on. A detector that judges the update itself
+    Random seeds continue. A detector that judges the update itself
     (`detectors.UpdateRatio`) has the weights put back instead.
 
     Args:
@@ -29,4 +30,8 @@ class SkipOnExplosion(Response):
     """
 
     def request(self):
-        return Request("SkipOnExplosion", responses=(Skip(self.detectors),))
+        return Request(
+            "SkipOnExplosion",
+            responses=(Skip(self.detectors),),
+            dense_steps=ATTENTIVE_STEPS,
+        )

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import Request
+from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard.log import GradientLog
 
 
@@ -76,6 +77,7 @@ updates are held |
         return Request(
             "GradientTensorBoard",
             # A point shows all statistics of its step.
+            statistics=NAMES if self.log.per_variable else (),
             sample_freq=self.log.update_freq,
             histogram_freq=self.log.histogram_freq,
             state_dir=self.log.log_dir,

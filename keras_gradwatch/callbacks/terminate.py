@@ -1,7 +1,8 @@
 """Ending a run that explodes, before it does harm."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.controller.plan import Halt, Request, Skip
+from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
+from keras_gradwatch.controller.responses import Halt, Skip
 from keras_gradwatch.methods import whole
 from keras_gradwatch.reports.diagnosis import RunSummary
 from keras_gradwatch.reports.report import explain
@@ -59,7 +60,9 @@ class TerminateOnExplosion(Response):
 
     def request(self):
         responses = (Skip(self.detectors), Halt(self.detectors, self.limit))
-        return Request("TerminateOnExplosion", responses=responses)
+        return Request(
+            "TerminateOnExplosion", responses=responses, dense_steps=ATTENTIVE_STEPS
+        )
 
     def set_model(self, model):
         """Watches `model`; a new `fit` may run until it explodes again."""

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import os
 
-from keras_gradwatch.records.rows import Event
+from keras_gradwatch.records.events import Event
 
 # Snapshots that are kept: the newest of the epochs' ends, and the newest in between.
 EPOCH_ENDS = 64

@@ -1,79 +1,86 @@
-"""The state of a watched model: variables on the device, read by the host."""
+"""The state of a watched model: what is asked for, and what is known of its steps."""
 
-import dataclasses
 import weakref
 
 import numpy as np
-from keras import ops
 
-from keras_gradwatch.backends.processes import put_copy, take_copy
-from keras_gradwatch.backends.reading import read
-from keras_gradwatch.controller.knobs import knobs
+from keras_gradwatch.controller.control import control_values, policy_settings
+from keras_gradwatch.controller.controller import Controller
 from keras_gradwatch.controller.persistence import Keeper
 from keras_gradwatch.controller.plan import Request, unite
-from keras_gradwatch.controller.responses import LONG_AGO
 from keras_gradwatch.controller.store import Store
-from keras_gradwatch.detectors.base import AHEAD
+from keras_gradwatch.keras_hooks import learning_rate, model_state
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.records.recorder import Recorder
 from keras_gradwatch.records.rows import Layout
-from keras_gradwatch.train_step import quiet
+from keras_gradwatch.statistics.histograms import BINS, edges_of
+from keras_gradwatch.train_step.application import MAX_APPLICATIONS, size
+from keras_gradwatch.train_step.logs import MAX_LOGS
+from keras_gradwatch.train_step.policy import policy_state
+from keras_gradwatch.train_step.state import GATE, UNLIMITED
 
 
 class GradientMonitor:
     """What is known of the gradients of one watched model; `model.gradwatch`.
 
     The monitor owns every variable that the watched step reads or writes beside the
-    model's own: a ring buffer of rows, the detectors' and the policy's state, and the
-    numbers that a user can turn. None of them is part of the model: `model.weights`,
-    what `save` writes and what `evaluate` returns stay as they are.
+    model's own: a ring buffer of rows, the limits, the policy's state. None of them is
+    part of the model: `model.weights`, what `save` writes and what `evaluate` returns
+    stay as they are.
 
-    Where a callback names a directory, the state is kept there, and a new process goes
-    on with it; see `keras_gradwatch.controller.backup`.
+    Where a callback names a directory, the state is kept there, and a new process
+    continues from it; see `keras_gradwatch.controller.backup`.
 
-    The ring takes `4 · capacity · (11 + 8·V + 4·D)` bytes for V variables and D
-    detectors, whatever the number of steps.
+    The ring takes `4 · capacity · (10·S + K·V)` bytes for V variables of which K
+    statistics are recorded, and S applications of an optimizer in a step (1 for a stock
+    step, else 8), whatever the number of steps.
 
     Args:
-        capture: The module of `keras_gradwatch.backends` for the backend.
+        backend: The module of `keras_gradwatch.backends` for the backend.
         model: The watched model.
 
     Attributes:
         plan: The `Plan` in force.
         layout: `Layout` of the ring's rows; None before the first traced step.
-        recorder: `Recorder` that hands out drained rows.
-        batch: What keeps the batch in which an incident begins; None before a step was
-            traced for that.
+        recorder: `Recorder` that hands out the rows.
+        controller: `Controller`, which decides between two steps.
+        variant: The step that runs next, `"light"` or `"full"`.
+        batches: What keeps the batch in which an incident begins.
+        position: The first step that was not read yet.
         stand_ins: What stands in for methods of model and optimizers during a step.
         store: `Store`, the device variables.
-        remembered: What a step that may go the short way says of its detectors' memory,
-            `quiet.Remembered`; None where there is no such step.
     """
 
-    def __init__(self, capture, model):
+    def __init__(self, backend, model):
+        self.backend = backend
         self.plan = unite([])
         self.layout = None
         self.recorder = Recorder()
         self.histogram_names = ()
-        self.keeper = Keeper(self)
-        self.batch = None
+        self.variant = "light"
+        self.batches = backend.make_batches(self)
         self.stand_ins = {}
-        self.remembered = None
-        self._capture = capture
         self._model = weakref.ref(model)
-        self.store = Store(capture, self._model)
+        self.store = Store(backend, self._model)
+        self.keeper = Keeper(self)
+        self._names = {}  # id(variable) -> its name
+        self._extra = {}  # id(variable) -> variable that the model does not hold
         self._standing = None  # what `watch` itself asked for
         self._requests = []
         self._collecting = False
         self._earlier = self.plan  # before what is asked for just now
         self._pushed = None  # what the variables hold: (plan, live, standing)
+        self._policy = None  # the structure of the policy
         self._traced = None  # the structure that is built into the traced step
-        self._position = 0  # the first step that was not drained yet
+        self.position = 0  # the first step that was not read yet
+        self.controller = Controller(self)
 
     # -- what is asked for ---------------------------------------------------------
 
     def stand(self, policy, detectors):
         """Sets what holds also outside of `fit` with callbacks; used by `watch`."""
+        self.drain()  # what was recorded so far is judged by the plan that it ran under
         self._standing = Request("watch()", policy=policy, detectors=tuple(detectors))
         self._replan()
 
@@ -84,7 +91,7 @@ class GradientMonitor:
             request: `Request`.
 
         Returns:
-            True for the first callback of this `fit`, which drains for all.
+            True for the first callback of this `fit`.
 
         Raises:
             ValueError: If it contradicts what another one asked for.
@@ -115,7 +122,7 @@ class GradientMonitor:
         `fit` and of each `train_on_batch`.
 
         Returns:
-            True if the step must be traced anew.
+            True if the step must be traced again.
         """
         if not self._collecting and self._requests:
             # A `fit` without our callbacks, or train_on_batch, after an interrupted
@@ -124,23 +131,20 @@ class GradientMonitor:
             self._replan()
         self._collecting = False
         if self._requests:
-            self.store.set_slots("run", {"halted": 0, "halt/hits": 0})
-            self.store.fill("batch/last", LONG_AGO)
-            self.look_closely()
+            self.controller.begin()
         self._push()
+        policy = self.plan.policy and self.plan.policy.structure()
+        if self._traced is not None and policy != self._policy:
+            self.store.forget("policy")  # another policy begins with a state of its own
+        self._policy = policy
         # An idle plan runs on whatever is traced: everything is switched off.
         same = self._traced == self.plan.structure()
-        if same and self.layout is not None:
-            # The same detectors may have other numbers now.
-            detectors = tuple(self.plan.detectors)
-            self.layout = dataclasses.replace(self.layout, detectors=detectors)
         wanted = bool(self._requests or self._standing)
         return wanted and self._traced is not None and not same
 
     def _end(self):
         """Forgets the last `fit`; what an interrupted one left is handed out first."""
         self.drain()
-        self.settle()
         self._requests = []
         self.recorder.begin()
 
@@ -156,9 +160,16 @@ class GradientMonitor:
         """True while a callback or `watch` asks for more than being watched."""
         return bool(self._requests) or self._standing is not None
 
+    @property
+    def live(self):
+        """True while a `fit` with callbacks is running."""
+        return bool(self._requests)
+
     def detach(self):
         """Leaves the model; used by `unwatch`."""
-        self._capture.release(self._model())
+        model = self._model()
+        learning_rate.unhook_schedules(held_optimizers(model))
+        self.backend.release(model)
         self.stand_ins.clear()
 
     def _replan(self):
@@ -166,145 +177,152 @@ class GradientMonitor:
         if self._requests or standing:
             self.plan = unite(standing + self._requests)
 
-    # -- variables -----------------------------------------------------------------
+    def _push(self):
+        """Writes the plan's numbers into the variables that the step reads."""
+        standing = self._standing is not None and self._standing.policy is not None
+        pushed = (self.plan, self.live, standing)
+        if pushed != self._pushed:  # train_on_batch comes here for every batch
+            self._pushed = pushed
+            self.push_control()
+            self.controller.push_limits()
 
-    def variable(self, name, initial, dtype="float32"):
-        """The device variable `name`, made at the first call; see `Store`."""
-        return self.store.variable(name, initial, dtype)
+    def push_control(self):
+        """Writes what the host tells the step."""
+        values = self._control()
+        found = self.store.get("control")
+        if found is not None and tuple(found.shape) != values.shape:
+            self.store.renew("control", values)
+        self.store.write("control", values)
 
-    def packed(self, name, initial):
-        """The values that the variable `name` holds, `Packed`; see `Store`."""
-        return self.store.packed(name, initial)
+    def _control(self):
+        standing = self._standing is not None and self._standing.policy is not None
+        return control_values(self.plan, self.controller, self.live, standing)
 
     @property
-    def knobs(self):
-        """The plan's numbers, `Packed`; a part of the step."""
-        return self.store.view("knobs")
+    def policy_settings(self):
+        """Names of the policy's settings among the values of `control`."""
+        return policy_settings(self.plan)
+
+    # -- variables -----------------------------------------------------------------
 
     @property
     def variables(self):
         """All device variables made so far, a list."""
         return self.store.every
 
-    def build(self, names):
-        """Makes the ring for the rows of a step, if it does not fit already.
+    def variable(self, name, initial=None):
+        """The device variable `name`, made at the first call; see `Store`."""
+        if initial is not None:
+            make = self.backend.on_host
+            return make(lambda: self.store.variable(name, initial))
+        found = self.store.get(name)
+        if found is not None:
+            return found
+        make = self.backend.on_host
+        if name == "step":
+            return make(lambda: self.store.variable(name, 0, "int32"))
+        first = {
+            "limits": self.controller.limits,
+            "control": self._control,
+            "gate": lambda: np.float32([0, 0, *[-UNLIMITED] * (len(GATE) - 2)]),
+            "peaks": lambda: np.zeros((MAX_APPLICATIONS, 3)),
+            "logs": lambda: np.full(MAX_LOGS, np.nan),
+        }[name]
+        return make(lambda: self.store.variable(name, first()))
 
-        Rows of another layout are drained first, so that none is lost.
+    def make_variables(self, model, stock):
+        """Makes all variables before the step is traced (JAX).
 
         Args:
-            names: List of the V names of the variables, of all sites.
+            model: The built model.
+            stock: Whether its step is Keras's own.
         """
-        layout = Layout(tuple(unique(names)), tuple(self.plan.detectors))
-        self._capture.on_host(lambda: self._build(layout))
+        for name in ("step", "limits", "control", "gate"):
+            self.variable(name)
+        if not stock:
+            self.variable("logs")
+        if self.plan.many_steps:
+            self.variable("peaks")
+        self.build(model, [], 1 if stock else None)
+        count = len(self.layout.variables)
+        for index in range(1 if stock else MAX_APPLICATIONS):
+            if self.plan.policy is not None:
+                for name, (value, _) in policy_state(self.plan.policy, count).items():
+                    self.variable(f"policy{index}/{name}", value)
+        if self.plan.histogram_freq:
+            self.histogram_variables(count)
+        self.hook_schedules()
+
+    def build(self, model, variables, applications=None):
+        """Makes the ring for the rows of a step, if it does not fit already.
+
+        Rows of another layout are read first, so that none is lost.
+
+        Args:
+            model: The model, built.
+            variables: List of variables that a step trains, beside the model's own.
+            applications: How many applications of an optimizer a row has room for.
+        """
+        own = {id(v): v for v in model.trainable_variables}
+        # What a step trains although no layer of the model holds it.
+        self._extra |= {id(v): v for v in variables if id(v) not in own}
+        every = list({**own, **self._extra}.values())
+        names = unique(getattr(v, "path", v.name) for v in every)
+        self._names = {id(v): n for v, n in zip(every, names, strict=True)}
+        layout = Layout(
+            tuple(names),
+            self.plan.statistics,
+            applications or MAX_APPLICATIONS,
+            tuple(size(v.shape) for v in every),
+            tuple(len(v.shape) >= 2 for v in every),
+        )
+        self.backend.on_host(lambda: self._build(layout))
 
     def _build(self, layout):
         capacity = self.plan.capacity
-        ring = self._ring
+        ring = self.store.get("ring")
         same = self.layout == layout
         if ring is not None and same and ring.shape[0] == capacity:
             return
         if ring is not None:
             self.drain()
-            self.look_closely()
-        self.layout = layout
-        self.variable("ring", np.full((capacity, layout.width), np.nan))
+        before, self.layout = self.layout, layout
+        self.store.variable("ring", np.full((capacity, layout.width), np.nan))
+        if before is not None and before.variables != layout.variables:
+            self.controller.begin_layout()
 
-    @property
-    def _ring(self):
-        """The ring, or None before the first traced step."""
-        return self.store.get("ring")
+    def names_of(self, variables):
+        """The names of some of the variables that are trained."""
+        return [self._names[id(v)] for v in variables]
+
+    def hook_schedules(self):
+        """Puts a scale behind every schedule that may have to be cut."""
+        if self.plan.may_cut:
+            learning_rate.hook_schedules(
+                held_optimizers(self._model()),
+                lambda index: self.store.renew(f"rate_scale/{index}", 1.0),
+            )
+
+    def histogram_variables(self, count):
+        """The variables of the histograms of `count` gradients."""
+        return (
+            self.store.variable("histograms", np.zeros((count, BINS + 2))),
+            self.store.variable("histogram_step", -1, "int32"),
+        )
 
     def write_row(self, step, row):
         """Writes the row [width] of `step` into the ring; part of the traced step."""
-        ring = self._ring
-        self._capture.write_row(ring, step % ring.shape[0], row)
+        ring = self.store.get("ring")
+        self.backend.write_row(ring, step % ring.shape[0], row)
 
-    def rows(self, begin, count):
-        """The `count` rows from that of step `begin` on, [count, width]."""
-        ring = self._ring
-        return ops.take(ring, (begin + ops.arange(count)) % ring.shape[0], axis=0)
-
-    def traced(self):
-        """Notes that the present plan is what the traced step was built from."""
-        self._traced = self.plan.structure()
-
-    def keep_batches(self, kind):
-        """What keeps batches, made at the first call; of the class `kind`."""
-        self.batch = self.batch or kind(self)
-        return self.batch
-
-    def _push(self):
-        """Writes the plan's numbers into the variables that the step reads."""
-        plan, live = self.plan, bool(self._requests)
-        standing = self._standing is not None and self._standing.policy is not None
-        pushed = (plan, live, standing)
-        if pushed == self._pushed:
-            return  # train_on_batch comes here for every batch
-        self._pushed = pushed
-        self.look_closely()
-        self.store.put("knobs", knobs(plan, live, standing))
-
-    # -- what the host does ----------------------------------------------------------
-
-    def snapshot(self):
-        """Pairs of a variable and a copy of it: all that a step may have harmed."""
-        self.store.sync()
-        return [(v, take_copy(v)) for v in self._capture.harmed(self._model())]
-
-    def put_back(self, snapshot):
-        """Assigns what `snapshot` has given."""
-        self.store.sync()
-        for variable, copy in snapshot:
-            put_copy(variable, copy)
-
-    def cut_rates(self, factor, min_lr):
-        """Multiplies every learning rate of the model by `factor`, now."""
-        self.store.sync()
-        self._capture.cut_rates(self._model(), factor, min_lr)
-
-    def look_closely(self):
-        """The next step goes the long way: the host has changed what it depends on."""
-        self.settle()
-        self.store.fill("wake", 0)
-        self.store.fill("lines", 0)
-
-    def remember(self, about):
-        """Notes what the detectors' memory is about; called before a step is judged.
+    def note_traced(self, places):
+        """Notes what the traced step was built from.
 
         Args:
-            about: `quiet.Remembered`. Where it is another one than before, the steps
-                before are taken in first, and this one goes the long way.
+            places: For each application, the indices of its variables in the layout.
         """
-        if self.remembered is None or not about.same_as(self.remembered):
-            self._capture.on_host(self.look_closely)
-            self.remembered = about
-
-    @property
-    def settled(self):
-        """The variable with the first step that the detectors have not taken in yet."""
-        if "settled" not in self.store:
-            make = self._capture.on_host
-            make(lambda: self.variable("settled", self.step, "int32"))
-        return self.store["settled"]
-
-    def settle(self):
-        """Brings the detectors up to date, before the host reads or writes memory."""
-        if "settled" not in self.store:
-            return  # no step has gone the short way
-        self.store.sync()
-        step, settled = read(self.store["step"]), self.store["settled"]
-        pending = step - read(settled)
-        if not pending:
-            return
-        if self.remembered is not None and pending <= AHEAD:
-            quiet.settle(self, self.remembered)
-        # Steps that went the long way are in the detectors' memory.
-        settled.assign(step)
-
-    def halt(self):
-        """No update is applied any more in this `fit`."""
-        self.store.set_slots("run", {"halted": 1})
-        self.look_closely()
+        self._traced = self.plan.structure()
+        self.controller.places = places
 
     # -- over the end of the process -----------------------------------------------
 
@@ -313,9 +331,10 @@ class GradientMonitor:
         directories = self.plan.state_dirs
         progress = self._progress() if directories else (0, [])
         self.keeper.begin(directories, *progress)
+        self.controller.begin_steps()
 
     def keep(self, epoch_end=False):
-        """Writes the state to where the plan wants it, if it is due; after a drain."""
+        """Writes the state to where the plan wants it, if it is due."""
         if self.keeper.due(epoch_end):
             self.keeper.keep(*self._progress(), epoch_end)
 
@@ -325,56 +344,67 @@ class GradientMonitor:
         return self.updates, shapes
 
     def state(self, wanted):
-        """Values of the variables whose name is `wanted`, as nested lists by name."""
-        self.settle()
-        return self.store.state(wanted)
+        """What a new process continues from: variables that are `wanted`, decisions."""
+        return {**self.store.state(wanted), "controller": self.controller.state()}
 
     def restore(self, state):
-        """Goes on from what `state` returned, with variables that are yet to come."""
+        """Continues from what `state` returned, with variables that are yet to come."""
+        state = dict(state)
+        self.controller.restore(state.pop("controller", {}))
+        self.variable("step")
         self.store.restore(state)
-        self._position = int(read(self.variable("step", 0, "int32")))
-        if "settled" in self.store:
-            self.store["settled"].assign(self._position)
-        self.look_closely()
+        self.position = self.step
+        self.push_control()
+        self.controller.push_limits()
 
     # -- reading -------------------------------------------------------------------
 
     @property
+    def model(self):
+        """The watched model, or None."""
+        return self._model()
+
+    @property
     def step(self):
         """The number of watched training steps so far, over all `fit` calls."""
-        self.store.sync()
-        return int(read(self.store["step"])) if "step" in self.store else 0
+        return int(self.store.read("step")) if "step" in self.store else 0
 
     @property
     def updates(self):
         """The number of updates that the model's optimizer has made, an int."""
-        self.store.sync()
-        return self._capture.updates(self._model())
+        return model_state.updates(self._model(), self.store.access)
 
     @property
     def halted(self):
         """True once a `Halt` response has stopped all updates of this `fit`."""
-        self.store.sync()
-        return bool(self.store.slots("run").get("run/halted", 0) > 0)
+        return self.controller.halted
 
     def drain(self):
-        """Reads the steps since the last drain and hands them to the recorder.
+        """Reads the steps since the last reading, and hands them to the recorder.
 
         Returns:
-            `Rows`, or None where there is nothing new. Steps that the ring no longer
-            holds (more than `capacity` since the last drain) are counted in
-            `recorder.lost`.
+            `Rows`, or None where there is nothing new.
         """
-        end, ring = self.step, self._ring
-        if ring is None or end == self._position:
+        return self.controller.read()
+
+    def unread(self):
+        """The `Rows` since the last reading, or None where there are none.
+
+        Steps that the ring no longer holds (more than `capacity` since the last
+        reading) are counted in `recorder.lost`.
+        """
+        ring = self.store.get("ring")
+        if ring is None:
+            return None
+        end = self.step
+        if end == self.position:
             return None
         capacity = ring.shape[0]
-        begin = max(self._position, end - capacity)
-        self.recorder.lost += begin - self._position
+        begin = max(self.position, end - capacity)
+        self.recorder.lost += begin - self.position
         steps = np.arange(begin, end)
-        rows = self.layout.unpack(steps, read(ring)[steps % capacity])
-        self._position = end
-        self.keeper.add(self.recorder.take(rows))
+        rows = self.layout.unpack(steps, self.store.read("ring")[steps % capacity])
+        self.position = end
         return rows
 
     def histograms(self):
@@ -384,14 +414,10 @@ class GradientMonitor:
             `(step, names, counts [V, B], edges [V, B + 1])`, or None before the first
             sample.
         """
-        self.store.sync()
         if "histograms" not in self.store:
             return None
-        values = read(self.store["histograms"])
-        step = int(read(self.store["histogram_step"]))
+        step = int(self.store.read("histogram_step"))
         if step < 0:
             return None
-        counts, low, high = values[:, :-2], values[:, -2:-1], values[:, -1:]
-        bins = counts.shape[1]
-        edges = low + (high - low) * np.linspace(0, 1, bins + 1)[None]
-        return step, self.histogram_names, counts, edges
+        values = self.store.read("histograms")[: len(self.histogram_names)]
+        return step, self.histogram_names, values[:, :-2], edges_of(values)

@@ -3,21 +3,19 @@
 import os
 import time
 
-from keras_gradwatch.backends.processes import is_chief, of_chief
 from keras_gradwatch.controller.backup import Backup, Snapshot
+from keras_gradwatch.tensors.processes import is_chief, of_chief
 
 # Seconds between two snapshots within an epoch, at least: one takes 10 to 20 ms.
 PAUSE = 5.0
 
 
 def is_state(name):
-    """Whether what the monitor calls `name` is a part of what goes on.
+    """Whether a new process continues from the variable `name` of the monitor.
 
     All else is set by the plan, or belongs to one `fit`.
     """
-    if name == "run/halted":
-        return False
-    return name == "step" or name.startswith(("site", "run/", "rate_scale"))
+    return name == "step" or name.startswith(("policy", "rate_scale"))
 
 
 class Keeper:
@@ -78,8 +76,6 @@ class Keeper:
     def keep(self, updates, shapes, epoch_end=False):
         """Writes the present state; to be called when the ring has been drained."""
         state = self._monitor.state(is_state)
-        if self._monitor.halted:
-            state.pop("run/halt/hits", None)  # what was ended may begin again
         step = state.get("step", 0)
         snapshot = Snapshot(step, updates, shapes, epoch_end, state)
         self._write(lambda backup: backup.keep(snapshot))

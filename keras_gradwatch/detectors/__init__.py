@@ -1,19 +1,14 @@
-"""Detectors: pure rules that say whether a step has gone wrong, and where."""
+"""Detectors: rules that say whether a step went wrong, and where. NumPy, host only."""
 
 from keras_gradwatch.detectors.any_of import AnyOf
-from keras_gradwatch.detectors.base import (
-    Detector,
-    Measurement,
-    QuietSteps,
-    Verdict,
-    whole_step,
-)
+from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.detectors.collapse import Collapse
 from keras_gradwatch.detectors.dead_units import DeadUnits
 from keras_gradwatch.detectors.divergence import Divergence
 from keras_gradwatch.detectors.loss_spike import LossSpike
 from keras_gradwatch.detectors.non_finite import NonFinite
 from keras_gradwatch.detectors.norm_threshold import NormThreshold
+from keras_gradwatch.detectors.observation import Observation, Verdict
 from keras_gradwatch.detectors.oscillation import Oscillation
 from keras_gradwatch.detectors.update_ratio import UpdateRatio
 from keras_gradwatch.detectors.vanishing import Vanishing
@@ -26,14 +21,12 @@ __all__ = [
     "Detector",
     "Divergence",
     "LossSpike",
-    "Measurement",
     "NonFinite",
     "NormThreshold",
+    "Observation",
     "Oscillation",
-    "QuietSteps",
     "UpdateRatio",
     "Vanishing",
     "Verdict",
     "ZScore",
-    "whole_step",
 ]

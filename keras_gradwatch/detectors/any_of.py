@@ -46,5 +46,11 @@ class AnyOf(Detector):
             [keras.saving.deserialize_keras_object(d) for d in config["detectors"]]
         )
 
-    def structure(self):
-        return (super().structure(), *(d.structure() for d in self.detectors))
+
+def _either(self, other):
+    """`a | b` is short for `AnyOf([a, b])`."""
+    return AnyOf([self, other])
+
+
+# Here, since the base class cannot import what is made of it.
+Detector.__or__ = _either

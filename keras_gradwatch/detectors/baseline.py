@@ -1,46 +1,50 @@
 """A spike of a positive quantity against its running baseline, on the log scale."""
 
-import numpy as np
-from keras import ops
+import math
 
 from keras_gradwatch.detectors import running
-from keras_gradwatch.detectors.base import AHEAD, BELOW, Detector, whole_step
+from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number, whole
 
 # A spike is this many times the largest of the newest steps, whatever their spread.
 PEAK = 100.0
-# Steps that must have been seen before any may be a spike.
+# Steps before that rule applies.
 FIRST = 3
-# Steps after which the largest of the last ones is that of the last ones but these.
-SPAN = 100
-# Up to this a value says nothing of the level: a satisfied hinge loss has no gradient
-# at all, and its logarithm would drag the baseline to nowhere.
+# Length of a window for the largest step; the last full window counts, too.
+WINDOW = 100
+# Up to this a value says nothing about the level: a hinge loss that is satisfied has
+# no gradient, and its logarithm would move the baseline to nowhere.
 TINY = 1e-30
+# Above this, `math.exp` overflows.
+LARGEST_EXPONENT = 700.0
 
 
 class LogBaseline(Detector):
     """Base of the detectors that compare a quantity with its running log-scale range.
 
-    With ℓ = log of the quantity, and μ, σ the running mean and standard deviation of
-    ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps were seen;
-    and from the fourth step on if the quantity is more than `PEAK` times the largest
-    of the newest 100 to 200 steps, however widely they were spread.
+    Formula: with ℓ = log of the quantity, and μ, σ the running mean and standard
+    deviation of ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps
+    were seen; and from the fourth step on if the quantity is more than `PEAK` times
+    the largest of the newest 100 to 200 steps, however large σ is.
 
-    A spike moves the mean by no more than that distance, and the deviation not at all;
-    in warm-up it is not taken in. A lasting shift is no alarm for ever: after
-    `patience` spikes in a row the baseline begins anew at the new level. Non-finite
-    values are never taken in, nor are zeros, which are not counted as steps.
+    A spike moves the mean by no more than that limit, and leaves the deviation as it
+    is; during warm-up it is ignored. A lasting shift does not trip for ever: after
+    `patience` spikes in a row the mean is reset to the new level. Zeros and non-finite
+    values are ignored.
 
     Args:
         z: Standard deviations above the mean, > 0.
         factor: A spike is at least this many times the baseline, > 1.
         decay: Decay of the running moments per step, 0 to 1; 0.97 is about 33 steps.
-        warmup: Steps before the first judgement, >= 1.
+        warmup: Steps before a step is compared with the mean, >= 1.
         patience: After this many spikes in a row the new level is the baseline, >= 1.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
+
+    # What is compared: "global_norm" or "loss".
+    judged = "global_norm"
 
     def __init__(self, z=6.0, factor=10.0, decay=0.97, warmup=20, patience=5):
         self.settings = {
@@ -51,109 +55,62 @@ class LogBaseline(Detector):
             "patience": whole(self, "patience", patience, at_least=1),
         }
 
-    # What `quantity` is the magnitude of, and `lines` about: `global_norm` or `loss`.
-    judged = None
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if "quantity" in vars(cls) and "judged" not in vars(cls):
-            # Another quantity: lines of the norm or the loss say nothing about it.
-            cls.lines = Detector.lines
-
-    def quantity(self, measured):
-        """The scalar that is judged, >= 0, NaN where it is not known."""
-        raise NotImplementedError
+    @property
+    def patience(self):
+        return self.settings["patience"]
 
     def initial_state(self, num_variables):
         """Moments, number and peaks of the values seen, and spikes in a row."""
         del num_variables
         names = ("mean", "variance", "seen", "streak", "peak", "last_peak")
-        return {name: np.float32(0.0) for name in names}
+        return dict.fromkeys(names, 0.0)
 
-    def detect(self, measured, state, settings):
-        value = self.quantity(measured)
-        usable = measured.finite & ops.isfinite(value) & (value > TINY)
-        level = ops.log(ops.maximum(value, TINY))
-        seen, mean, variance = state["seen"], state["mean"], state["variance"]
-        limit = ops.maximum(
-            settings["z"] * ops.sqrt(variance), ops.log(settings["factor"])
-        )
+    def limits(self, state):
+        """From 0 up to the smallest value that is a spike."""
+        high, peak = math.inf, max(state["peak"], state["last_peak"])
+        if state["seen"] >= self.settings["warmup"]:
+            exponent = state["mean"] + self._reach(state)
+            high = math.exp(exponent) if exponent < LARGEST_EXPONENT else math.inf
+        if state["seen"] >= FIRST and peak > 0:
+            high = min(high, PEAK * peak)
+        return {self.judged: (0.0, high)}
+
+    def observe(self, step, state):
+        value = step.quantity(self.judged)
+        spike = self.crossed(step, state) is not None
+        verdict = Verdict(None, value, math.exp(state["mean"])) if spike else None
+        if not TINY < value < math.inf:
+            return verdict
+        settings = self.settings
+        level, mean, seen = math.log(value), state["mean"], state["seen"]
+        state["streak"] = state["streak"] + 1 if spike else 0.0
+        restart = state["streak"] >= settings["patience"]
         warm = seen >= settings["warmup"]
-        beyond = warm & ~ops.less_equal(level - mean, limit)
-        peak = ops.maximum(state["peak"], state["last_peak"])
-        spike = usable & (beyond | ((seen >= FIRST) & (value > PEAK * peak)))
-        streak_before = state["streak"]
-        streak = ops.where(spike, streak_before + 1, 0.0)
-        anew = streak >= settings["patience"]
-
+        if spike and not warm and not restart:
+            return verdict
+        state["seen"] = seen + 1
+        if restart:
+            state |= {"mean": level, "streak": 0.0, "peak": value, "last_peak": 0.0}
+            return verdict
         weight = running.weight(seen + 1, settings["decay"])
-        reach = ops.where(warm, limit, float("inf"))
-        taken = ops.clip(level - mean, -reach, reach)
-        spread = (1 - weight) * (variance + weight * ops.square(taken))
-        highest = ops.maximum(ops.where(spike, 0.0, value), state["peak"])
-        turn = ops.equal(ops.mod(seen, SPAN), SPAN - 1)
-        peak = ops.where(turn, 0.0, highest)
-        last_peak = ops.where(turn, highest, state["last_peak"])
-        new = {
-            "mean": ops.where(anew, level, mean + weight * taken),
-            "variance": ops.where(spike, variance, spread),
-            "seen": seen + 1,
-            "peak": ops.where(anew, value, peak),
-            "last_peak": ops.where(anew, 0.0, last_peak),
-        }
-        take = usable & (warm | ~spike | anew)
-        state = {name: ops.where(take, new[name], state[name]) for name in new}
-        streak = ops.where(anew, 0.0, streak)
-        state["streak"] = ops.where(usable, streak, streak_before)
-        return whole_step(spike, value, ops.exp(mean)), state
+        distance = level - mean
+        if warm:
+            reach = self._reach(state)
+            distance = max(-reach, min(distance, reach))
+        state["mean"] = mean + weight * distance
+        if not spike:
+            state["variance"] = (1 - weight) * (
+                state["variance"] + weight * distance**2
+            )
+            state["peak"] = max(state["peak"], value)
+        if seen % WINDOW == WINDOW - 1:
+            state["last_peak"], state["peak"] = state["peak"], 0.0
+        return verdict
 
-    def lines(self, measured, state, settings):
-        """A range around the mean, once there is one; see `Detector.lines`.
-
-        With c what is left of the moments after all steps that the lines hold for, and
-        r = max(z·σ·√c, log factor) / (2 − c): as long as |ℓ − μ| ≤ r, the mean moves by
-        no more than (1 − c)·r, and no step comes as far from it as the limit is then.
-        """
-        del measured
-        seen = state["seen"]
-        left = ops.prod(1 - running.weights(seen, settings["decay"]))
-        limit = ops.maximum(
-            settings["z"] * ops.sqrt(left * state["variance"]),
-            ops.log(settings["factor"]),
-        )
-        reach = limit / (2 - left)
-        # Where the peaks change places before long, only one of them stays.
-        turns = ops.mod(seen, SPAN) >= SPAN - AHEAD
-        peak = ops.maximum(state["peak"], ops.where(turns, 0.0, state["last_peak"]))
-        top = ops.minimum(ops.exp(state["mean"] + reach), PEAK * peak)
-        sure = (seen >= settings["warmup"]) & running.usable(seen, settings["decay"])
-        low = ops.exp(state["mean"] - reach) / BELOW
-        return {self.judged: (low, ops.where(sure, top * BELOW, 0.0))}
-
-    def advance(self, steps, state, settings):
-        """The range after values within it; see `Detector.advance`."""
-        value, seen = self.quantity(steps), state["seen"]
-        levels = ops.log(value)
-        weights = running.weights(seen, settings["decay"], steps.there)
-        means = running.means(state["mean"], levels, weights)
-        before = ops.concatenate([state["mean"][None], means[:-1]])
-        spread = running.spread(state["variance"], levels - before, weights)
-        number = seen + ops.arange(AHEAD, dtype="float32")
-        turn = ops.equal(ops.mod(number, SPAN), SPAN - 1) & steps.there
-        turned = ops.any(turn)
-        # Up to the turn, and after it.
-        value = ops.where(steps.there, value, 0.0)
-        old = ops.cumsum(ops.cast(turn, "float32")) - ops.cast(turn, "float32") < 0.5
-        highest = ops.maximum(state["peak"], ops.max(ops.where(old, value, 0.0)))
-        newest = ops.max(ops.where(old, 0.0, value))
-        return {
-            "mean": means[-1],
-            "variance": spread,
-            "seen": seen + steps.count,
-            "streak": ops.zeros_like(seen),
-            "peak": ops.where(turned, newest, highest),
-            "last_peak": ops.where(turned, highest, state["last_peak"]),
-        }
+    def _reach(self, state):
+        """How far above the mean a spike begins, on the log scale."""
+        deviation = math.sqrt(state["variance"])
+        return max(self.settings["z"] * deviation, math.log(self.settings["factor"]))
 
 
 def spike_words(what, value, baseline):

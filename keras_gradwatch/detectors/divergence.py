@@ -1,14 +1,13 @@
-"""A run that has come apart: its loss is lastingly worse than it was."""
+"""A run that has diverged: its loss is lastingly worse than it was."""
+
+import math
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_gradwatch.detectors import running
-from keras_gradwatch.detectors.base import AHEAD, BELOW, Detector, whole_step
+from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number, whole
 
-# A loss so small that its logarithm says nothing any more.
+# The logarithm of a smaller loss says nothing any more.
 TINY = 1e-12
 
 
@@ -39,7 +38,7 @@ class Divergence(Detector):
     ```
 
     Reference: the loss criterion of rewinding in PaLM's training (Chowdhery et al.
-    2022, arXiv 2204.02311, section 5.1), made a rule.
+    2022, arXiv 2204.02311, section 5.1), as a fixed rule.
     """
 
     kind = "divergence"
@@ -53,66 +52,26 @@ class Divergence(Detector):
     def initial_state(self, num_variables):
         """Running mean, its first and its least value, steps seen, steps in a row."""
         del num_variables
-        names = ("mean", "first", "least", "seen", "streak")
-        return {name: np.float32(0) for name in names}
+        return dict.fromkeys(("mean", "first", "least", "seen", "streak"), 0.0)
 
-    def detect(self, measured, state, settings):
-        loss, steps = measured.loss, settings["steps"]
-        usable = measured.finite & (loss > 0)
-        level = ops.log(ops.maximum(ops.where(usable, loss, 1.0), TINY))
-        seen = state["seen"] + 1
+    def observe(self, step, state):
+        if not 0 < step.loss < math.inf:
+            return None
+        steps, factor = self.settings["steps"], self.settings["factor"]
+        level = math.log(max(step.loss, TINY))
+        state["seen"] += 1
         # A plain average while values are few.
-        mean = state["mean"] + (level - state["mean"]) / ops.minimum(seen, steps)
-        young = seen <= steps
-        first = ops.where(young, mean, state["first"])
-        least = ops.where(young, mean, ops.minimum(mean, state["least"]))
-        limit = ops.maximum(first, least + ops.log(settings["factor"]))
-        above = ~young & (mean > limit)
-        streak = ops.where(above, state["streak"] + 1, 0.0)
-        tripped = usable & ops.equal(streak, steps)
-        new = {
-            "mean": mean,
-            "first": first,
-            "least": least,
-            "seen": seen,
-            "streak": streak,
-        }
-        new = {name: ops.where(usable, new[name], state[name]) for name in new}
-        return whole_step(tripped, ops.exp(mean), ops.exp(least)), new
-
-    def lines(self, measured, state, settings):
-        """The losses that keep the mean below its limit; see `Detector.lines`.
-
-        A mean that falls takes the least one along, and so the limit: losses within
-        1/`factor` of the mean take it down by no more than a share of log `factor`.
-        """
-        del measured
-        mean, steps, reach = (
-            state["mean"],
-            settings["steps"],
-            ops.log(settings["factor"]),
-        )
-        moved = 1 - ops.power(1 - 1 / steps, float(AHEAD))  # share of the mean, at most
-        least = ops.minimum(state["least"], mean - moved * reach)
-        limit = ops.maximum(state["first"], least + reach)
-        top = ops.exp(mean + (limit - mean) / moved)
-        sure = (state["seen"] >= steps) & (mean < limit) & (steps >= 2)
-        return {"loss": (ops.exp(mean - reach), ops.where(sure, top * BELOW, 0.0))}
-
-    def advance(self, steps, state, settings):
-        """The mean after losses that keep it down; see `Detector.advance`."""
-        taken = steps.there & (steps.loss > 0)
-        levels = ops.log(ops.maximum(ops.where(taken, steps.loss, 1.0), TINY))
-        weights = ops.where(taken, 1 / settings["steps"], 0.0)
-        means = running.means(state["mean"], levels, weights)
-        count = ops.sum(ops.cast(taken, "float32"))
-        lowest = ops.min(ops.where(taken, means, float("inf")))
-        return {
-            "mean": means[-1],
-            "least": ops.minimum(state["least"], lowest),
-            "seen": state["seen"] + count,
-            "streak": ops.where(count > 0, 0.0, state["streak"]),
-        }
+        state["mean"] += (level - state["mean"]) / min(state["seen"], steps)
+        mean = state["mean"]
+        if state["seen"] <= steps:
+            state["first"] = state["least"] = mean
+            return None
+        state["least"] = least = min(mean, state["least"])
+        above = mean > max(state["first"], least + math.log(factor))
+        state["streak"] = state["streak"] + 1 if above else 0.0
+        if state["streak"] != steps:
+            return None
+        return Verdict(None, math.exp(mean), math.exp(least))
 
     def describe(self, variable, value, baseline):
         del variable

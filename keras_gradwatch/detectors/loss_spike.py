@@ -1,7 +1,6 @@
-"""A divergence of the loss."""
+"""A spike of the loss."""
 
 import keras
-from keras import ops
 
 from keras_gradwatch.detectors.baseline import LogBaseline, spike_words
 
@@ -22,7 +21,7 @@ class LossSpike(LogBaseline):
         z: Standard deviations above the mean, > 0. Default 6.
         factor: A spike is at least this many times the baseline, > 1. Default 10.
         decay: Decay of the running moments per step, 0 to 1. Default 0.97.
-        warmup: Steps before the first judgement, >= 1. Default 20.
+        warmup: Steps before a step is compared with the mean, >= 1. Default 20.
         patience: After this many spikes in a row the new level is the baseline, >= 1.
             Default 5.
 
@@ -41,10 +40,6 @@ class LossSpike(LogBaseline):
 
     kind = "loss spike"
     judged = "loss"
-
-    def quantity(self, measured):
-        """The magnitude of the step's own loss."""
-        return ops.abs(measured.loss)
 
     def describe(self, variable, value, baseline):
         del variable

@@ -1,10 +1,11 @@
 """A gradient or a loss that is NaN or infinite."""
 
+import math
+
 import keras
-from keras import ops
+import numpy as np
 
 from keras_gradwatch.detectors.base import Detector, Verdict
-from keras_gradwatch.train_step.statistics import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -18,7 +19,7 @@ class NonFinite(Detector):
     loss itself where only the loss is not finite. `baseline` is the loss scale, or 0.
 
     Under a dynamic loss scale, gradients that are not finite although the loss is are
-    an overflow, which that scale deals with: no event, unless the scale is at 1 or
+    an overflow, which the loss scale handles: no event, unless the scale is at 1 or
     below, or it is the 20th overflow in a row.
 
     Reference: the check of loss-scaling optimizers (Micikevicius et al. 2018,
@@ -27,25 +28,16 @@ class NonFinite(Detector):
 
     kind = "nonfinite"
 
-    def detect(self, measured, state, settings):
-        del settings
-        counts = measured.statistics[:, NAMES.index("nonfinite_count")]
-        counts = ops.where(ops.isnan(counts), 0.0, counts)
-        worst = ops.cast(ops.argmax(counts), "int32")
-        total = ops.sum(counts)
-        in_gradient = total > 0
-        verdict = Verdict(
-            ~measured.finite,
-            ops.where(in_gradient, worst, -1),
-            ops.where(in_gradient, ops.max(counts), measured.loss),
-            ops.where(ops.isnan(measured.loss_scale), 0.0, measured.loss_scale),
-        )
-        return verdict, state
-
-    def lines(self, measured, state, settings):
-        """Finite gradients and a finite loss are all that it asks for."""
-        del measured, state, settings
-        return {}
+    def observe(self, step, state):
+        if step.finite:
+            return None
+        variable, value = None, step.loss
+        counts = np.nan_to_num(step.statistic("nonfinite_count"))
+        if counts.any():
+            variable = int(counts.argmax())
+            value = float(counts[variable])
+        scale = 0.0 if math.isnan(step.loss_scale) else step.loss_scale
+        return Verdict(variable, value, scale)
 
     def describe(self, variable, value, baseline):
         if variable is None:

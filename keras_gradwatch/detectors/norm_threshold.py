@@ -1,9 +1,9 @@
 """A global norm above a fixed limit."""
 
 import keras
-from keras import ops
 
-from keras_gradwatch.detectors.base import BELOW, Detector, whole_step
+from keras_gradwatch.detectors.base import Detector, Verdict
+from keras_gradwatch.detectors.rounding import just_below
 from keras_gradwatch.methods import number
 
 
@@ -34,14 +34,13 @@ class NormThreshold(Detector):
     def __init__(self, limit):
         self.settings = {"limit": number(self, "limit", limit, above=0)}
 
-    def detect(self, measured, state, settings):
-        tripped = ~ops.less(measured.global_norm, settings["limit"])
-        return whole_step(tripped, measured.global_norm, settings["limit"]), state
+    def limits(self, state):
+        del state
+        return {"global_norm": (0.0, just_below(self.settings["limit"]))}
 
-    def lines(self, measured, state, settings):
-        """The limit; see `Detector.lines`."""
-        del measured, state
-        return {"global_norm": (0.0, settings["limit"] * BELOW)}
+    def observe(self, step, state):
+        found = self.crossed(step, state)
+        return found and Verdict(None, found[1], self.settings["limit"])
 
     def describe(self, variable, value, baseline):
         del variable

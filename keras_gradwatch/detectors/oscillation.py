@@ -1,12 +1,15 @@
-"""A loss that jumps to and fro: a rate beyond what the curvature allows."""
+"""A loss that jumps up and down: a rate beyond what the curvature allows."""
+
+import math
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_gradwatch.detectors.base import whole_step
+from keras_gradwatch.detectors.base import Verdict
 from keras_gradwatch.detectors.onset import Onset
 from keras_gradwatch.methods import number
+
+# One larger loss would dominate the running means for the rest of the run.
+LARGEST_LOSS = 1e18
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -21,13 +24,13 @@ class Oscillation(Onset):
     ρ = −1/2, a steady descent has 1, and only a swing of period two comes near −1.
     That is what gradient descent does along a direction whose curvature is above
     2 / rate. It is clear where batches are large; where they are small, noise hides it.
-    It tells the onset once. Two batches without shuffling swing by themselves.
+    It reports the onset once. Two batches without shuffling swing by themselves.
 
     Args:
         limit: How near ρ must come to −1, between 0.5 and 1. Default 0.9.
         amplitude: Least swing, as a share of the loss, >= 0. Default 0.1.
         decay: Decay of the running means per step, 0 to 1. Default 0.95.
-        patience: Steps in a row after which a change is believed, >= 1. Default 20.
+        patience: Steps in a row after which a change counts, >= 1. Default 20.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -56,35 +59,26 @@ class Oscillation(Onset):
     def initial_state(self, num_variables):
         """That of `Onset`; the last loss and change; the running means; their age."""
         names = ("loss", "change", "product", "square", "size", "seen")
-        own = {name: np.float32(0.0) for name in names}
-        return {**super().initial_state(num_variables), **own}
+        return {**super().initial_state(num_variables), **dict.fromkeys(names, 0.0)}
 
-    def detect(self, measured, state, settings):
-        loss, seen = measured.loss, state["seen"]
-        # Beyond this, the square of a change would leave float32's range.
-        usable = measured.finite & (ops.abs(loss) < 1e18)
-        change = ops.where(seen > 0, loss - state["loss"], 0.0)
-        weight = 1 - settings["decay"]
-
-        def mean(name, value):
-            return state[name] + weight * (value - state[name])
-
-        both = (ops.square(change) + ops.square(state["change"])) / 2
-        new = {
-            "loss": loss,
-            "change": change,
-            "product": mean("product", change * state["change"]),
-            "square": mean("square", both),
-            "size": mean("size", ops.abs(loss)),
-            "seen": seen + 1,
-        }
-        swing = ops.sqrt(new["square"])
-        holds = new["product"] < -settings["limit"] * new["square"]
-        holds = holds & (swing > settings["amplitude"] * new["size"])
-        tripped, turned = self.onset(holds, usable & (seen >= 2), state, settings)
-        new = {**new, **turned}
-        new = {name: ops.where(usable, new[name], state[name]) for name in new}
-        return whole_step(tripped, swing, new["size"]), new
+    def observe(self, step, state):
+        loss, seen = step.loss, state["seen"]
+        if not abs(loss) < LARGEST_LOSS:
+            return None
+        change = loss - state["loss"] if seen > 0 else 0.0
+        weight = 1 - self.settings["decay"]
+        for name, value in (
+            ("product", change * state["change"]),
+            ("square", (change**2 + state["change"] ** 2) / 2),
+            ("size", abs(loss)),
+        ):
+            state[name] += weight * (value - state[name])
+        state |= {"loss": loss, "change": change, "seen": seen + 1}
+        square, size = state["square"], state["size"]
+        swing = math.sqrt(square)
+        holds = state["product"] < -self.settings["limit"] * square
+        holds = holds and swing > self.settings["amplitude"] * size
+        return Verdict(None, swing, size) if self.onset(holds, state) else None
 
     def describe(self, variable, value, baseline):
         del variable

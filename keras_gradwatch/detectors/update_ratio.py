@@ -1,12 +1,12 @@
-"""An update that is large against the weights it changes: the trust bound."""
+"""An update that is large compared with the weights that it changes."""
 
 import keras
-from keras import ops
+import numpy as np
 
 from keras_gradwatch.detectors.base import Detector, Verdict
+from keras_gradwatch.detectors.observation import FLOOR
+from keras_gradwatch.detectors.rounding import just_below
 from keras_gradwatch.methods import number
-from keras_gradwatch.train_step.statistics import NAMES
-from keras_gradwatch.train_step.trust_region import FLOOR
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -14,7 +14,7 @@ class UpdateRatio(Detector):
     """Trips when one update changes a kernel by more than a share of its own size.
 
     Formula: `not (‖Δw‖ < limit · max(‖w‖, floor·√n))` for a variable of n elements
-    with two or more axes.
+    with two or more axes. An update of weights that are all zero is not judged.
 
     It judges the update that was made, so it needs no warm-up, sees what no norm of a
     gradient shows (Adam at a rate of 1), and does not depend on the optimizer. Biases
@@ -22,8 +22,9 @@ class UpdateRatio(Detector):
 
     Args:
         limit: Largest share of the weights that one update may change, > 0.
-        floor: Root mean square below which weights count as this large, >= 0: a kernel
-            that begins at zero must be able to leave it.
+            Default 0.5.
+        floor: Root mean square that weights count as having at least, >= 0, so that a
+            kernel that begins near zero can be trained. Default 0.05.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -39,7 +40,7 @@ class UpdateRatio(Detector):
     """
 
     kind = "update"
-    after_update = True
+    reads = ("update_ratio", "weight_norm")
 
     def __init__(self, limit=0.5, floor=FLOOR):
         self.settings = {
@@ -47,36 +48,22 @@ class UpdateRatio(Detector):
             "floor": number(self, "floor", floor, at_least=0),
         }
 
-    def detect(self, measured, state, settings):
-        weights = measured.statistics[:, NAMES.index("weight_norm")]
-        ratio = measured.statistics[:, NAMES.index("update_ratio")]
-        floor = settings["floor"] * ops.sqrt(measured.sizes)
-        # Where the weights were all zero the ratio is infinite and the floor is none.
-        against = ops.where(
-            weights > 0, ratio * weights / ops.maximum(weights, floor), 0.0
-        )
-        sampled = ~ops.isnan(weights)
-        judged = sampled & measured.kernels
-        over = judged & ~ops.less(against, settings["limit"])
-        size = ops.where(judged, against, 0.0)
-        size = ops.where(ops.isnan(size), float("inf"), size)
-        worst = ops.cast(ops.argmax(size), "int32")
-        verdict = Verdict(
-            ops.any(over),
-            worst,
-            ops.take(size, worst),
-            ops.cast(settings["limit"], "float32"),
-        )
-        return verdict, state
+    def limits(self, state):
+        del state
+        return {"update_ratio": (0.0, just_below(self.settings["limit"]))}
 
-    def lines(self, measured, state, settings):
-        """Where no update is measured there is nothing to judge."""
-        del measured, state, settings
-        return {}
+    def observe(self, step, state):
+        if "update_ratio" not in step.statistics:
+            return None
+        ratios = step.relative_updates(self.settings["floor"])
+        worst = int(np.where(np.isnan(ratios), -1.0, ratios).argmax())
+        if not ratios[worst] >= np.float32(self.settings["limit"]):
+            return None
+        return Verdict(worst, float(ratios[worst]), self.settings["limit"])
 
     def describe(self, variable, value, baseline):
         if value < baseline:
-            # While updates are held, a cut of the rate is told in this one's name.
+            # While updates are held back, a cut of the rate is reported as this event.
             return (
                 "the loss does not fall although updates are held; that of "
                 f"{variable} was {value:.3g} times its weights"

@@ -10,17 +10,17 @@ class ZScore(LogBaseline):
     """Trips when the global gradient norm leaves its running range on the log scale.
 
     Formula: with ℓ = log‖g‖ and μ, σ its running mean and standard deviation, it trips
-    if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are spread
-    log-normally, so a z-score of the logarithm fits quiet and noisy runs alike. From
-    the fourth step on it also trips if ‖g‖ is more than 100 times the largest of the
-    newest 100 to 200 steps. A norm of 0 is not counted as a step.
+    if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are
+    log-normally distributed, so a z-score of the logarithm fits smooth and noisy runs
+    alike. From the fourth step on it also trips if ‖g‖ is more than 100 times the
+    largest of the newest 100 to 200 steps. A norm of 0 is not counted as a step.
 
     Args:
         z: Standard deviations above the mean, > 0. Default 6.
         factor: A spike is at least this many times the baseline, > 1. Default 10.
         decay: Decay of the running moments per step, 0 to 1. Default 0.97, which is
             about 33 steps.
-        warmup: Steps before the first judgement, >= 1. Default 20.
+        warmup: Steps before a step is compared with the mean, >= 1. Default 20.
         patience: After this many spikes in a row the new level is the baseline, >= 1.
             Default 5.
 
@@ -40,10 +40,6 @@ class ZScore(LogBaseline):
 
     kind = "norm spike"
     judged = "global_norm"
-
-    def quantity(self, measured):
-        """The global gradient norm, before clipping."""
-        return measured.global_norm
 
     def describe(self, variable, value, baseline):
         del variable

@@ -3,16 +3,15 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.backends import sparse
-from keras_gradwatch.backends.reading import read
 from keras_gradwatch.keras_hooks.learning_rate import leaves
+from keras_gradwatch.tensors import sparse
 
 
-def applications(optimizer):
+def applications(optimizer, access):
     """How often `apply` has changed something, an int: micro-batches count one each."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
-    return int(read(optimizer._iterations))
+    return int(access.read(optimizer._iterations))
 
 
 class Window:

@@ -49,10 +49,10 @@ def unlifted():
 
 
 def _build_optimizer(optimizer, variables):
-    """Builds an optimizer in a graph of its own, or the step is traced twice.
+    """Builds an optimizer ahead, or the step is traced twice.
 
-    In a graph, as `apply` does it: what an optimizer assigns while it is built is
-    never run, as in the trace that stock Keras throws away.
+    What an optimizer assigns while it is built is never run, as in the first of the
+    two traces of stock Keras.
 
     Args:
         optimizer: The only one of a stock step.
@@ -67,7 +67,21 @@ def _build_optimizer(optimizer, variables):
         optimizer.built = True
 
     with tf.init_scope():
-        tf.function(build, autograph=False).get_concrete_function()
+        if type(optimizer).build.__module__.startswith("keras."):
+            with _nothing_assigned(optimizer), unlifted():
+                build()
+        else:
+            tf.function(build, autograph=False).get_concrete_function()
+
+
+@contextlib.contextmanager
+def _nothing_assigned(optimizer):
+    """Context in which an optimizer assigns nothing."""
+    object.__setattr__(optimizer, "assign", lambda *_: None)
+    try:
+        yield
+    finally:
+        object.__delattr__(optimizer, "assign")
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ import threading
 
 import keras
 
-from keras_gradwatch.backends.branch import uncompiled
 from keras_gradwatch.keras_hooks import all_reduce as reduced
 from keras_gradwatch.keras_hooks.learning_rate import leaves
-from keras_gradwatch.keras_hooks.model_state import layers_of
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.tensors.branch import uncompiled
 
 # Replica threads share the optimizer, and each traces the step: what stands in for
 # `apply` asks here whose step it is in.
@@ -17,58 +17,27 @@ _lock = threading.Lock()
 _users = {}  # id(object) -> number of steps that intercept it just now
 
 
-def held_optimizers(model):
-    """All optimizers that a model trains with, each once.
-
-    That is `model.optimizer`, and those in attributes of the model or of one of its
-    layers, also in lists and dicts (a GAN has two).
-
-    Args:
-        model: A Keras trainer.
-
-    Returns:
-        List of `keras.optimizers.Optimizer`.
-    """
-    found = {}
-    for holder in layers_of(model):
-        for name, value in list(vars(holder).items()):
-            if name.startswith("_self_"):
-                continue  # TensorFlow's tracking, which keeps replaced optimizers
-            for item in _items(value):
-                if isinstance(item, keras.optimizers.Optimizer):
-                    found[id(item)] = item
-    return list(found.values())
-
-
-def _items(value):
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple):
-        return list(value)
-    return [value]
-
-
 def is_stock(step):
     """Whether a bound `train_step` is Keras's own, which applies one optimizer once."""
     return getattr(step, "__func__", None) is keras.Model.train_step
 
 
 def active():
-    """The frame of the step that this thread is tracing, or None."""
-    return getattr(_active, "frame", None)
+    """The step that this thread is tracing, or None."""
+    return getattr(_active, "watched", None)
 
 
 @contextlib.contextmanager
-def intercept(model, frame):
-    """Has `frame` asked wherever the model applies gradients or computes its loss.
+def intercept(model, watched):
+    """Has `watched` asked wherever the model applies gradients or computes its loss.
 
     Instance attributes stand in for the methods, and are gone when the last thread
     leaves: nothing stays behind on the optimizer or the model.
 
     Args:
         model: The watched model.
-        frame: The `Frame` of the step. On PyTorch, what stands in is kept in its
-            monitor's `stand_ins`: `torch.compile` compiles anew for other functions.
+        watched: The `WatchedStep`. On PyTorch, what stands in is kept in its monitor's
+            `stand_ins`: `torch.compile` compiles again for other functions.
     """
     stand_ins = [(model, "compute_loss", _computing)]
     for optimizer in held_optimizers(model):
@@ -80,17 +49,17 @@ def intercept(model, frame):
         for leaf in leaves(optimizer):
             if hasattr(leaf, reduced.HOOK):
                 stand_ins.append((leaf, reduced.HOOK, reduced.reducing))
-    made = frame.monitor.stand_ins
+    made = watched.monitor.stand_ins
     with _lock:
         for owner, name, make in stand_ins:
             _stand_in(owner, name, make, made)
         for gone in made.keys() - {(id(owner), name) for owner, name, _ in stand_ins}:
             del made[gone]  # a replaced optimizer's
-    _active.frame = frame
+    _active.watched = watched
     try:
         yield
     finally:
-        _active.frame = None
+        _active.watched = None
         with _lock:
             for owner, name, _ in stand_ins:
                 _stand_aside(owner, name)
@@ -104,7 +73,7 @@ def _stand_in(owner, name, make, made):
     original = getattr(owner, name)
     known, stand_in = made.get(key, (None, None))
     if known != original:
-        stand_in = uncompiled(make(owner, original))
+        stand_in = uncompiled()(make(owner, original))
     if keras.config.backend() == "torch":
         made[key] = original, stand_in
     # Bound to the instance: super() calls inside the methods do not come back.
@@ -121,10 +90,10 @@ def _stand_aside(owner, name):
 
 def _applying(optimizer, apply):
     def stand_in(grads, trainable_variables=None):
-        frame = active()
-        if frame is None:
+        watched = active()
+        if watched is None:
             return apply(grads, trainable_variables)
-        return frame.apply(optimizer, apply, grads, trainable_variables)
+        return watched.apply(optimizer, apply, grads, trainable_variables)
 
     return stand_in
 
@@ -132,19 +101,19 @@ def _applying(optimizer, apply):
 def _applying_stateless(optimizer, apply):
     def stand_in(optimizer_variables, grads, trainable_variables):
         arguments = (optimizer_variables, grads, trainable_variables)
-        frame = active()
-        if frame is None:
+        watched = active()
+        if watched is None:
             return apply(*arguments)
-        return frame.runner.stateless_apply(frame, optimizer, apply, *arguments)
+        return watched.runner.stateless_apply(watched, optimizer, apply, *arguments)
 
     return stand_in
 
 
 def _scaling(optimizer, scale_loss):
     def stand_in(loss):
-        frame = active()
-        if frame is not None:
-            frame.scale_loss(optimizer, loss)
+        watched = active()
+        if watched is not None:
+            watched.scale_loss(optimizer, loss)
         return scale_loss(loss)
 
     return stand_in
@@ -153,9 +122,9 @@ def _scaling(optimizer, scale_loss):
 def _computing(model, compute_loss):
     def stand_in(*args, **kwargs):
         loss = compute_loss(*args, **kwargs)
-        frame = active()
-        if frame is not None:
-            frame.compute_loss(loss)
+        watched = active()
+        if watched is not None:
+            watched.compute_loss(loss)
         return loss
 
     return stand_in

@@ -1,11 +1,9 @@
-"""Reading and cutting learning rates on the device, float or schedule."""
+"""Reading and cutting learning rates, float or schedule."""
 
 import contextlib
 
 import keras
 from keras import ops
-
-from keras_gradwatch.backends.reading import read
 
 # The one private name of Keras that this file needs: a schedule cannot be assigned to
 # (Keras raises), a schedule of ours around the user's would leak into the saved file,
@@ -30,80 +28,61 @@ def leaves(optimizer):
     return [optimizer]
 
 
+def rewrites(optimizer):
+    """Whether an optimizer computes the weights from its accumulators alone.
+
+    How far such a step moves the weights says nothing about its rate.
+    """
+    return any(isinstance(leaf, keras.optimizers.Ftrl) for leaf in leaves(optimizer))
+
+
 def of(optimizer):
     """The rate of an optimizer, of several the first one's, a float32 scalar."""
     # A copy: on PyTorch, what is read of a variable is the variable.
     return ops.copy(_rate(leaves(optimizer)[0]))
 
 
-class Rates:
-    """The learning rates of one step.
+def peek(optimizers, access):
+    """The largest rate of optimizers without a schedule, if it is known; else None.
 
-    A schedule's rate moves with the update, so each rate is read when its optimizer is
-    about to be applied.
+    Args:
+        optimizers: List of optimizers.
+        access: `Access` to their variables; no device is waited for.
     """
-
-    def __init__(self):
-        self.leaves = []
-        self._in_effect = []
-
-    def add(self, optimizer):
-        """Notes an optimizer that is about to be applied, and its rates."""
-        self.leaves += leaves(optimizer)
-        # Copies: on PyTorch, what is read of a variable is the variable.
-        self._in_effect += [ops.copy(_rate(leaf)) for leaf in leaves(optimizer)]
-
-    def current(self):
-        """The rate in effect in this step, of the first optimizer, a float32 scalar."""
-        if not self._in_effect:
-            return ops.convert_to_tensor(float("nan"), "float32")
-        return self._in_effect[0]
-
-    def cut(self, factors, floors):
-        """Multiplies every rate by the product of `factors`, from the next step on.
-
-        Args:
-            factors: Tensor [R], 1 where nothing is to be cut.
-            floors: Tensor [R]; no rate is cut below the largest of them.
-
-        Returns:
-            The factor by which the first rate was multiplied, a float32 scalar.
-        """
-        factor, floor = ops.prod(factors), ops.max(floors)
-        done = ops.convert_to_tensor(1.0, "float32")
-        for index, leaf in enumerate(self.leaves):
-            rate = _rate(leaf)
-            wanted = ops.maximum(rate * factor, ops.minimum(rate, floor))
-            change = ops.where(
-                (factor < 1) & (rate > 0), wanted / ops.where(rate > 0, rate, 1.0), 1.0
-            )
-            variable = leaf.learning_rate
-            if not isinstance(variable, keras.Variable):
-                variable = scale_of(leaf)
-            value = ops.convert_to_tensor(variable)
-            variable.assign(value * ops.cast(change, value.dtype))
-            if index == 0:
-                done = change
-        return done
+    every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
+    rates = [leaf._learning_rate for leaf in every]
+    found = [access.peek(r) for r in rates if isinstance(r, keras.Variable)]
+    found = [float(rate) for rate in found if rate is not None]
+    return max(found, default=None)
 
 
-def cut_now(optimizers, factor, floor):
-    """Multiplies the rates of `optimizers` by `factor`, outside of a step.
+def cut(optimizers, factor, floor, store):
+    """Multiplies the learning rates of `optimizers`, between two steps.
 
     Args:
         optimizers: List of optimizers.
         factor: 0 to 1.
         floor: No rate is cut below this.
+        store: Reads and writes variables: `read(variable)`, `write(variable, value)`,
+            and `scope()`, a context in which variables have their present values.
+
+    Returns:
+        The factor by which the first rate was multiplied; 1 where it was not cut.
     """
+    done = []
     for leaf in [leaf for optimizer in optimizers for leaf in leaves(optimizer)]:
-        variable = leaf.learning_rate
+        variable = leaf._learning_rate
         if not isinstance(variable, keras.Variable):
             variable = scale_of(leaf)
-        rate = float(read(_rate(leaf)))
-        if variable is not None and rate > 0:
-            wanted = max(rate * factor, min(rate, floor))
-            value = float(read(variable))
-            variable.assign(value * wanted / rate)
+        with store.scope():
+            rate = float(ops.convert_to_numpy(_rate(leaf)))
+        if variable is None or not rate > 0:
+            done.append(1.0)
+            continue
+        wanted = max(rate * factor, min(rate, floor))
+        store.write(variable, store.read(variable) * (wanted / rate))
+        done.append(wanted / rate)
+    return done[0] if done else 1.0
 
 
 def _rate(leaf):
@@ -128,7 +107,7 @@ def hook_schedules(optimizers, make_variable):
     """
     every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
     for index, leaf in enumerate(every):
-        scheduled = not isinstance(leaf.learning_rate, keras.Variable)
+        scheduled = not isinstance(leaf._learning_rate, keras.Variable)
         if scheduled and scale_of(leaf) is None:
             _hook(leaf, make_variable(index))
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.backends import sparse
+from keras_gradwatch.tensors import sparse
 
 
 def dynamic(optimizer):
@@ -28,13 +28,13 @@ def unscale(gradient, scale):
     return sparse.map_values(lambda g: ops.cast(g, "float32") / scale, gradient)
 
 
-def spoil(gradients, overflow):
+def propagate_overflow(gradients, overflow):
     """Infinite gradients where a loss scale overflowed on any replica.
 
     `LossScaleOptimizer` asks the first replica only whether its gradients are finite.
     """
 
-    def spoil(values):
+    def infinite(values):
         return ops.where(overflow, ops.full_like(values, float("inf")), values)
 
-    return [sparse.map_values(spoil, g) for g in gradients]
+    return [sparse.map_values(infinite, g) for g in gradients]

@@ -3,17 +3,11 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.keras_hooks.state_metric import Passenger
-
-
-def layers_of(model):
-    """The model and all layers below it, each once.
-
-    The one use of Keras's private walk over nested layers; `Model.layers` is only the
-    first level, and misses layers in lists, dicts and layers of layers.
-    """
-    walk = getattr(model, "_flatten_layers", None)
-    return list(walk()) if walk is not None else [model]
+from keras_gradwatch.keras_hooks.accumulation import applications
+from keras_gradwatch.keras_hooks.layers import layers_of
+from keras_gradwatch.keras_hooks.learning_rate import leaves
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.keras_hooks.state_metric import StateMetric
 
 
 def restorable(model):
@@ -36,13 +30,13 @@ def restorable(model):
                     seeds.add(id(item.state))
     variables = list(getattr(model, "non_trainable_variables", []))
     for metric in model.metrics:
-        if not isinstance(metric, Passenger):
+        if not isinstance(metric, StateMetric):
             variables += metric.variables
     unique = {id(v): v for v in variables if id(v) not in seeds}
     return list(unique.values())
 
 
-def spoiled(model):
+def nonfinite_state(model):
     """Which of the model's non-trainable variables hold a value that is not finite.
 
     Returns:
@@ -54,6 +48,54 @@ def spoiled(model):
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
             result[id(variable)] = ops.any(~ops.isfinite(value))
     return result
+
+
+def newly_nonfinite(before, model):
+    """In how many of the model's variables this step left a non-finite value.
+
+    Args:
+        before: What `nonfinite_state` gave before the step.
+        model: The model.
+
+    Returns:
+        Scalar float32.
+    """
+    total = ops.convert_to_tensor(0.0, "float32")
+    for variable, now in nonfinite_state(model).items():
+        newly = now & ~before[variable] if variable in before else now
+        total = total + ops.cast(newly, "float32")
+    return total
+
+
+def harmed(model):
+    """The variables that a bad step may have harmed: weights, state, optimizers'.
+
+    Learning rates are left out, and so are seeds and metrics.
+
+    Returns:
+        List of `keras.Variable`, each once.
+    """
+    optimizers = held_optimizers(model)
+    every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
+    left_out = {id(leaf._learning_rate) for leaf in every}
+    left_out |= {id(v) for metric in model.metrics for v in metric.variables}
+    variables = [*model.trainable_variables, *restorable(model)]
+    for optimizer in optimizers:
+        variables += optimizer.variables
+    return [v for v in {id(v): v for v in variables}.values() if id(v) not in left_out]
+
+
+def updates(model, access):
+    """How many updates a model's optimizer has made, an int; of several the most.
+
+    Micro-batches of an accumulation window count one each.
+
+    Args:
+        model: The model.
+        access: `Access` to its variables.
+    """
+    made = [applications(optimizer, access) for optimizer in held_optimizers(model)]
+    return max(made, default=0)
 
 
 def value_of(variable):

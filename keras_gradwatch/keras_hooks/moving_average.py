@@ -8,6 +8,15 @@ from keras_gradwatch.keras_hooks import learning_rate as rates
 AVERAGES = "_model_variables_moving_average"
 
 
+def averages_in(optimizer):
+    """The moving averages that an optimizer keeps, a list of variables."""
+    found = []
+    for leaf in rates.leaves(optimizer):
+        if getattr(leaf, "use_ema", False):
+            found += [v for v in getattr(leaf, AVERAGES, []) if v is not None]
+    return found
+
+
 def averages_of(optimizer, variables):
     """The moving average of each of `variables`, and the share of a new value in it.
 

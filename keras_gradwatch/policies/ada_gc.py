@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_gradwatch.methods import flag, number, whole
 from keras_gradwatch.policies.base import OFF_SCALE, Policy, scale
-from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.statistics.names import NAMES
 
 PATIENCE = 25  # steps in a row off the scale after which a level begins anew
 LARGEST_LOG = 88.0  # of what float32 holds
@@ -76,9 +76,6 @@ class AdaGC(Policy):
 
     def get_config(self):
         return {**self.settings, "robust": self.robust}
-
-    def structure(self):
-        return (super().structure(), self.robust)
 
     def initial_state(self, num_variables):
         """Each variable's levels and streak, and the number of steps."""

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_gradwatch.methods import number
 from keras_gradwatch.policies.base import Policy, scale
-from keras_gradwatch.train_step.statistics import NAMES, elements
+from keras_gradwatch.statistics.measure import elements
+from keras_gradwatch.statistics.names import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -54,9 +55,6 @@ class AdaptiveGradientClip(Policy):
 
     def get_config(self):
         return {**self.settings, "exclude": list(self.exclude)}
-
-    def structure(self):
-        return (super().structure(), self.exclude)
 
     def decide(self, measured, state, settings):
         norms = measured.statistics[:, NAMES.index("norm")]

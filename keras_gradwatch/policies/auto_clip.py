@@ -50,9 +50,6 @@ class AutoClip(Policy):
     def get_config(self):
         return {**self.settings, "window": self.window}
 
-    def structure(self):
-        return (super().structure(), self.window)
-
     def initial_state(self, num_variables):
         """The newest norms, and how many of them there are."""
         del num_variables

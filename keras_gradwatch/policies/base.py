@@ -1,12 +1,43 @@
 """What a policy is: a pure rule that changes gradients before they are applied."""
 
+from typing import NamedTuple
+
 from keras import ops
 
 from keras_gradwatch.methods import Method
-from keras_gradwatch.train_step.statistics import SparseRows
+from keras_gradwatch.tensors.sparse import SparseRows
 
 # How many times off its baseline a norm is no longer noise.
 OFF_SCALE = 10.0
+
+
+class Measurement(NamedTuple):
+    """What is known of the gradients of one step, on the device.
+
+    Attributes:
+        step: Scalar int32, the step, from 0.
+        loss: Scalar float32, the step's own loss; NaN where it is not known.
+        global_norm: Scalar float32, before clipping.
+        statistics: Tensor [V, 8], float32, columns as in `statistics.names.NAMES`.
+            What was not measured in this step is NaN.
+        finite: Scalar bool: all gradients, and the loss where known, are finite.
+        sizes: Tensor [V], float32, the number of elements of each variable.
+        kernels: Tensor [V], bool, True where a variable has two or more axes.
+        names: List of the V names.
+        gradients: List of V float tensors or `SparseRows`, before the policy.
+        weights: List of V variables, to be read with `ops.convert_to_tensor`.
+    """
+
+    step: object
+    loss: object
+    global_norm: object
+    statistics: object
+    finite: object
+    sizes: object
+    kernels: object
+    names: object = ()
+    gradients: object = ()
+    weights: object = ()
 
 
 class Policy(Method):
@@ -22,8 +53,8 @@ class Policy(Method):
         """Says whether the gradients of this step are to be changed, and to what.
 
         Args:
-            measured: `detectors.Measurement` of the step, before the update, of the V
-                variables with a gradient. Its `gradients` and `weights` cost nothing
+            measured: `Measurement` of the step, before the update, of the V variables
+                with a gradient. Its `gradients` and `weights` cost nothing
                 while they are not used.
             state: Dict of tensors, as `initial_state` declared them.
             settings: Dict of scalar tensors, as `settings` declared them.

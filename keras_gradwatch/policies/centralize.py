@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_gradwatch.policies.base import Policy
-from keras_gradwatch.train_step.statistics import SparseRows
+from keras_gradwatch.tensors.sparse import SparseRows
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -3,13 +3,10 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.backends.branch import cond
 from keras_gradwatch.policies.base import Policy, check_policy
-from keras_gradwatch.train_step.statistics import (
-    SparseRows,
-    global_norm,
-    gradient_statistics,
-)
+from keras_gradwatch.statistics.measure import global_norm, measure
+from keras_gradwatch.tensors.branch import cond
+from keras_gradwatch.tensors.sparse import SparseRows
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
@@ -63,9 +60,6 @@ class Chain(Policy):
         restore = keras.saving.deserialize_keras_object
         return cls([restore(policy) for policy in config["policies"]])
 
-    def structure(self):
-        return (super().structure(), *(p.structure() for p in self.policies))
-
     def initial_state(self, num_variables):
         """The states of all members."""
         return self._united([p.initial_state(num_variables) for p in self.policies])
@@ -100,7 +94,7 @@ class Chain(Policy):
 
         def changed():
             new = policy.transform(gradients, limits)
-            return [*_values(new), gradient_statistics(new, self.reads_details)]
+            return [*_values(new), measure(new, detailed=self.reads_details)[0]]
 
         def kept():
             return [*_values(gradients), columns[:, :6]]

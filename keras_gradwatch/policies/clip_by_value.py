@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gradwatch.methods import number
 from keras_gradwatch.policies.base import Policy, map_values
-from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.statistics.names import NAMES
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -66,9 +66,6 @@ anew |
     def get_config(self):
         return {**self.settings, "warmup": self.warmup, "robust": self.robust}
 
-    def structure(self):
-        return (super().structure(), self.warmup, self.robust)
-
     def initial_state(self, num_variables):
         """The newest norms, their number, mean and variance, and the streak."""
         del num_variables

@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 
-from keras_gradwatch.backends.processes import is_chief
+from keras_gradwatch.tensors.processes import is_chief
 
 # Event lines that one `fit` prints at most; the rest is in `.events`.
 MAX_LINES = 20

@@ -1,10 +1,11 @@
-"""Host side: rows drained from the ring, and the events they tell of."""
+"""The rows of the ring: how they are laid out, and what they say of a run of steps."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.records.events import Event
+from keras_gradwatch.statistics.names import NAMES
 
 SCALARS = (
     "global_norm",  # before clipping
@@ -14,66 +15,43 @@ SCALARS = (
     "outcome",  # APPLIED, SKIPPED, REVERTED or OVERFLOWED
     "clipped",  # 1 where a policy changed the gradients
     "held",  # 1 where the update was cut down to the trust region
-    "trust_radius",  # share of a kernel that an update may change; NaN: any
     "loss_scale",  # by which the loss was multiplied; NaN where it was not
-    "rate_factor",  # what the rate was multiplied by after this step; 1: not cut
-    "halted",  # 1 where training had been halted before this step, 2 by it
+    "halted",  # 1 where no update is applied any more
+    "nonfinite",  # 1 where a gradient, or the loss where it is known, is not finite
 )
+"""What is recorded of each application of an optimizer, beside the statistics."""
+
 # OVERFLOWED: a loss scale's overflow, that its optimizer left out by itself.
 APPLIED, SKIPPED, REVERTED, OVERFLOWED = 0, 1, 2, 3
 HALTED, STOPPED = 1, 2
 
-ACTIONS = (
-    "observed",
-    "clipped",
-    "skipped",
-    "reverted",
-    "rate reduced",
-    "rewound",
-    "stopped",
-)
-"""What can have been done about an event, `Event.action`."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """One detector that tripped in one step.
-
-    Attributes:
-        step: The step, from 0, counted over all `fit` calls.
-        kind: What tripped: `Detector.kind`.
-        variable: Path of the variable that tripped, or None for the step as a whole.
-        value: What was measured.
-        baseline: What it was compared with.
-        action: What was done, one of `ACTIONS`.
-        message: All of it in one line for a person.
-    """
-
-    step: int
-    kind: str
-    variable: str | None
-    value: float
-    baseline: float
-    action: str
-    message: str
+# The order in which the outcomes of several applications count for the step.
+PRECEDENCE = (APPLIED, OVERFLOWED, REVERTED, SKIPPED)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a row of the ring is laid out: scalars, statistics, verdicts.
+    """How a row of the ring is laid out: scalars of each application, statistics.
 
     Attributes:
-        variables: The V names of the variables with a gradient.
-        detectors: The D detectors.
+        variables: The V names of the variables that are trained.
+        statistics: The K names, of those in `statistics.NAMES`, that are recorded.
+        applications: Number of applications of an optimizer that a row has room for.
+        sizes: V numbers of elements.
+        kernels: V flags, True where a variable has two or more axes.
     """
 
-    variables: tuple[str, ...]
-    detectors: tuple
+    variables: tuple
+    statistics: tuple = NAMES
+    applications: int = 1
+    sizes: tuple = ()
+    kernels: tuple = ()
 
     @property
     def width(self):
         """Number of float32 values in a row."""
-        return len(SCALARS) + len(self.variables) * len(NAMES) + len(self.detectors) * 4
+        scalars = self.applications * len(SCALARS)
+        return scalars + len(self.variables) * len(self.statistics)
 
     def unpack(self, steps, rows):
         """Rows of the ring as `Rows`.
@@ -83,15 +61,61 @@ class Layout:
             rows: float32 array [T, width].
         """
         rows = np.asarray(rows, np.float32)
-        cut = len(SCALARS)
-        end = cut + len(self.variables) * len(NAMES)
-        return Rows(
-            self,
-            np.asarray(steps, np.int64),
-            {name: rows[:, i] for i, name in enumerate(SCALARS)},
-            rows[:, cut:end].reshape(len(rows), len(self.variables), len(NAMES)),
-            rows[:, end:].reshape(len(rows), len(self.detectors), 4),
-        )
+        cut = self.applications * len(SCALARS)
+        each = rows[:, :cut].reshape(len(rows), self.applications, len(SCALARS))
+        shape = (len(rows), len(self.variables), len(self.statistics))
+        recorded = rows[:, cut:].reshape(shape)
+        steps = np.asarray(steps, np.int64)
+        return Rows(self, steps, each, recorded, _united(each))
+
+
+def _united(each):
+    """The scalars of whole steps, a dict of arrays [T], from those [T, S, ...]."""
+    scalars = {name: each[:, 0, i].copy() for i, name in enumerate(SCALARS)}
+    every = dict(zip(SCALARS, np.moveaxis(each, 2, 0), strict=True))
+    if each.shape[1] > 1:
+        there = ~np.isnan(every["outcome"])
+        for name in ("global_norm", "clipped_norm"):
+            # In float64: the squares of float32 norms may be out of its range.
+            squares = np.where(there, every[name].astype("float64"), 0.0) ** 2
+            total = np.sqrt(squares.sum(axis=1))
+            scalars[name] = np.where(there.any(axis=1), total, np.nan).astype("float32")
+        for name in ("clipped", "held", "halted", "nonfinite"):
+            scalars[name] = np.nan_to_num(every[name]).max(axis=1)
+        outcome = np.full(len(each), APPLIED, "float32")
+        for value in PRECEDENCE:
+            outcome[(every["outcome"] == value).any(axis=1)] = value
+        scalars["outcome"] = outcome
+    for name in ("outcome", "clipped", "held", "halted", "nonfinite"):
+        scalars[name] = np.nan_to_num(scalars[name])
+    count = len(each)
+    # What the host adds to them.
+    scalars["trust_radius"] = np.full(count, np.nan, "float32")
+    scalars["rate_factor"] = np.ones(count, "float32")
+    return scalars
+
+
+@dataclass
+class Trip:
+    """One detector that tripped in one of the `Rows`.
+
+    Attributes:
+        row: Index of the row.
+        detector: The `Detector`.
+        variable: Index of the variable, or None for the step as a whole.
+        value: What was measured.
+        baseline: What it was compared with.
+        action: What a response did about it beside what the row says, or None.
+        words: That in words.
+    """
+
+    row: int
+    detector: object
+    variable: int | None
+    value: float
+    baseline: float
+    action: str | None = None
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,26 +125,45 @@ class Rows:
     Attributes:
         layout: The `Layout` of the rows.
         steps: int64 array [T].
-        scalars: Dict of the names in `SCALARS` to float32 arrays [T].
-        statistics: float32 array [T, V, 8], columns as in `statistics.NAMES`.
-        verdicts: float32 array [T, D, 4]: tripped, variable, value, baseline.
-        done: Dict of a detector's index to `(action, words)`: what the host is about to
-            do about it, where that is more than what the step itself did.
+        applications: float32 array [T, S, 10], columns as in `SCALARS`; NaN where a
+            step has fewer applications.
+        recorded: float32 array [T, V, K], the statistics that were recorded.
+        scalars: Dict of the names in `SCALARS`, `trust_radius` (share of a kernel that
+            an update may change; NaN: any) and `rate_factor` (what the rate was
+            multiplied by after the step; 1: not cut) to float32 arrays [T].
+        trips: List of `Trip`.
+        added: Dict of further statistics, which the host has measured.
     """
 
     layout: Layout
     steps: np.ndarray
+    applications: np.ndarray
+    recorded: np.ndarray
     scalars: dict
-    statistics: np.ndarray
-    verdicts: np.ndarray
-    done: dict = field(default_factory=dict)
+    trips: list = field(default_factory=list)
+    added: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.steps)
 
     def statistic(self, name):
-        """One statistic of all variables, float32 array [T, V]."""
-        return self.statistics[:, :, NAMES.index(name)]
+        """One statistic of all variables, float32 array [T, V]; NaN: not measured."""
+        if name in self.layout.statistics:
+            return self.recorded[:, :, self.layout.statistics.index(name)]
+        if name not in self.added:
+            shape = (len(self), len(self.layout.variables))
+            self.added[name] = np.full(shape, np.nan, "float32")
+        return self.added[name]
+
+    def all_statistics(self, row):
+        """All statistics of all variables in one step, array [V, 8]."""
+        return np.stack([self.statistic(name)[row] for name in NAMES], axis=1)
+
+    def add(self, name, row, places, values):
+        """Notes what the host has measured of some variables in one step."""
+        column = self.statistic(name)[row]
+        unknown = np.isnan(column[places])
+        column[places] = np.where(unknown, values, column[places])
 
     def events(self, detectors=None):
         """The `Event`s of these steps, in order.
@@ -128,31 +171,28 @@ class Rows:
         Args:
             detectors: The detectors whose events are wanted; None: of all.
         """
-        found = []
-        for t, d in zip(*np.nonzero(self.verdicts[:, :, 0] > 0), strict=True):
-            wanted = detectors is None or self.layout.detectors[d] in detectors
-            if wanted and self.scalars["halted"][t] != HALTED:
-                found.append(self._event(t, d))
-        return found
+        return [
+            self._event(trip)
+            for trip in self.trips
+            if detectors is None or trip.detector in detectors
+        ]
 
-    def _event(self, t, d):
-        _, index, value, baseline = (float(x) for x in self.verdicts[t, d])
-        variable = self.layout.variables[int(index)] if index >= 0 else None
-        detector = self.layout.detectors[d]
+    def _event(self, trip):
+        index, t = trip.variable, trip.row
+        variable = None if index is None else self.layout.variables[index]
         action = self._action(t)
         done = self._done(t, action)
-        if d in self.done:
-            action, done = self.done[d]
-        what = detector.describe(variable, value, baseline)
-        message = f"step {self.steps[t]}: {what}; {done}"
+        if trip.action is not None:
+            action, done = trip.action, trip.words
+        what = trip.detector.describe(variable, trip.value, trip.baseline)
         return Event(
             int(self.steps[t]),
-            detector.kind,
+            trip.detector.kind,
             variable,
-            value,
-            baseline,
+            trip.value,
+            trip.baseline,
             action,
-            message,
+            f"step {self.steps[t]}: {what}; {done}",
         )
 
     def _action(self, t):

@@ -19,9 +19,7 @@ import zipfile
 
 import numpy as np
 
-from keras_gradwatch.backends.processes import is_chief, is_whole
-from keras_gradwatch.backends.reading import read
-from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.records.history import History
 from keras_gradwatch.records.incidents import (
     BATCH,
     EVENTS,
@@ -34,6 +32,7 @@ from keras_gradwatch.records.incidents import (
     directory_name,
     first_step,
 )
+from keras_gradwatch.tensors.processes import is_chief
 
 # Steps before and after the first event of an incident that are in its table.
 BEFORE, AFTER = 100, 50
@@ -77,7 +76,7 @@ class Forensics:
         self._save_batch = save_batch
         # All that one drain may bring, and what belongs to a table around it.
         steps = BEFORE + AFTER + monitor.plan.capacity
-        self._history = GradientHistory(max_steps=steps)
+        self._history = History(steps)
         self._last = self._open = None  # the last event's step, the present incident
         self._count = 0
         self._writable = is_chief()
@@ -135,9 +134,7 @@ class Forensics:
 
     def _put_batch(self, folder, step):
         """Writes the batch; returns the file's name, or why there is none."""
-        keeper = self._monitor.batch
-        untraced = None, "the model's step was traced before this was asked for"
-        batch, why_not = keeper.take(step) if keeper is not None else untraced
+        batch, why_not = self._monitor.batches.take(step)
         if batch is None:
             self._monitor.recorder.say_once(f"`save_batch`: step {step}: {why_not}")
             return f"not kept: {why_not}"
@@ -150,7 +147,7 @@ class Forensics:
             "steps": int(rows.steps[-1]) + 1,
             "updates": self._monitor.updates,
             "learning_rate": float(rate),
-            "weights": fingerprint(self._model.weights),
+            "weights": fingerprint(self._model.weights, self._monitor.store.access),
         }
 
     def _write(self, write):
@@ -165,11 +162,12 @@ class Forensics:
             )
 
 
-def fingerprint(variables):
+def fingerprint(variables, access):
     """What tells the values of variables apart, and how sound they are.
 
     Args:
         variables: List of `keras.Variable`.
+        access: `Access` to them.
 
     Returns:
         List of dicts: path, shape and dtype; L2 norm, min and max of the finite values
@@ -177,18 +175,18 @@ def fingerprint(variables):
         of the bytes, in C order. Of a variable that is spread over several processes,
         path, shape and dtype only.
     """
-    return [_fingerprint(v) for v in variables]
+    return [_fingerprint(v, access) for v in variables]
 
 
-def _fingerprint(variable):
+def _fingerprint(variable, access):
     known = {
         "path": variable.path,
         "shape": list(variable.shape),
         "dtype": variable.dtype,
     }
-    if not is_whole(variable):
+    if not access.is_whole(variable):
         return known
-    value = read(variable)
+    value = access.read(variable)
     numbers = value.astype("float64").ravel()
     finite = numbers[np.isfinite(numbers)]
     # By the largest magnitude, so that no square overflows.

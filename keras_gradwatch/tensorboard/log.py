@@ -5,14 +5,14 @@ import re
 
 import numpy as np
 
-from keras_gradwatch.backends.processes import is_chief
 from keras_gradwatch.methods import local_directory, whole
 from keras_gradwatch.records.rows import HALTED, OVERFLOWED
+from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.layout import scalars_layout
 from keras_gradwatch.tensorboard.norms import NormLog
 from keras_gradwatch.tensorboard.writer import EventWriter
-from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.tensors.processes import is_chief
 
 
 class GradientLog:
@@ -143,10 +143,10 @@ class GradientLog:
         if np.isfinite(row["loss_scale"]):
             values[tags.OVERFLOWS] = self._overflows
         if self.per_variable:
+            matrix = rows.all_statistics(t)
             for v, name in self._included(rows.layout.variables):
                 for s, statistic in enumerate(NAMES):
-                    value = rows.statistics[t, v, s]
-                    values[tags.variable(statistic, name)] = value
+                    values[tags.variable(statistic, name)] = matrix[v, s]
         # A NaN point is invisible in the dashboard, and an infinite one hides the rest.
         finite = {tag: v for tag, v in values.items() if np.isfinite(v)}
         self._writer.scalars(int(rows.steps[t]), finite)

@@ -1,106 +1,99 @@
-"""One step as a row of the ring buffer."""
+"""What is recorded of a step: one row of the ring."""
 
-import numpy as np
+import math
+
 from keras import ops
 
-from keras_gradwatch.records.rows import APPLIED, OVERFLOWED, REVERTED, SCALARS, SKIPPED
-from keras_gradwatch.train_step import statistics
-from keras_gradwatch.train_step.site import MISSING, any_of, expand
-from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.records.rows import (
+    APPLIED,
+    OVERFLOWED,
+    SCALARS,
+    SKIPPED,
+)
+from keras_gradwatch.statistics.names import OF_UPDATES
+from keras_gradwatch.train_step.application import MISSING, constant
 
 
-def pack(step, rate, factor):
-    """The row of one step: scalars, statistics, verdicts, as `Layout` has them.
+def of_normal(norm, loss, rate):
+    """The scalars [10] of an application in which nothing happened.
 
     Args:
-        step: The `Step` that is traced.
-        rate: Scalar float32, the learning rate in effect.
-        factor: Scalar float32, what the rate is multiplied by after this step.
-
-    Returns:
-        Tensor [width], float32.
+        norm, loss, rate: Scalars, float32: global norm, loss, learning rate.
     """
-    sites = step.sites
-    revert = any_of([s.revert for s in sites])
-    losses = [s.measured.loss for s in sites]
-    overflow = any_of([s.overflow for s in sites])
-    outcome = ops.where(revert, REVERTED, ops.where(overflow, OVERFLOWED, APPLIED))
-    skipped = step.skipped | any_of([s.left_out & ~s.overflow for s in sites])
-    outcome = ops.where(skipped, SKIPPED, outcome)
+    rest = [APPLIED, 0, 0, MISSING, 0, 0]
+    measured = ops.stack([norm, norm, loss, rate])
+    return ops.concatenate([measured, ops.convert_to_tensor(rest, "float32")])
+
+
+def of_application(measured, decision, **values):
+    """The scalars [10] of an application that was looked at.
+
+    Args:
+        measured: `Measured`.
+        decision: `Decision`.
+        values: Those of `SCALARS` that are in neither.
+    """
+    outcome = ops.where(decision.overflow, OVERFLOWED, APPLIED)
+    skipped = decision.skip | (decision.left_out & ~decision.overflow)
     scalars = {
-        "global_norm": _together([s.measured.global_norm for s in sites]),
-        "clipped_norm": _together([s.clipped_norm for s in sites]),
-        "loss": losses[0] if losses else MISSING,
-        "learning_rate": rate,
-        "outcome": outcome,
-        "clipped": any_of([s.change for s in sites]),
-        "held": any_of([s.held for s in sites]),
-        "trust_radius": sites[0].radius if sites else MISSING,
-        "loss_scale": sites[0].measured.loss_scale if sites else MISSING,
-        "rate_factor": factor,
-        "halted": ops.where(step.halted, 1.0, ops.where(step.stopped, 2.0, 0.0)),
+        "global_norm": measured.norm,
+        "loss": measured.loss,
+        "learning_rate": measured.rate,
+        "outcome": ops.where(skipped, SKIPPED, outcome),
+        "nonfinite": ~measured.finite,
+        **values,
     }
-    parts = [ops.stack([ops.cast(scalars[n], "float32") for n in SCALARS])]
-    parts += [ops.reshape(s.measured.statistics, (-1,)) for s in sites]
-    offset = 0
-    columns = []
-    for site in sites:
-        columns.append([_verdict_row(v, offset) for v in site.verdicts])
-        offset += len(site.names)
-    for d in range(len(step.plan.detectors) if columns else 0):
-        verdict = columns[-1][d]
-        for rows in reversed(columns[:-1]):
-            verdict = ops.where(rows[d][0] > 0, rows[d], verdict)
-        parts.append(verdict)
-    if not columns:
-        nothing = ops.convert_to_tensor([0.0, -1.0, MISSING, MISSING])
-        parts += [nothing] * len(step.plan.detectors)
-    return ops.cast(ops.concatenate(parts), "float32")
+    return ops.stack([ops.cast(scalars[name], "float32") for name in SCALARS])
 
 
-def quiet(plan, measured, norms, updates, connected):
-    """The row of a step in which nothing happens; see `quiet.Quiet`.
+def recorded(names, gradient_names, matrix, updates=None):
+    """The recorded statistics [P, K] of the watched variables.
 
     Args:
-        plan: The `Plan` in force.
-        measured: The first four of `SCALARS`: global norm, clipped norm, loss, rate.
-        norms: Tensor [P], float32, the norms of the connected variables.
-        updates: Tensor [P, 2], the last two of their statistics; None: not measured.
-        connected: For each of the V variables, whether it has a gradient.
+        names: Names of the K columns.
+        gradient_names: Names of the columns of `matrix`.
+        matrix: Tensor [P, C], statistics of the gradients.
+        updates: Tensor [P, 2], weight norms and update ratios; None: not measured.
+    """
+    if tuple(names) == tuple(gradient_names):
+        return matrix
+    if updates is None:
+        updates = ops.zeros_like(matrix[:, :2]) + MISSING
+    assert tuple(names) == (*gradient_names, *OF_UPDATES)
+    return ops.concatenate([matrix, updates], axis=1)
+
+
+def of_step(layout, results, places):
+    """The row of a step.
+
+    Args:
+        layout: `Layout`.
+        results: List of `Result`, one for each application.
+        places: For each of them, the indices of its watched variables in the layout.
 
     Returns:
         Tensor [width], float32.
     """
-    usual = {
-        "outcome": APPLIED,
-        "clipped": 0,
-        "held": 0,
-        "trust_radius": MISSING,
-        "loss_scale": MISSING,
-        "rate_factor": 1,
-        "halted": 0,
-    }
-    assert (*SCALARS[:4], *usual) == SCALARS
-    unsampled = np.full((norms.shape[0], len(NAMES) - 1), MISSING, "float32")
-    unsampled[:, NAMES.index("nonfinite_count") - 1] = 0
-    if updates is not None:
-        unsampled = ops.concatenate([unsampled[:, :-2], updates], axis=1)
-    matrix = ops.concatenate([norms[:, None], unsampled], axis=1)
-    matrix = ops.reshape(expand(matrix, connected), (-1,))
-    silent = np.tile(np.float32([0, -1, MISSING, MISSING]), len(plan.detectors))
-    rest = np.float32([*usual.values()])
-    return ops.concatenate([ops.stack(measured), rest, matrix, silent])
+    shown = min(len(results), layout.applications)
+    scalars = [result.scalars for result in results[:shown]]
+    absent = layout.applications - shown
+    if absent:
+        missing = ops.convert_to_tensor([MISSING] * (absent * len(SCALARS)), "float32")
+        scalars.append(missing)
+    return ops.concatenate([*scalars, _matrix(layout, results, places)])
 
 
-def _verdict_row(verdict, offset):
-    index = verdict.variable
-    if offset:
-        index = ops.where(index >= 0, index + offset, -1)
-    values = (verdict.tripped, index, verdict.value, verdict.baseline)
-    return ops.stack([ops.cast(v, "float32") for v in values])
-
-
-def _together(norms):
-    if not norms:
-        return ops.convert_to_tensor(MISSING, "float32")
-    return norms[0] if len(norms) == 1 else statistics.global_norm(ops.stack(norms))
+def _matrix(layout, results, places):
+    """The statistics of all variables, flat; NaN where there is no gradient."""
+    count, columns = len(layout.variables), len(layout.statistics)
+    every = [place for own in places for place in own]
+    if every == list(range(count)) and len(results) == 1:
+        return ops.reshape(results[0].matrix, (count * columns,))
+    if not count or not results:
+        return ops.zeros((count * columns,), "float32") + constant(math.nan)
+    missing = ops.zeros((1, columns), "float32") + constant(math.nan)
+    rows = ops.concatenate([*(result.matrix for result in results), missing])
+    # Of several applications with the same variable, the last one counts.
+    where = {place: row for row, place in enumerate(every)}
+    order = [where.get(place, len(every)) for place in range(count)]
+    return ops.reshape(ops.take(rows, order, axis=0), (count * columns,))

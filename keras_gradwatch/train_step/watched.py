@@ -1,125 +1,214 @@
 """One training step of a model, from before it begins until it has been recorded."""
 
 import keras
-from keras import ops
 
-from keras_gradwatch.keras_hooks.interception import intercept, is_stock
-from keras_gradwatch.keras_hooks.model_state import restorable
-from keras_gradwatch.train_step.frame import Frame
+from keras_gradwatch.keras_hooks import loss_scale
+from keras_gradwatch.keras_hooks.interception import (
+    held_optimizers,
+    intercept,
+    is_stock,
+)
+from keras_gradwatch.keras_hooks.model_state import (
+    newly_nonfinite,
+    nonfinite_state,
+    restorable,
+)
+from keras_gradwatch.keras_hooks.optimizers import trained_by
+from keras_gradwatch.statistics import histograms
+from keras_gradwatch.train_step import row
+from keras_gradwatch.train_step.application import any_of
+from keras_gradwatch.train_step.gradients import collect, written
+from keras_gradwatch.train_step.logs import logs_without_skipped
+from keras_gradwatch.train_step.state import StepState
+from keras_gradwatch.train_step.step import full_step, light_step
 
 
-class Watched:
+class WatchedStep:
     """One training step; made before it begins, and finished when it has run.
+
+    While the model's own step runs, `apply`, `scale_loss` and `compute_loss` are called
+    in the place of the methods of the optimizers and of the model.
 
     Args:
         model: The watched model.
         monitor: Its `GradientMonitor`.
         runner: `Runner` of the backend.
         step: The model's own bound `train_step`.
-
-    Attributes:
-        frame: The `Frame` of the step.
     """
 
     def __init__(self, model, monitor, runner, step):
-        self._model, self._monitor, self._runner = model, monitor, runner
+        self.model, self.monitor, self.runner = model, monitor, runner
+        self._plan = plan = monitor.plan
+        self._step = step
+        self._stock = is_stock(step)
+        self._state = None  # `StepState`, once the model is known to be built
+        self._results, self._trained = [], []
+        self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
+        self._loss = None  # the last one that `compute_loss` returned
+        self._before = []  # for each application: variables and their values before it
+        self._applying = False
         with runner.scope():
-            self.frame = Frame(model, monitor, runner, is_stock(step))
-            self._kept = restorable(model) if monitor.plan.protects else []
-            self._before = runner.copies(self._kept)
+            self._kept = restorable(model) if plan.protects else []
+            self._kept_values = runner.copies(self._kept)
+            self._nonfinite = None
+            if any(loss_scale.dynamic(o) for o in held_optimizers(model)):
+                self._nonfinite = nonfinite_state(model)
+        monitor.hook_schedules()
 
-    def run(self, step, *arguments):
-        """Runs the model's own step with what it applies being watched."""
-        with intercept(self._model, self.frame):
-            return step(*arguments)
+    def run(self, *arguments):
+        """Runs the model's own step, with what it applies being watched."""
+        with intercept(self.model, self):
+            return self._step(*arguments)
 
-    def finish(self, step, logs, data):
+    # -- called in the place of Keras's methods ------------------------------------
+
+    def scale_loss(self, optimizer, loss):
+        """Notes the loss that is differentiated for `optimizer`."""
+        if not self._applying:
+            scale = loss_scale.loss_scale(optimizer)
+            seen = self.runner.seen
+            self._losses[id(optimizer)] = (
+                seen(loss),
+                None if scale is None else seen(scale),
+            )
+
+    def compute_loss(self, loss):
+        """Notes the loss that the model computed."""
+        self._loss = self.runner.seen(loss)
+
+    def apply(self, optimizer, apply, gradients, variables=None):
+        """Stands in for `optimizer.apply`."""
+        gradients = list(gradients)
+        if self._applying:
+            return apply(gradients, variables)
+        if all(g is None for g in gradients):
+            with self.runner.scope():  # nothing to see, or Keras's own error
+                return self.runner.own(apply)(gradients, variables)
+        if variables is None:
+            variables = trained_by(optimizer)
+        variables, apply = list(variables), self.runner.own(apply)
+        self._applying = True
+        try:
+            with self.runner.scope():
+                self._build(optimizer, variables)
+                self._watch(optimizer, apply, gradients, variables)
+        finally:
+            self._applying = False
+        return None
+
+    # -- one application -----------------------------------------------------------
+
+    def _watch(self, optimizer, apply, gradients, variables):
+        runner, plan, monitor = self.runner, self._plan, self.monitor
+        monitor.build(self.model, variables, 1 if self._stock else None)
+        if self._state is None:
+            self._state = StepState(monitor)
+        loss, scale = self._losses.get(id(optimizer), (self._loss, None))
+        newly = None
+        if self._nonfinite is not None and loss_scale.dynamic(optimizer):
+            newly = newly_nonfinite(self._nonfinite, self.model)
+        index = len(self._results)
+        application = collect(
+            runner, index, optimizer, apply, gradients, variables, loss, scale, newly
+        )
+        self._check(application)
+        if plan.protects and not self._stock:
+            changed = written(application)
+            self._before.append((changed, runner.copies(changed)))
+        step = full_step if monitor.variant == "full" else light_step
+        earlier = [result.skip for result in self._results]
+        self._results.append(step(runner, self._state, application, earlier))
+        self._trained.append(application.trained)
+        names = monitor.names_of(application.trained)
+        if plan.histogram_freq and index == 0:
+            histograms.sample(self._state, names, application.shown)
+
+    def _build(self, optimizer, variables):
+        """Builds an optimizer that `apply` would build inside a branch.
+
+        In the graph, as `apply` does it: what an optimizer assigns while it is built
+        is a part of stock Keras's step.
+        """
+        if not optimizer.built:
+            with keras.name_scope(optimizer.name, caller=optimizer):
+                optimizer.build(variables)
+            optimizer.built = True
+            # A `MultiOptimizer` may have its members only now.
+            self.monitor.hook_schedules()
+
+    def _check(self, application):
+        lengths = application.window.lengths
+        if self._plan.protects and len(lengths) > 1:
+            raise ValueError(
+                "keras_gradwatch protects a MultiOptimizer whose members have the same "
+                "`gradient_accumulation_steps`: their windows must end together. "
+                f"Received: {sorted(lengths)} (1: none)"
+            )
+
+    # -- the end of the step -------------------------------------------------------
+
+    def finish(self, logs, data):
         """Records the step, and leaves its batch out of all state where it is skipped.
 
         Args:
-            step: The model's own bound `train_step`.
             logs: What the step returned as its logs.
             data: The batch.
 
         Returns:
             The logs.
         """
-        with self._runner.scope():
-            logs = self._finish(step, logs)
-            if self._monitor.plan.save_batch:
-                keeper = self._monitor.keep_batches(self._runner.batch_keeper)
-                event = self.frame.outcome.any_event
-                keeper.trace(self._model, self._runner, event, data)
+        with self.runner.scope():
+            seen = None
+            if self._plan.protects and not (
+                self._stock and reports_metrics(self.model)
+            ):
+                seen = self.model.get_metrics_result()
+            self._record()
+            if self._plan.protects and self._results:
+                skipped = self._skipped()
+                self.runner.restore(skipped, self._kept, self._kept_values)
+                self._take_back()
+                logs = logs_without_skipped(
+                    self.model, self.monitor, logs, seen, skipped
+                )
+            trace = getattr(self.monitor.batches, "trace", None)
+            if self._plan.save_batch and trace is not None:
+                events = [result.alert & ~result.overflow for result in self._results]
+                trace(self.model, self._state, any_of(events), data)
             return logs
 
-    def _finish(self, step, logs):
-        monitor, model, frame = self._monitor, self._model, self.frame
-        protects = monitor.plan.protects
-        # The logs of the stock step are the metrics; one of the user's may have others.
-        seen = None
-        if protects and not (is_stock(step) and _reports_metrics(model)):
-            seen = model.get_metrics_result()
-        frame.finish()
-        monitor.traced()
-        if protects and frame.outcome.applied:
-            skipped = frame.outcome.skipped
-            self._runner.restore(skipped, self._kept, self._before)
-            frame.restore_sites()
-            logs = _logs_again(model, monitor, logs, seen, skipped)
-        return logs
+    def _record(self):
+        """Writes the row of the step, and counts it."""
+        monitor = self.monitor
+        monitor.build(self.model, [], 1 if self._stock else None)
+        state = self._state or StepState(monitor)
+        every = monitor.layout.variables
+        named = [monitor.names_of(trained) for trained in self._trained]
+        places = [[every.index(name) for name in names] for names in named]
+        line = row.of_step(monitor.layout, self._results, places)
+        monitor.write_row(state.number, line)
+        monitor.variable("step").assign(state.number + 1)
+        monitor.note_traced(places)
+
+    def _skipped(self):
+        """Whether the batch is to leave no trace in the model's state, a scalar."""
+        skipped = any_of([result.skip for result in self._results])
+        if self._nonfinite is not None and self.runner.state_comes_late:
+            # An overflow of the loss scale is no event, but must not do this.
+            overflow = any_of([result.overflow for result in self._results])
+            newly = newly_nonfinite(self._nonfinite, self.model)
+            skipped = skipped | (overflow & (newly > 0))
+        return skipped
+
+    def _take_back(self):
+        """Takes earlier updates of the step back where a later one is left out."""
+        skipped = any_of([result.skip for result in self._results])
+        for index in reversed(range(len(self._before) - 1)):
+            later = skipped & ~self._results[index].skip
+            self.runner.restore(later, *self._before[index])
 
 
-def _reports_metrics(model):
+def reports_metrics(model):
+    """Whether the logs of a stock step are the model's metrics."""
     own = getattr(model.compute_metrics, "__func__", None)
     return own is keras.Model.compute_metrics
-
-
-def _logs_again(model, monitor, logs, seen, skipped):
-    """The step's logs as they are without a skipped batch.
-
-    Metrics have been put back. Another number that a step of the user's own returns is,
-    where the step is skipped, that of the last step that was not.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        logs: What the step returned.
-        seen: The metrics as the step left them, a dict; None where the logs are these.
-        skipped: Scalar bool.
-    """
-    if not isinstance(logs, dict):
-        return logs
-    fresh = model.get_metrics_result()
-    result = dict(logs)
-    for key, value in logs.items():
-        if not _is_float_tensor(value):
-            continue
-        metric = ops.cast(fresh[key], value.dtype) if key in fresh else None
-        if seen is None:
-            result[key] = metric
-        elif _is_scalar(value):
-            last = monitor.variable(f"log/{key}", float("nan"))
-            before = ops.cast(ops.convert_to_tensor(last), value.dtype)
-            if metric is not None:
-                # A metric has this name, too: is this the metric?
-                same = _equal(value, ops.cast(seen[key], value.dtype))
-                before = ops.where(same, metric, before)
-            result[key] = ops.where(skipped, before, value)
-            last.assign(ops.cast(result[key], "float32"))
-    return result
-
-
-def _is_float_tensor(value):
-    if not ops.is_tensor(value):
-        return False
-    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
-
-
-def _is_scalar(value):
-    # On TensorFlow, the rank may be unknown, and then the shape has no length.
-    shape = value.shape
-    return shape.rank == 0 if hasattr(shape, "rank") else len(shape) == 0
-
-
-def _equal(a, b):
-    return ops.equal(a, b) | (ops.isnan(a) & ops.isnan(b))

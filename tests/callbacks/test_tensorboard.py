@@ -13,8 +13,8 @@ from keras_gradwatch.callbacks import (
     GradWatch,
     SkipOnExplosion,
 )
+from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
-from keras_gradwatch.train_step.statistics import NAMES
 from tests import helper
 
 

@@ -3,12 +3,10 @@
 import numpy as np
 from keras import ops
 
-from keras_gradwatch.detectors import Measurement
-from keras_gradwatch.train_step.statistics import (
-    SparseRows,
-    global_norm,
-    gradient_statistics,
-)
+from keras_gradwatch.policies.base import Measurement
+from keras_gradwatch.statistics.measure import GRADIENT_NAMES, measure
+from keras_gradwatch.statistics.names import ALWAYS, NAMES
+from keras_gradwatch.tensors.sparse import SparseRows
 from tests import steps
 
 
@@ -63,14 +61,17 @@ class Replay:
         return self.policy.transform(gradients, limits), change, new
 
     def _measured(self, gradients):
-        matrix = gradient_statistics(gradients, self.policy.reads_details)
+        details = self.policy.reads_details
+        names = GRADIENT_NAMES if details else ALWAYS
+        matrix, total = measure(gradients, names, details)
         count, shapes = len(gradients), [_shape(g) for g in gradients]
-        total = global_norm(matrix[:, 0])
+        missing = ops.full((count,), np.nan)
+        columns = dict(zip(names, ops.unstack(matrix, len(names), axis=1), strict=True))
         return Measurement(
             step=ops.convert_to_tensor(0),
             loss=ops.convert_to_tensor(1.0),
             global_norm=total,
-            statistics=ops.concatenate([matrix, ops.full((count, 2), np.nan)], axis=1),
+            statistics=ops.stack([columns.get(n, missing) for n in NAMES], axis=1),
             finite=ops.isfinite(total),
             sizes=ops.convert_to_tensor([float(np.prod(s)) for s in shapes]),
             kernels=ops.convert_to_tensor([len(s) > 1 for s in shapes]),

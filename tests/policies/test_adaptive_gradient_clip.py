@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from keras_gradwatch.policies import AdaptiveGradientClip
-from keras_gradwatch.train_step.statistics import SparseRows
+from keras_gradwatch.tensors.sparse import SparseRows
 from tests.policies import references
 from tests.policies.replay import Replay
 

@@ -13,7 +13,7 @@ from keras_gradwatch.policies import (
     ClipByValue,
     ZClip,
 )
-from keras_gradwatch.train_step.statistics import SparseRows
+from keras_gradwatch.tensors.sparse import SparseRows
 from tests.policies import references
 from tests.policies.replay import Replay
 

@@ -101,6 +101,11 @@ def assert_trained_alike(model, expected, start):
         assert way > 0 and np.linalg.norm(a - b) < 1e-3 * way
 
 
+def policy_state(model):
+    """What the policy remembers, a dict."""
+    return model.gradwatch.store.state(lambda name: name.startswith("policy0/"))
+
+
 @each
 def test_a_fit_with_an_embedding_and_a_nan_batch(policy, reference, data):
     x, y = data
@@ -113,7 +118,7 @@ def test_a_fit_with_an_embedding_and_a_nan_batch(policy, reference, data):
     assert_trained_alike(model, expected, start)
     assert seen.applied.tolist() == [step != 5 for step in range(STEPS)]
     assert (seen.clipped_norm != seen.global_norm).sum() > 3
-    state = model.gradwatch.state(lambda name: name.startswith("site0/policy"))
+    state = policy_state(model)
     assert len(state) == len(policy.initial_state(3))
     assert helper.all_finite([np.array(value) for value in state.values()])
 
@@ -197,9 +202,9 @@ def test_off_outside_of_fit_with_the_callback(data):
     start = model.get_weights()
     helper.fit(model, x, y, [GradientClipping(policy)], BATCH)
     model.set_weights(start)
-    before = model.gradwatch.state(lambda name: name.startswith("site0/policy"))
+    before = policy_state(model)
     helper.fit(model, x, y, [], BATCH)
     helper.fit(expected, x, y, [], BATCH)
     helper.assert_same(model.get_weights(), expected.get_weights())
     assert len(before) == 5
-    assert model.gradwatch.state(lambda name: name.startswith("site0/policy")) == before
+    assert policy_state(model) == before

@@ -19,7 +19,7 @@ from keras_gradwatch.policies import (
     Policy,
     ZClip,
 )
-from keras_gradwatch.train_step.statistics import SparseRows
+from keras_gradwatch.tensors.sparse import SparseRows
 from tests import helper
 from tests.policies.replay import Replay
 

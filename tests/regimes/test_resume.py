@@ -22,7 +22,7 @@ from keras_gradwatch.callbacks import (
     TerminateOnExplosion,
 )
 from keras_gradwatch.controller.backup import Backup, Snapshot
-from keras_gradwatch.records.rows import Event
+from keras_gradwatch.records.events import Event
 from keras_gradwatch.tensorboard import tags
 from tests import helper, steps
 
@@ -101,6 +101,11 @@ def whole(tmp_path_factory):
     return directory
 
 
+def seen(snapshot):
+    """How many steps the running baseline of the norm is drawn from."""
+    return snapshot["state"]["controller"]["detectors"][0]["ZScore_0"]["seen"]
+
+
 def test_killed_and_resumed(whole, tmp_path):
     run(tmp_path, kill=25)
     before = shown(tmp_path)
@@ -111,12 +116,8 @@ def test_killed_and_resumed(whole, tmp_path):
     actual, expected = (
         lines(d / "logs" / "gradwatch" / "state.jsonl")[-1] for d in (tmp_path, whole)
     )
-    assert actual["step"] == 120 and actual["state"]["site0/ZScore_0/seen"] > 100
-    state, whole_state = actual.pop("state"), expected.pop("state")
-    assert actual == expected and state.keys() == whole_state.keys()
-    for name, value in whole_state.items():
-        # Quiet steps are taken in together, other ones after a save: that rounds.
-        np.testing.assert_allclose(state[name], value, rtol=1e-5, err_msg=name)
+    assert actual["step"] == 120 and seen(actual) > 100
+    assert actual == expected
     # Every event once, in the file and in the report.
     kept, wanted = (
         lines(d / "logs" / "gradwatch" / "events.jsonl") for d in (tmp_path, whole)
@@ -139,7 +140,7 @@ def test_killed_and_resumed(whole, tmp_path):
         keras.saving.load_model(d / "model.keras") for d in (tmp_path, whole)
     )
     helper.assert_same(saved.get_weights(), expected_model.get_weights())
-    assert state["rate_scale/0"] <= 0.5**8
+    assert actual["state"]["rate_scale/0"] <= 0.5**8
 
 
 @pytest.mark.thorough
@@ -181,8 +182,7 @@ def test_without_a_log_dir_and_in_one_process(tmp_path):
     assert [e.step for e in cut.events] == [3]
     assert loaded.gradwatch.step == model.gradwatch.step == 60
     helper.assert_same(loaded.get_weights(), model.get_weights())
-    scale = loaded.gradwatch.state(lambda name: name == "rate_scale/0")
-    assert scale == {"rate_scale/0": 0.5}
+    assert loaded.gradwatch.store.read("rate_scale/0") == 0.5
 
 
 @pytest.mark.parametrize("other", helper.few(["wider"], ["new", "wider", "elsewhere"]))
@@ -421,5 +421,5 @@ def test_a_cut_outlives_a_process_that_only_observes(tmp_path):
     second.save(path)
     third = keras.saving.load_model(path)
     helper.fit(third, x, y, [KeepState(tmp_path), ReduceLROnExplosion(verbose=0)])
-    scale = third.gradwatch.state(lambda name: name.startswith("rate_scale"))
-    assert scale == {"rate_scale/0": 0.5} and third.gradwatch.step == 30
+    assert third.gradwatch.store.read("rate_scale/0") == 0.5
+    assert third.gradwatch.step == 30

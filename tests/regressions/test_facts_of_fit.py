@@ -10,7 +10,7 @@ from tests import helper
 
 
 def test_fact_6_a_skipped_overflow_leaves_batch_norm_and_the_loss_nan():
-    """Else capture/tensorflow.py need not put back what a skipped step changed."""
+    """Else train_step/watched.py need not put back what a skipped step changed."""
     model = keras.Sequential(
         [keras.Input((5,)), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
     )

@@ -40,7 +40,7 @@ def apply_in_replicas(strategy, optimizer, variable, gradients):
 
 
 def test_fact_2_one_replica_is_asked_whether_gradients_are_finite(strategy):
-    """Else capture/scaling.py need not spoil the gradients of all replicas."""
+    """Else keras_hooks/loss_scale.py need not spoil the gradients of all replicas."""
     variable, optimizer = one_variable(
         strategy, lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0))
     )
@@ -49,7 +49,7 @@ def test_fact_2_one_replica_is_asked_whether_gradients_are_finite(strategy):
 
 
 def test_fact_8_a_branch_holds_no_merge_call(strategy):
-    """Else capture/replicas.py could branch in the replica's own context."""
+    """Else backends/replicas.py could branch in the replica's own context."""
     variable, optimizer = one_variable(strategy, lambda: keras.optimizers.SGD(1.0))
 
     @tf.function
@@ -68,7 +68,7 @@ def test_fact_8_a_branch_holds_no_merge_call(strategy):
 
 
 def test_fact_12_iterations_cannot_be_read_as_an_int(strategy):
-    """capture/accumulation.py reads them by `convert_to_numpy`."""
+    """keras_hooks/accumulation.py reads them by `convert_to_numpy`."""
     _, optimizer = one_variable(strategy, lambda: keras.optimizers.SGD(1.0))
     with pytest.raises(TypeError):
         int(optimizer.iterations)
@@ -96,7 +96,7 @@ except Exception as error:
 
 
 def test_fact_17_fit_does_not_run_on_several_machines():
-    """Else `check_strategy` in capture/tensorflow.py need not refuse this strategy."""
+    """Else `check_strategy` in backends/tensorflow.py need not refuse this strategy."""
     sockets = [socket.socket() for _ in range(2)]
     for one in sockets:
         one.bind(("localhost", 0))
@@ -164,7 +164,7 @@ def test_fact_19_strategies_of_one_process_share_collective_keys():
 
 
 def test_the_private_sum_over_replicas(strategy):
-    """capture/reduced.py spares an optimizer what is summed already."""
+    """keras_hooks/all_reduce.py spares an optimizer what is summed already."""
     variable, optimizer = one_variable(strategy, lambda: keras.optimizers.SGD(1.0))
     own, seen = getattr(optimizer, reduced.HOOK), []
 

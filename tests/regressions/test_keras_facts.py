@@ -30,7 +30,7 @@ def step(gradient, **kwargs):
 
 
 def test_fact_1_clips_are_taken_in_each_replica(strategy):
-    """Else capture/tensorflow.py need not sum over the replicas before it clips."""
+    """Else backends/replicas.py need not sum over the replicas before it clips."""
     with strategy.scope():
         variable = keras.Variable(np.zeros(1, "float32"))
         optimizer = keras.optimizers.SGD(1.0, global_clipnorm=1.0)
@@ -62,7 +62,7 @@ def test_fact_4_the_native_norm_overflows():
 
 
 def test_fact_5_repeated_ids_are_not_summed_before_the_norm():
-    """Else capture/sparse.py need not make rows unique."""
+    """Else tensors/sparse.py need not make rows unique."""
     slices = tf.IndexedSlices(tf.ones((4, 1)), tf.fill([4], 2), tf.constant([3, 1]))
     np.testing.assert_allclose(tf.linalg.global_norm([slices]), 2.0)
 
@@ -79,7 +79,7 @@ def test_fact_7_a_zero_gradient_is_no_skip():
 
 
 def test_fact_9_a_schedule_is_read_through_one_private_method():
-    """capture/rates.py hooks it to cut a schedule."""
+    """keras_hooks/learning_rate.py hooks it to cut a schedule."""
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     optimizer = keras.optimizers.SGD(schedule)
     assert callable(optimizer._get_current_learning_rate)
@@ -96,7 +96,7 @@ def test_fact_9_a_schedule_is_read_through_one_private_method():
 
 
 def test_fact_9_a_float_rate_is_a_variable():
-    """capture/rates.py assigns to it on the device."""
+    """keras_hooks/learning_rate.py assigns to it on the device."""
     assert isinstance(slots().learning_rate, keras.Variable)
     inner = keras.optimizers.SGD(0.25)
     outer = keras.optimizers.LossScaleOptimizer(inner)
@@ -162,7 +162,7 @@ def test_fact_14_the_logged_loss_is_a_running_mean():
 
 
 def test_fact_16_private_names_of_gradient_accumulation():
-    """capture/accumulation.py reads them."""
+    """keras_hooks/accumulation.py reads them."""
     optimizer = slots(gradient_accumulation_steps=2)
     variable = optimizer._trainable_variables[0]
     assert optimizer._get_variable_index(variable) == 0
@@ -188,7 +188,7 @@ def test_fact_22_functional_use_rewrites_the_bases_of_a_class():
 
 
 def test_the_private_walk_over_layers():
-    """capture/state.py needs layers in lists and in layers of layers."""
+    """keras_hooks/layers.py needs layers in lists and in layers of layers."""
 
     class Nest(keras.layers.Layer):
         def __init__(self):
@@ -206,7 +206,7 @@ def test_the_private_walk_over_layers():
 
 
 def test_the_private_symbolic_build():
-    """capture/building.py builds an unbuilt model with its metrics by it."""
+    """keras_hooks/build.py builds an unbuilt model with its metrics by it."""
     model = helper.compiled(helper.subclassed())
     assert "data_batch" in inspect.signature(model._symbolic_build).parameters
     assert not model.built and not model._compile_metrics.built
@@ -259,7 +259,7 @@ def test_the_step_is_read_from_the_instance():
 
 
 def test_apply_and_scale_loss_are_what_the_stock_step_calls():
-    """capture/interception.py stands in for them on the instance."""
+    """keras_hooks/interception.py stands in for them on the instance."""
     model, calls = helper.regression(), []
 
     def stand_in(name):

@@ -56,7 +56,8 @@ def test_the_table_says_what_became_of_each_treatment(quick, study):
     assert untreated["survived"] == "0 of 1"
     assert 0 < int(untreated["first explosion (step)"]) < 43
     assert watched["survived"] == rows["initialization: He"]["survived"] == "1 of 1"
-    assert watched["exploded"] == "0 of 1"
+    # The loss that proves the harm of an update, which is then put back.
+    assert int(watched["first explosion (step)"]) < 3
     assert re.search(r"^\d\.\d\d of what it took at first\.$", quick[1], re.MULTILINE)
 
 

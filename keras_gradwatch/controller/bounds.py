@@ -1,0 +1,108 @@
+"""The limits of all detectors together, as the gate compares with them."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from keras_gradwatch.detectors.base import checked_limits
+from keras_gradwatch.detectors.observation import FLOOR
+from keras_gradwatch.train_step.application import MAX_APPLICATIONS
+from keras_gradwatch.train_step.state import (
+    HARD,
+    HIGH,
+    LOSS,
+    LOW,
+    NORM,
+    PATIENT,
+    RATE,
+    SOFT,
+    STEP,
+    UNLIMITED,
+)
+
+COLUMNS = {"global_norm": NORM, "loss": LOSS}
+
+
+@dataclasses.dataclass
+class Bounds:
+    """What the host has drawn for the next steps.
+
+    Attributes:
+        matrix: float32 array [S, 4, 4], what the variable `limits` holds.
+        of_detectors: For each application, a dict of a detector's label to its limits.
+        patience: Skips in a row after which a step passes the soft limits.
+        update_limit: Largest ratio of an update that is not put back.
+        update_floor: Root mean square below which weights count as this large.
+    """
+
+    matrix: np.ndarray
+    of_detectors: list
+    patience: float = PATIENT
+    update_limit: float = math.inf
+    update_floor: float = FLOOR
+
+
+def draw(plan, states, next_look, rate_line, loss_limit=math.inf, halted=False):
+    """Draws the limits for the next steps.
+
+    Args:
+        plan: The `Plan` in force.
+        states: For each application, a dict of a detector's label to its state.
+        next_look: The next step whose statistics are sampled.
+        rate_line: The learning rate beyond which an update is measured.
+        loss_limit: The loss beyond which the next update is left out.
+        halted: Whether no update is applied any more.
+
+    Returns:
+        `Bounds`.
+    """
+    matrix = np.empty((MAX_APPLICATIONS, 4, 4), "float32")
+    matrix[:] = np.array([-UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED])[:, None]
+    bounds = Bounds(matrix, [{} for _ in range(MAX_APPLICATIONS)])
+    gating = [d for r in plan.responses if r.gates for d in r.detectors]
+    followed = [d for r in plan.responses for d in r.detectors]
+    for label, detector in plan.labelled:
+        if detector in followed:
+            for index in range(MAX_APPLICATIONS):
+                state = states[min(index, len(states) - 1)][label]
+                limits = checked_limits(detector, state)
+                bounds.of_detectors[index][label] = limits
+                _take_in(bounds, index, limits, detector, detector in gating)
+                if len(states) == 1:
+                    break
+    if len(states) == 1:
+        matrix[1:] = matrix[0]
+        bounds.of_detectors[1:] = bounds.of_detectors[:1] * (MAX_APPLICATIONS - 1)
+    matrix[:, HIGH:, LOSS] = np.minimum(matrix[:, HIGH:, LOSS], loss_limit)
+    matrix[:, HIGH:, RATE] = min(rate_line, UNLIMITED)
+    matrix[:, HIGH:, STEP] = next_look - 0.5
+    if halted:
+        matrix[:, HIGH, STEP] = -1  # no step is a normal one
+    return bounds
+
+
+def _take_in(bounds, index, limits, detector, gates):
+    """Narrows the bounds of one application by the limits of a detector."""
+    if not gates:
+        hard = soft = False
+    else:
+        hard, soft = detector.patience is None, True
+    for quantity, (low, high) in limits.items():
+        if quantity == "update_ratio":
+            if gates:
+                bounds.update_limit = min(bounds.update_limit, high)
+                floor = detector.settings.get("floor", bounds.update_floor)
+                bounds.update_floor = floor
+            continue
+        column, matrix = COLUMNS[quantity], bounds.matrix[index]
+        high = min(high, UNLIMITED)
+        matrix[HIGH, column] = min(matrix[HIGH, column], high)
+        if soft:
+            matrix[SOFT, column] = min(matrix[SOFT, column], high)
+        if hard:
+            matrix[HARD, column] = min(matrix[HARD, column], high)
+        if gates and low > 0:
+            matrix[LOW, column] = max(matrix[LOW, column], low)
+    if gates and detector.patience is not None:
+        bounds.patience = min(bounds.patience, detector.patience)

@@ -1,0 +1,52 @@
+"""What the host tells the step: the numbers of a plan, and of the present moment."""
+
+import numpy as np
+
+from keras_gradwatch.train_step.state import CONTROL
+
+NEVER = 2.0**30
+
+
+def policy_settings(plan):
+    """Names of the settings of a plan's policy, a tuple."""
+    if plan.policy is None:
+        return ()
+    return tuple(f"policy/{name}" for name in plan.policy.settings)
+
+
+def control_values(plan, controller, live, standing):
+    """The values of the variable `control`; none of them is compiled into the step.
+
+    Args:
+        plan: The `Plan` in force.
+        controller: The `Controller`.
+        live: Whether a `fit` with callbacks is running.
+        standing: Whether a policy holds outside of it, too.
+
+    Returns:
+        float32 array, in the order of `CONTROL`, then the settings of the policy.
+    """
+    policy = plan.policy is not None
+    bounds = controller.bounds
+    halt_after, on_nonfinite, on_limits = controller.halting()
+    region = controller.region
+    controller.radius_in_force = region["radius"]
+    values = {
+        "responding": live,
+        "guarding": standing or (live and plan.protects),
+        "clipping": policy and (live or standing),
+        "halted": controller.halted,
+        "halt_after": halt_after,
+        "halt_on_nonfinite": on_nonfinite,
+        "halt_on_limits": on_limits,
+        "sample_every": plan.sample_freq or NEVER,
+        "patience": bounds.patience,
+        "radius": region["radius"],
+        "element": region["element"],
+        "decrease": region["decrease"],
+        "histogram_every": plan.histogram_freq,
+        "batch_limit": plan.save_batch if live else 0,
+    }
+    assert tuple(values) == CONTROL
+    settings = plan.policy.settings.values() if policy else ()
+    return np.float32([*values.values(), *settings])

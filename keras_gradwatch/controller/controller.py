@@ -1,0 +1,397 @@
+"""What is decided on the host, between two steps of a watched model."""
+
+import math
+
+import numpy as np
+
+from keras_gradwatch.controller.bounds import draw
+from keras_gradwatch.controller.control import NEVER
+from keras_gradwatch.controller.observe import Observer
+from keras_gradwatch.controller.responses import Halt, Hold
+from keras_gradwatch.controller.responses.base import Moment
+from keras_gradwatch.controller.responses.hold import INSANE
+from keras_gradwatch.controller.updates import Updates
+from keras_gradwatch.detectors import NonFinite
+from keras_gradwatch.keras_hooks import learning_rate, model_state
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.records.rows import (
+    APPLIED,
+    HALTED,
+    OVERFLOWED,
+    REVERTED,
+    SKIPPED,
+    STOPPED,
+)
+from keras_gradwatch.train_step.state import GATE
+
+# The learning rate at which an update is measured again: this many times the last one.
+RISE = 1.5
+
+
+class Controller:
+    """Reads recorded steps, asks the detectors, and carries out what responses decide.
+
+    While it is attentive, in the first steps and after each event, every step is read
+    before the next one begins; else every `update_freq`-th, and a step with an event as
+    soon as the device says so.
+
+    Args:
+        monitor: The `GradientMonitor`.
+
+    Attributes:
+        attentive_until: The step until which every step is read.
+        bounds: `Bounds`, what holds for the next steps.
+        radius_in_force: The trust radius that the device was told last.
+        halted: Whether no update is applied any more in this `fit`.
+        places: For each application of the traced step, the indices of its variables.
+    """
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+        self.attentive_until = 0.0
+        self.halted = False
+        self.places = []
+        self._observer = Observer()
+        self._memory = {}  # label of a response -> what it remembers
+        self._rate_line, self._last_rate = math.inf, 0.0
+        self._waiting = 0  # steps since the last reading, at most
+        self._begun = False
+        self.updates = Updates(self.access)
+        self.radius_in_force = 1.0
+        self._reading = False
+        self.bounds = None
+        self.bounds = self._draw()
+
+    @property
+    def plan(self):
+        """The `Plan` in force."""
+        return self.monitor.plan
+
+    @property
+    def access(self):
+        """Reads and writes variables of the model, and of its optimizers."""
+        return self.monitor.store.access
+
+    @property
+    def step(self):
+        """The number of steps so far."""
+        return self.monitor.step
+
+    # -- the begin of a fit --------------------------------------------------------
+
+    def begin(self):
+        """Begins a `fit`: what belongs to the last one is forgotten."""
+        self.halted, self._begun = False, False
+        self._clear_gate()
+        first = self.plan.dense_steps
+        self.attentive_until = max(self.attentive_until, first)
+        self.monitor.push_control()
+        self.push_limits()
+
+    def begin_steps(self):
+        """Called before the first batch of a `fit`, when the model is as it will be."""
+        if self._begun:
+            return
+        self._begun = True
+        for label, response in self.plan.labelled_responses:
+            response.begin(self, self._remembered(label, response))
+
+    def begin_layout(self):
+        """Called when the trained variables are others than before."""
+        self._observer.reset()
+        self.push_limits()
+
+    def reset_detectors(self):
+        """Has every detector forget what it has seen."""
+        self._observer.reset()
+
+    def _remembered(self, label, response):
+        first = response.initial_memory()
+        memory = self._memory.setdefault(label, first)
+        if memory.keys() != first.keys():
+            memory = self._memory[label] = first
+        return memory
+
+    # -- around each step ----------------------------------------------------------
+
+    @property
+    def is_attentive(self):
+        """Whether the next step is read before the one after it begins."""
+        holding = self.monitor.variant == "full"
+        return self.monitor.live and (holding or self.next < self.attentive_until)
+
+    @property
+    def next(self):
+        """The step that runs next."""
+        return self.monitor.position + self._waiting
+
+    def before_step(self):
+        """Called before each execution of the train function."""
+        if self.monitor.live:
+            self.begin_steps()
+        self.updates.skip()
+        if self.monitor.live and self.plan.judges_updates and self._is_judged():
+            self.updates.begin(self.monitor.model)
+
+    def after_step(self, steps):
+        """Called after each execution of the train function.
+
+        Args:
+            steps: Number of steps of an execution, at most.
+        """
+        attentive = self.is_attentive
+        self._waiting += steps
+        self.updates.measure(self.next - 1, self.monitor)
+        due = attentive or self.updates.waiting
+        if due or self._waiting >= self.plan.update_freq or self._is_alerted():
+            self.read()
+            self.monitor.keep()
+
+    def _is_judged(self):
+        """Whether the update of the next step is measured."""
+        every = self.plan.sample_freq
+        if self.is_attentive or self.next % every == 0:
+            return True
+        rate = learning_rate.peek(held_optimizers(self.monitor.model), self.access)
+        rate = self._last_rate if rate is None else rate
+        return rate > self._rate_line
+
+    def _is_alerted(self):
+        """Whether the device says that something happened, if that is known by now."""
+        gate = self.monitor.store.get("gate")
+        if gate is None or not self.plan.responses or not self.access.is_ready(gate):
+            return False
+        alert = self.access.read(gate)[GATE.index("alert")]
+        return alert >= self.monitor.position
+
+    # -- reading -------------------------------------------------------------------
+
+    def read(self):
+        """Reads the steps since the last reading, and decides about them.
+
+        Returns:
+            `Rows`, or None where there is nothing new.
+        """
+        if self._reading:
+            return None
+        self._reading = True
+        try:
+            return self._read()
+        finally:
+            self._reading = False
+
+    def _read(self):
+        rows = self.monitor.unread()
+        self._waiting = 0
+        if rows is None:
+            return None
+        self.updates.add_to(rows)
+        self._put_back_insane(rows)
+        responses = self.plan.labelled_responses if self.monitor.live else []
+        responses = [(r, self._remembered(label, r)) for label, r in responses]
+        for t in range(len(rows)):
+            if rows.scalars["halted"][t] != HALTED:
+                self._decide(rows, t, responses)
+        for response, memory in responses:
+            response.after(rows, self, memory)
+        self._plan_attention(rows)
+        self._rate_line = self._next_rate_line(rows)
+        if responses:
+            self.push_limits()
+        self.monitor.keeper.add(self.monitor.recorder.take(rows))
+        return rows
+
+    def _decide(self, rows, t, responses):
+        """Asks detectors and responses about one step."""
+        scalars = rows.scalars
+        moment = Moment(
+            controller=self,
+            rows=rows,
+            row=t,
+            step=int(rows.steps[t]),
+            trips=[],
+            finite=not scalars["nonfinite"][t] > 0,
+            complete=not math.isnan(scalars["global_norm"][t])
+            or scalars["nonfinite"][t] > 0,
+            skipped=scalars["outcome"][t] in (SKIPPED, OVERFLOWED),
+            loss=float(scalars["loss"][t]),
+        )
+        claimed = [r.claims(moment, memory) for r, memory in responses]
+        if not any(claimed):
+            moment.trips += self._observer.trips(
+                self.plan, rows, t, self.bounds.of_detectors, self.places
+            )
+            for response, memory in responses:
+                response.react(moment, memory)
+        rows.trips.extend(moment.trips)
+
+    def _put_back_insane(self, rows):
+        """Puts the weights back after an update that no run survives."""
+        if not self.monitor.live or not self.plan.judges_updates:
+            return
+        if self.bounds.update_limit == math.inf:
+            return
+        last, scalars = len(rows) - 1, rows.scalars
+        if not self._measured(rows)[last] or scalars["outcome"][last] != APPLIED:
+            return
+        weights = rows.statistic("weight_norm")[last]
+        ratios = rows.statistic("update_ratio")[last]
+        kernels = np.asarray(rows.layout.kernels) & ~np.isnan(weights)
+        least = self.bounds.update_floor * np.sqrt(np.asarray(rows.layout.sizes))
+        with np.errstate(invalid="ignore", over="ignore"):
+            against = ratios * weights / np.maximum(weights, least)
+        against = np.where(weights > 0, against, 0.0)[kernels]
+        if not (against <= self.bounds.update_limit).all():
+            self.updates.put_back(self.monitor.model)
+            scalars["outcome"][last] = REVERTED
+
+    def _measured(self, rows):
+        """In which of some steps the update was measured, bool array [T]."""
+        return ~np.isnan(rows.statistic("weight_norm")).all(axis=1)
+
+    def _plan_attention(self, rows):
+        """Reads every step for a while where something happened."""
+        if rows.trips and self.monitor.live:
+            end = int(rows.steps[-1]) + 1 + self.plan.dense_steps
+            self.attentive_until = max(self.attentive_until, end)
+
+    def _next_rate_line(self, rows):
+        """The learning rate from which on an update is measured again."""
+        if not self.plan.judges_updates:
+            return math.inf
+        self._last_rate = float(rows.scalars["learning_rate"][-1])
+        measured = self._measured(rows)
+        if measured.any():
+            last = np.flatnonzero(measured)[-1]
+            return RISE * float(rows.scalars["learning_rate"][last])
+        return self._rate_line
+
+    # -- what the device is told ---------------------------------------------------
+
+    def limits(self):
+        """The first value of the variable `limits`."""
+        self.bounds = self._draw()
+        return self.bounds.matrix
+
+    def push_limits(self):
+        """Draws the limits for the next steps, and writes them."""
+        self.bounds = self._draw()
+        self.monitor.store.write("limits", self.bounds.matrix)
+
+    def _draw(self):
+        plan, count = self.plan, 0
+        layout = self.monitor.layout
+        if layout is not None:
+            count = len(layout.variables)
+        responses = plan.responses if self.monitor.live else []
+        limit = min(
+            (r.loss_limit() for r in responses if isinstance(r, Hold)),
+            default=math.inf,
+        )
+        bounds = draw(
+            plan,
+            self._observer.states(plan, count),
+            self._next_look(),
+            self._rate_line,
+            limit,
+            self.halted,
+        )
+        if any(isinstance(r, Hold) for r in plan.responses):
+            bounds.update_limit = min(bounds.update_limit, INSANE)
+        return bounds
+
+    def _next_look(self):
+        """The next step whose statistics are sampled."""
+        position = self.monitor.position
+        if not self.plan.sample_freq:
+            return NEVER
+        every = self.plan.sample_freq or NEVER
+        return position + -position % every
+
+    def halting(self):
+        """`(number, nonfinite, limits)`: tripped steps after which the device halts.
+
+        The latter two say whether steps that are not finite count, and steps outside of
+        the limits.
+        """
+        halts = [r for r in self.plan.responses if isinstance(r, Halt)]
+        if not halts:
+            return NEVER, False, False
+        followed = [d for halt in halts for d in halt.detectors]
+        left = min(halt.limit for halt in halts)
+        others = any(not isinstance(d, NonFinite) for d in followed)
+        return left, any(isinstance(d, NonFinite) for d in followed), others
+
+    @property
+    def region(self):
+        """What the trust region on the device is told, a dict of numbers."""
+        for label, response in self.plan.labelled_responses:
+            if isinstance(response, Hold):
+                memory = self._remembered(label, response)
+                return {**response.region.settings, "radius": memory["radius"]}
+        return dict.fromkeys(("radius", "element", "decrease"), 1.0)
+
+    def _clear_gate(self):
+        """Has the gate forget the trips of an earlier `fit`."""
+        if hasattr(self.monitor.batches, "forget_events"):
+            self.monitor.batches.forget_events()
+        gate = self.monitor.store.get("gate")
+        if gate is not None:
+            values = self.access.read(gate)
+            values[GATE.index("trips")] = 0
+            self.access.write(gate, values)
+
+    # -- what responses do ---------------------------------------------------------
+
+    def cut_rate(self, moment, factor, min_lr):
+        """Multiplies all learning rates by `factor`, and notes it in the row."""
+        optimizers = held_optimizers(self.monitor.model)
+        done = learning_rate.cut(optimizers, factor, min_lr, self.access)
+        if moment is not None:
+            moment.rows.scalars["rate_factor"][moment.row] *= done
+
+    def halt(self, moment):
+        """Applies no update any more in this `fit`."""
+        if moment is not None:
+            moment.rows.scalars["halted"][moment.row] = STOPPED
+        self.halted = True
+        self.monitor.push_control()
+
+    def hold(self, on):
+        """Runs the full step, with the trust region, from the next step on; or not."""
+        self.monitor.variant = "full" if on else "light"
+        if not on:
+            end = self.monitor.position + self.plan.dense_steps
+            self.attentive_until = max(self.attentive_until, end)
+        self.monitor.push_control()
+
+    def put_kept_back(self):
+        """Puts the weights from before an update back; returns whether it could."""
+        return self.updates.put_kept_back(self.monitor.model)
+
+    def tighten(self, factor):
+        """Has updates held to a smaller trust region."""
+        for label, response in self.plan.labelled_responses:
+            if isinstance(response, Hold):
+                memory = self._remembered(label, response)
+                response.tighten(self, memory, factor)
+
+    def harmed(self):
+        """The variables that a bad step may have harmed."""
+        return model_state.harmed(self.monitor.model)
+
+    # -- over the end of the process -----------------------------------------------
+
+    def state(self):
+        """What a new process continues from: plain numbers and lists."""
+        return {
+            "attentive_until": self.attentive_until,
+            "detectors": self._observer.to_plain(),
+            "responses": self._memory,
+        }
+
+    def restore(self, state):
+        """Continues from what `state` returned."""
+        self.attentive_until = state.get("attentive_until", 0.0)
+        self._memory = state.get("responses", {})
+        self._observer.from_plain(state.get("detectors", []))

@@ -1,0 +1,132 @@
+"""The train function of a watched model: picks a step, and visits the controller."""
+
+import keras
+
+from keras_gradwatch.backends.batch import RecentBatches
+from keras_gradwatch.keras_hooks.jax_state import another, state_in_hand
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.keras_hooks.state_metric import state_metric
+
+
+def make_dispatcher(model, monitor, stock, make):
+    """Sets `model.train_function`, as `make_train_function` does.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        stock: Whether the model's step is Keras's own.
+        make: The model's own `make_train_function`, with its arguments.
+
+    Raises:
+        ValueError: If the model cannot be watched in the way it is compiled.
+    """
+    if monitor.asked and not held_optimizers(model):
+        raise ValueError(
+            f"The model {model.name!r} has no optimizer, so it has no gradients to "
+            "watch. Call `model.compile(optimizer=...)` before `fit`."
+        )
+    on_jax = keras.config.backend() == "jax"
+    if on_jax:
+        state_metric(model)
+    monitor.backend.check(model)
+    if monitor.prepare() or make.args or make.keywords:
+        model.train_function = None
+    if on_jax and _board(model, monitor, stock):
+        # Keras's functions know how many metrics there are.
+        model.train_function = model.test_function = None
+    if isinstance(model.train_function, Dispatcher):
+        return
+
+    def make_function():
+        step = model.train_step
+        if on_jax:
+            # Past Keras's tracking, as in `watch`.
+            object.__setattr__(model, "train_step", another(step))
+        model.train_function = None
+        try:
+            make()
+            return model.train_function
+        finally:
+            object.__setattr__(model, "train_step", step)
+            model.train_function = dispatcher
+
+    kind = StateDispatcher if on_jax else Dispatcher
+    dispatcher = kind(model, monitor, make_function)
+    dispatcher.function("light")
+
+
+def _board(model, monitor, stock):
+    """Makes the monitor's variables, and has them travel with the model's metrics.
+
+    Returns:
+        Whether they were others before.
+    """
+    monitor.make_variables(model, stock)
+    metric = state_metric(model)
+    before = [id(v) for v in metric.carried]
+    metric.carry(monitor.store.every)
+    monitor.store.access.find_places()
+    return before != [id(v) for v in metric.carried]
+
+
+class Dispatcher:
+    """What `model.train_function` holds.
+
+    Each step is a function of its own, compiled when it is first run: the light step by
+    a healthy run, the full step once a run is in trouble.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        make: Function of nothing that has Keras make a train function, and returns it.
+    """
+
+    def __init__(self, model, monitor, make):
+        self._monitor, self._make = monitor, make
+        self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
+        self._functions = {}
+
+    def __call__(self, iterator):
+        controller, monitor = self._monitor.controller, self._monitor
+        if not monitor.model.built:
+            # Or there would be no weights yet to compare the first update with.
+            monitor.backend.build_for(monitor.model, iterator)
+        controller.before_step()
+        if monitor.plan.save_batch and isinstance(monitor.batches, RecentBatches):
+            monitor.batches.note(controller.next, iterator[0])
+        logs = self.function(monitor.variant)(iterator)
+        controller.after_step(self._steps)
+        return logs
+
+    def function(self, variant):
+        """The train function of one step, `"light"` or `"full"`."""
+        if variant not in self._functions:
+            with self._monitor.store.access.scope():
+                self._functions[variant] = self._make()
+        return self._functions[variant]
+
+
+class StateDispatcher(Dispatcher):
+    """The same on JAX, where a state is handed from step to step."""
+
+    def __call__(self, state, iterator):
+        with state_in_hand(self._monitor.model):
+            return self._call(state, iterator)
+
+    def _call(self, state, iterator):
+        access = self._monitor.store.access
+        access.attach(state)
+        try:
+            controller = self._monitor.controller
+            controller.before_step()
+            if self._monitor.plan.save_batch:
+                batches = self._monitor.batches
+                iterator = batches.noting(iterator, controller.next)
+            function = self.function(self._monitor.variant)
+            logs, state = function(access.state, iterator)
+            access.attach(state)
+            controller.after_step(self._steps)
+            return logs, access.detach()
+        except BaseException:
+            access.give_back()
+            raise

@@ -1,0 +1,177 @@
+"""Asking the detectors about recorded steps, and keeping what they remember."""
+
+import math
+
+import numpy as np
+
+from keras_gradwatch.detectors import NonFinite, Observation
+from keras_gradwatch.detectors.base import checked_observe
+from keras_gradwatch.records.rows import OVERFLOWED, SCALARS, Trip
+from keras_gradwatch.train_step.application import MAX_APPLICATIONS
+
+NORM, LOSS, RATE, OUTCOME, SCALE, NONFINITE = (
+    SCALARS.index(name)
+    for name in (
+        "global_norm",
+        "loss",
+        "learning_rate",
+        "outcome",
+        "loss_scale",
+        "nonfinite",
+    )
+)
+# So many overflows of a loss scale in a row are an event.
+OVERFLOWS = 20
+
+
+class Observer:
+    """The states of all detectors, one for each application of an optimizer."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Has every detector forget what it has seen."""
+        self._states = []  # for each application: label -> state
+        self._overflows = [0] * MAX_APPLICATIONS
+        self._restored = []
+
+    def states(self, plan, count, applications=1):
+        """For each application, a dict of a detector's label to its state.
+
+        Args:
+            plan: The `Plan` in force.
+            count: Number of variables.
+            applications: Number of applications in a step, at least.
+        """
+        while len(self._states) < applications:
+            index = len(self._states)
+            known = self._restored[index] if index < len(self._restored) else {}
+            self._states.append(dict(known))
+        for states in self._states:
+            for label, detector in plan.labelled:
+                first = detector.initial_state(count)
+                if not _fits(states.get(label), first):
+                    states[label] = first
+        return self._states
+
+    def trips(self, plan, rows, t, limits, places):
+        """The `Trip`s of one step, in the order of its applications.
+
+        Args:
+            plan: The `Plan` in force.
+            rows: `Rows`.
+            t: Index of the step in them.
+            limits: For each application, a dict of a detector's label to the limits
+                that were in force on the device.
+            places: For each application, the indices of its variables.
+        """
+        found, tripped = [], set()
+        for index, scalars in enumerate(rows.applications[t].tolist()):
+            if math.isnan(scalars[OUTCOME]):
+                break
+            seen = self._seen(plan, rows, t, index, scalars, places)
+            for label, detector in self._judging(plan, index, scalars):
+                if label not in tripped:
+                    own = limits[index].get(label)
+                    trip = self._ask(seen, index, label, detector, own, t)
+                    if trip is not None:
+                        trip.variable = _place(trip.variable, index, places)
+                        found.append(trip)
+                        tripped.add(label)
+        return found
+
+    def _judging(self, plan, index, scalars):
+        """The detectors that are asked about one application, pairs."""
+        if scalars[OUTCOME] == OVERFLOWED:
+            # A loss scale's own matter, unless it lasts.
+            self._overflows[index] += 1
+            if self._overflows[index] < OVERFLOWS:
+                return []
+            self._overflows[index] = 0
+            return plan.labelled[:1]
+        if scalars[NONFINITE] > 0:
+            # One thing that goes wrong is one event.
+            return plan.labelled[:1]
+        if math.isnan(scalars[NORM]):
+            return []  # a part of an accumulation window
+        self._overflows[index] = 0
+        return [pair for pair in plan.labelled if not isinstance(pair[1], NonFinite)]
+
+    def _ask(self, seen, index, label, detector, limits, t):
+        states = self.states_of(index)
+        state = states[label]
+        own = detector.limits(state) if limits is None else limits
+        verdict = checked_observe(detector, seen._replace(limits=own), state)
+        if verdict is None:
+            return None
+        return Trip(t, detector, verdict.variable, verdict.value, verdict.baseline)
+
+    def states_of(self, index):
+        """The states of one application."""
+        return self._states[min(index, len(self._states) - 1)]
+
+    def _seen(self, plan, rows, t, index, scalars, places):
+        """The `Observation` of one application."""
+        layout = rows.layout
+        count = len(layout.variables)
+        # Several applications have states of their own.
+        several = sum(not math.isnan(s[OUTCOME]) for s in rows.applications[t])
+        self.states(plan, count, several)
+        recorded = rows.recorded[t]
+        sizes, kernels = np.asarray(layout.sizes), np.asarray(layout.kernels)
+        own = places[index] if several > 1 and index < len(places) else None
+        if own is not None:
+            recorded, sizes, kernels = recorded[own], sizes[own], kernels[own]
+        columns = dict(zip(layout.statistics, recorded.T, strict=True))
+        for name in rows.added:
+            column = rows.added[name][t]
+            columns[name] = column[own] if own is not None else column
+        return Observation(
+            step=int(rows.steps[t]),
+            loss=scalars[LOSS],
+            global_norm=scalars[NORM],
+            norms=columns["norm"],
+            finite=not scalars[NONFINITE] > 0,
+            sizes=sizes,
+            kernels=kernels,
+            statistics=columns,
+            loss_scale=scalars[SCALE],
+            learning_rate=scalars[RATE],
+            limits={},
+        )
+
+    def to_plain(self):
+        """All states as plain numbers and lists."""
+        return [
+            {label: _plain(state) for label, state in states.items()}
+            for states in self._states
+        ]
+
+    def from_plain(self, states):
+        """Continues from what `to_plain` gave."""
+        self.reset()
+        self._restored = [
+            {label: _arrays(state) for label, state in own.items()} for own in states
+        ]
+
+
+def _fits(state, first):
+    if state is None or state.keys() != first.keys():
+        return False
+    return all(np.shape(state[name]) == np.shape(first[name]) for name in first)
+
+
+def _place(variable, index, places):
+    """The index of a variable in the layout, of its index in the application."""
+    if variable is None or len(places) < 2 or index >= len(places):
+        return variable
+    return places[index][variable]
+
+
+def _plain(state):
+    return {n: np.asarray(v).tolist() for n, v in state.items()}
+
+
+def _arrays(state):
+    return {n: np.array(v) if isinstance(v, list) else v for n, v in state.items()}

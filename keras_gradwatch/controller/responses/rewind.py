@@ -1,0 +1,124 @@
+"""Going back to healthy weights when a skip came too late."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_gradwatch.controller.responses.base import Response
+
+# A snapshot is healthy if the loss is at most this many times the best one so far.
+HEALTHY = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A run as it was before a step.
+
+    Attributes:
+        step: The step.
+        variables: List of variables.
+        copies: List of copies of their values, on the host.
+    """
+
+    step: int
+    variables: list
+    copies: list
+
+
+class Rewind(Response):
+    """Takes a run back to its last healthy snapshot, at a lower rate.
+
+    A snapshot holds weights, non-trainable state, and all that the optimizers keep
+    (slots, iterations, accumulators, averages, a loss scale), but not their learning
+    rates, which stay reduced. The batches continue: what did the harm is not replayed.
+    Seeds, metrics and the monitor's own counters are no part of it.
+
+    Two are kept, the first one and the newest that is healthy: its losses are finite
+    and no more than twice the best so far, and gradients reach the kernels. Each takes
+    the memory of the weights and the optimizer's state, on the host.
+
+    Args:
+        detectors: The detectors that ask for it.
+        freq: Steps between two snapshots, at least.
+        limit: How often a run is taken back; the next time it is stopped.
+        factor: What rates and trust radius are multiplied by.
+        min_lr: No rate is cut below this.
+
+    Attributes:
+        count: How often the run was taken back in this `fit`.
+        stopped: Whether it was stopped.
+    """
+
+    may_cut = True
+
+    def __init__(self, detectors, freq=200, limit=3, factor=0.25, min_lr=0.0):
+        super().__init__(detectors)
+        self._freq, self._limit = freq, limit
+        self._factor, self._min_lr = factor, min_lr
+        self._snapshots = []
+        self._tripped = []
+        self.count, self.stopped = 0, False
+
+    def begin(self, controller, memory):
+        """Takes the first snapshot of a `fit`."""
+        self.count, self.stopped = 0, False
+        self._best = np.inf
+        self._snapshots = [self._take(controller)]
+
+    def react(self, moment, memory):
+        self._tripped += moment.followed(self)
+
+    def after(self, rows, controller, memory):
+        tripped, self._tripped = self._tripped, []
+        if not self._snapshots or self.stopped:
+            return
+        healthy = self._is_healthy(rows)
+        if tripped:
+            self._go_back(tripped, controller)
+        elif healthy and controller.step - self._snapshots[-1].step >= self._freq:
+            self._snapshots[1:] = [self._take(controller)]
+
+    def _go_back(self, tripped, controller):
+        back = self._snapshots[-1]
+        if self.count < self._limit:
+            words = f"the run continues from step {back.step}, at a lower rate"
+            done = "rewound", words
+        else:
+            self.stopped = True
+            words = f"training is stopped: {self.count} rewinds did not help"
+            done = "stopped", words
+        for trip in tripped:
+            trip.action, trip.words = done
+        controller.access.put_host_copies(back.variables, back.copies)
+        controller.cut_rate(None, self._factor, self._min_lr)
+        if self.stopped:
+            controller.halt(None)
+            return
+        # What came of the harm is no measure of the run that now begins.
+        controller.reset_detectors()
+        controller.tighten(self._factor)
+        self._best = np.inf
+        self.count += 1
+        # Where that one does not hold either, the next way is further back.
+        del self._snapshots[1:]
+        controller.monitor.keep(epoch_end=True)
+
+    def _take(self, controller):
+        variables = controller.harmed()
+        copies = controller.access.host_copies(variables)
+        return Snapshot(controller.step, variables, copies)
+
+    def _is_healthy(self, rows):
+        """Whether the model is worth keeping after these steps."""
+        loss = rows.scalars["loss"]
+        known = loss[np.isfinite(loss)]
+        norms = rows.statistic("norm")
+        measured = np.isfinite(norms).any(axis=1)  # not within an accumulation window
+        norms = norms[measured][-1] if measured.any() else norms[-1]
+        level = float(np.median(known)) if len(known) else np.nan
+        # A loss that is not known, or below 0, is no measure.
+        healthy = not level > 0 or level <= HEALTHY * self._best
+        if level > 0:
+            self._best = min(self._best, level)
+        alive = (norms > 0).sum() > 1 or len(norms) < 2
+        return bool(healthy and alive)

@@ -1,0 +1,121 @@
+"""The trust region on the host: its settings, and its radius."""
+
+import math
+
+from keras_gradwatch.methods import Method, number, whole
+
+
+class TrustRegion(Method):
+    """What an update may change while a run is in trouble.
+
+    Formula: with Δ the update of a variable, w its weights, rms(w) their root mean
+    square (of a bias: that of its kernel), r the radius, g the gradient, L the loss:
+
+    1. `Δᵢ ← min(max(Δᵢ, −e·r·rms(w)), e·r·rms(w))`, each element (e = `element`);
+    2. `Δ ← Δ · min(1, r·‖w‖ / ‖Δ‖)`, each kernel;
+    3. `Δ ← Δ · min(1, d·L / |Σ g·Δ|)`, all variables together (d = `decrease`), where
+       the loss is known and above 0: no step sets out for less than a loss of zero.
+
+    Every `window` steps the mean log loss is compared with the best so far. Where it
+    is no better although most updates were held, the radius and the learning rate are
+    multiplied by `shrink`, until the radius is `least`. After `quiet` steps in which no
+    update was held, none is held any more.
+
+    Args:
+        radius: Share of a kernel that one update may change, > 0.
+        element: Largest change of one element, in units of radius · rms(w), >= 1.
+        decrease: Largest decrease of the loss that an update may set out for, in units
+            of the loss, > 0.
+        least: The radius is never less than this, > 0.
+        window: Steps between two looks at the loss, >= 1.
+        shrink: What radius and rate are multiplied by, between 0 and 1.
+        quiet: Steps without a held update after which the trouble is over, >= 1.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference: (2) is the trust ratio of LARS (You et al. 2017, arXiv 1708.03888) as a
+    bound; (3) the bounded stochastic Polyak step (Loizou et al. 2021, arXiv
+    2002.10542) with an optimal loss of 0; the radius follows the loss as in
+    trust-region methods (Conn, Gould and Toint 2000).
+    """
+
+    def __init__(
+        self,
+        radius=0.02,
+        element=2.0,
+        decrease=3.0,
+        least=0.0005,
+        window=20,
+        shrink=0.5,
+        quiet=100,
+    ):
+        self.settings = {
+            "radius": number(self, "radius", radius, above=0),
+            "element": number(self, "element", element, at_least=1),
+            "decrease": number(self, "decrease", decrease, above=0),
+            "least": number(self, "least", least, above=0),
+            "window": whole(self, "window", window, at_least=1),
+            "shrink": number(self, "shrink", shrink, above=0, below=1),
+            "quiet": whole(self, "quiet", quiet, at_least=1),
+        }
+
+    def initial_state(self):
+        """The radius, until when it holds, and what is known of the loss."""
+        return {
+            "radius": self.settings["radius"],
+            "until": -1.0,
+            "level": 0.0,
+            "seen": 0.0,
+            "held": 0.0,
+            "best": math.inf,
+        }
+
+    def tightened(self, state, factor, until):
+        """The state from which a run continues that was rewound.
+
+        Args:
+            state: Dict of floats.
+            factor: What the radius is multiplied by.
+            until: The step until which updates are held.
+        """
+        radius = max(state["radius"] * factor, self.settings["least"])
+        # What was seen of the loss so far is of the run that went wrong.
+        return {**self.initial_state(), "radius": radius, "until": float(until)}
+
+    def advance(self, state, step, held, loss):
+        """Takes in one held step, on the host; updates `state` in place.
+
+        Args:
+            state: Dict of floats.
+            step: The step.
+            held: Whether its update was held.
+            loss: Its loss, NaN where it is not known.
+
+        Returns:
+            What the learning rate is to be multiplied by.
+        """
+        settings = self.settings
+        if math.isfinite(loss):
+            state["level"] += _level(loss)
+            state["seen"] += 1
+        state["held"] += held
+        if held:
+            state["until"] = step + 1 + settings["quiet"]
+        if state["seen"] < settings["window"]:
+            return 1.0
+        mean = state["level"] / state["seen"]
+        most = state["held"] >= 0.5 * settings["window"]
+        stalled = most and not mean < state["best"]
+        state["best"] = min(mean, state["best"])
+        state["level"] = state["seen"] = state["held"] = 0.0
+        # A rate that is cut along with a radius that is not would never end falling.
+        if not (stalled and state["radius"] > settings["least"]):
+            return 1.0
+        state["radius"] = max(state["radius"] * settings["shrink"], settings["least"])
+        return settings["shrink"]
+
+
+def _level(loss):
+    """The log of a loss; below zero it goes on, so that less is always lower."""
+    return math.log(max(loss, 1e-12)) if loss > 0 else -28.0 - math.asinh(-loss)

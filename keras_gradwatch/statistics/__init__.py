@@ -1,0 +1,1 @@
+"""Statistics of gradients, weights and updates, on the device."""

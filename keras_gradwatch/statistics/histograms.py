@@ -1,0 +1,63 @@
+"""Histograms of the gradients, counted on the device at sampled steps."""
+
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.statistics.measure import elements
+from keras_gradwatch.tensors.branch import cond
+from keras_gradwatch.tensors.reductions import largest
+
+BINS = 30
+
+
+def histogram(gradient):
+    """Counts the finite values of one gradient in equal bins.
+
+    Args:
+        gradient: Tensor or `SparseRows`; of the latter the stored rows are counted.
+
+    Returns:
+        Tensor [BINS + 2], float32: the counts, then the lower and the upper edge.
+        Values that are not finite are left out.
+    """
+    values = ops.reshape(elements(gradient)[0], (-1,))
+    finite = ops.isfinite(values)
+    values = ops.where(finite, values, 0.0)
+    low, high = -largest(-values), largest(values)
+    width = ops.where(high > low, high - low, 1.0)
+    place = ops.cast(ops.floor((values - low) / width * BINS), "int32")
+    place = ops.clip(place, 0, BINS - 1)
+    counts = ops.segment_sum(ops.cast(finite, "float32"), place, num_segments=BINS)
+    return ops.concatenate([counts, ops.stack([low, low + width])])
+
+
+def sample(state, names, gradients):
+    """Keeps the histograms of a step that is due.
+
+    Args:
+        state: `StepState`.
+        names: Names of the P variables.
+        gradients: List of their P gradients.
+    """
+    monitor = state.monitor
+    monitor.histogram_names = tuple(names)
+    every = ops.cast(state.control["histogram_every"], "int32")
+    kept, when = monitor.histogram_variables(len(names))
+    due = (every > 0) & ops.equal(ops.mod(state.number, ops.maximum(every, 1)), 0)
+    counts = cond(
+        due,
+        lambda: ops.stack([histogram(g) for g in gradients]),
+        lambda: ops.convert_to_tensor(kept),
+    )
+    kept.assign(counts)
+    when.assign(ops.where(due, state.number, ops.convert_to_tensor(when)))
+
+
+def edges_of(values):
+    """The edges [V, BINS + 1] of the bins of V histograms, on the host.
+
+    Args:
+        values: NumPy array [V, BINS + 2], rows as `histogram` gives them.
+    """
+    low, high = values[:, -2:-1], values[:, -1:]
+    return low + (high - low) * np.linspace(0, 1, BINS + 1)[None]

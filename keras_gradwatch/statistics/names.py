@@ -1,0 +1,33 @@
+"""The names of what is measured of each variable."""
+
+NAMES = (
+    "norm",
+    "max_abs",
+    "mean",
+    "std",
+    "zero_fraction",
+    "nonfinite_count",
+    "weight_norm",
+    "update_ratio",
+)
+"""The statistics of one variable, in the order of the columns of a matrix of them.
+
+| name | of one variable with gradient g, weights w, and update Δw | unit |
+|---|---|---|
+| `norm` | ‖g‖₂ | gradient |
+| `max_abs` | max |gᵢ| | gradient |
+| `mean` | mean gᵢ | gradient |
+| `std` | population standard deviation of gᵢ | gradient |
+| `zero_fraction` | share of gᵢ that are exactly 0 | 0 to 1 |
+| `nonfinite_count` | number of gᵢ that are NaN or ±Inf | count |
+| `weight_norm` | ‖w‖₂ before the update | weight |
+| `update_ratio` | ‖Δw‖₂ / ‖w‖₂ of the update that was made | ratio |
+
+`norm` and `nonfinite_count` are measured at every step. The others cost further passes
+over the gradients, or over the weights: they are measured where somebody asks for them,
+every `sample_freq`-th step from the first.
+"""
+
+ALWAYS = ("norm", "nonfinite_count")
+OF_UPDATES = ("weight_norm", "update_ratio")
+SAMPLED = tuple(name for name in NAMES if name not in ALWAYS)

@@ -1,0 +1,1 @@
+"""Operations on tensors and variables that `keras.ops` does not have."""

@@ -1,0 +1,158 @@
+"""The gate: whether an update is made.
+
+The host draws limits from the steps before; the gate compares with them, and leaves an
+update out that is not finite, or beyond them. `not (x <= limit)`, so that NaN trips.
+"""
+
+import numpy as np
+from keras import ops
+
+from keras_gradwatch.train_step.application import (
+    MAX_APPLICATIONS,
+    Decision,
+    any_of,
+    constant,
+)
+from keras_gradwatch.train_step.state import (
+    HARD,
+    HIGH,
+    LOSS,
+    LOW,
+    NORM,
+    PATIENT,
+    RATE,
+    SOFT,
+    STEP,
+)
+
+# Within an execution, a step is left out whose norm or loss is this many times the
+# largest so far, from the fourth step on; see `detectors.baseline`.
+PEAK, FIRST = 100.0, 3
+# At this loss scale or below, it is not the scale that takes gradients out of range.
+LEAST_SCALE = 1.0
+
+
+def is_normal(state, application, norm, loss, rate):
+    """Whether an update can be made without a closer look, a scalar bool.
+
+    Args:
+        state: `StepState`.
+        application: `Application`.
+        norm: Scalar float32, the global norm by a plain sum of squares.
+        loss: Scalar float32.
+        rate: Scalar float32.
+    """
+    limits = state.limits_of(application.index)
+    number = ops.cast(state.number, "float32")
+    found = ops.stack([norm, ops.abs(loss), rate, number])
+    normal = ops.all((found >= limits[LOW]) & (found <= limits[HIGH]))
+    if state.plan.many_steps and state.plan.protects:
+        normal = normal & ~_beyond_peaks(state, application, found[: LOSS + 1])
+    return normal
+
+
+def note_peaks(state, application, norm, loss, taken):
+    """Notes how large norm and loss have been, where a step is `taken` in.
+
+    Between the steps of one execution nothing is read, and no limits are drawn.
+    """
+    peaks = state.monitor.variable("peaks")
+    before = ops.copy(peaks)
+    own = before[application.index]
+    found = ops.stack([norm, ops.abs(loss)])
+    new = ops.concatenate([ops.maximum(own[:2], found), own[2:] + 1])
+    new = ops.where(taken, new, own)
+    is_own = np.zeros((MAX_APPLICATIONS, 1), bool)
+    is_own[application.index] = True
+    peaks.assign(ops.where(is_own, new[None], before))
+
+
+def _beyond_peaks(state, application, found):
+    """Whether norm or loss are far beyond those of all steps so far, a scalar bool."""
+    peaks = ops.copy(state.monitor.variable("peaks"))[application.index]
+    far = (peaks[:2] > 0) & (found > PEAK * peaks[:2])
+    return ops.any(far) & (peaks[2] >= FIRST)
+
+
+def wants_look(state, application):
+    """Whether the host wants the sampled statistics of this step, a scalar bool."""
+    high = state.limits_of(application.index)[HIGH]
+    return ops.cast(state.number, "float32") > high[STEP]
+
+
+def decide(state, application, measured, earlier):
+    """Whether the update of an application is left out.
+
+    Args:
+        state: `StepState`.
+        application: `Application`.
+        measured: `Measured`.
+        earlier: List of the skip flags of earlier applications of the step.
+
+    Returns:
+        `(Decision, alert)`: the latter is a scalar bool, whether the host should look
+        at this step soon.
+    """
+    plan, never = state.plan, constant(False, "bool")
+    overflow, left_out = _overflow(application, measured)
+    broken = ~measured.finite & ~overflow
+    if not plan.protects:
+        return Decision(never, overflow, left_out), broken
+    limits = state.limits_of(application.index)
+    found = ops.stack([measured.norm, ops.abs(measured.loss)])
+    columns = slice(NORM, LOSS + 1)
+    # What is not known (NaN) is within its limits: `finite` tells what is broken.
+    low = ops.any(found < limits[LOW, columns])
+    hard = measured.finite & (low | ops.any(found > limits[HARD, columns]))
+    soft = measured.finite & ops.any(found > limits[SOFT, columns])
+    beyond = measured.finite & (low | ops.any(found > limits[HIGH, columns]))
+    if plan.many_steps:
+        soft_limits = state.control["patience"] < PATIENT
+        far = measured.finite & soft_limits & _beyond_peaks(state, application, found)
+        soft, beyond = soft | far, beyond | far
+        usual = measured.finite & ~far & ~ops.isnan(measured.norm)
+        note_peaks(state, application, measured.norm, measured.loss, usual)
+    gate, number = state.gate, ops.cast(state.number, "float32")
+    in_a_row = gate["last_trip"] >= number - 1
+    streak = ops.where(in_a_row, gate["streak"], 0.0)
+    refused = hard | (soft & (streak < state.control["patience"]))
+    skip = (state.control["guarding"] > 0) & broken
+    skip = skip | (state.responding & (refused & ~overflow | state.halted))
+    skip = any_of([skip, *earlier])
+    # A rate that has risen: the host measures the next updates.
+    alert = beyond | broken | overflow | (measured.rate > limits[HIGH, RATE])
+    _remember(state, beyond, broken, streak, alert)
+    return Decision(skip, overflow, left_out), alert
+
+
+def _overflow(application, measured):
+    """Whether a dynamic loss scale overflowed, and whether its optimizer skips.
+
+    Gradients that are not finite although the loss is are what a dynamic loss scale
+    expects now and then: it halves itself, and nothing is wrong. At a scale of 1 the
+    gradients themselves are out of range, and such a step is no overflow.
+    """
+    never = constant(False, "bool")
+    if application.newly_nonfinite is None:
+        return never, never
+    # What the forward pass did to the model's state is no matter of the scale.
+    overflows = ~measured.gradients_finite & (application.newly_nonfinite < 1)
+    if application.loss is not None:
+        overflows = overflows & ops.isfinite(measured.loss)
+    overflows = overflows & (application.scale > LEAST_SCALE)
+    return overflows, ~measured.gradients_finite
+
+
+def _remember(state, beyond, broken, streak, alert):
+    gate, control = state.gate, state.control
+    number = ops.cast(state.number, "float32")
+    counts = (broken & (control["halt_on_nonfinite"] > 0)) | (
+        beyond & (control["halt_on_limits"] > 0)
+    )
+    counts = counts & state.responding & ~state.halted
+    state.write_gate(
+        trips=gate["trips"] + ops.cast(counts, "float32"),
+        streak=ops.where(beyond, streak + 1, gate["streak"]),
+        last_trip=ops.where(beyond, number, gate["last_trip"]),
+        alert=ops.where(alert, number, gate["alert"]),
+    )

@@ -1,0 +1,162 @@
+"""What the optimizer is handed, and what it is handed instead.
+
+There is one definition of the gradient: summed over the replicas, unscaled, averaged
+over the accumulation window, with the duplicates of sparse rows summed.
+"""
+
+from keras import ops
+
+from keras_gradwatch.backends.runner import values_of
+from keras_gradwatch.keras_hooks import loss_scale
+from keras_gradwatch.keras_hooks.accumulation import Window
+from keras_gradwatch.tensors import sparse
+from keras_gradwatch.tensors.branch import cond
+from keras_gradwatch.train_step.application import Application, constant
+
+
+def watched_places(gradients, variables):
+    """Indices of the variables whose gradients are watched."""
+    places = [
+        i
+        for i, (g, v) in enumerate(zip(gradients, variables, strict=True))
+        if g is not None and not getattr(v, "overwrite_with_gradient", False)
+    ]
+    for i in places:
+        if hasattr(gradients[i], "set_shape"):
+            # TensorFlow does not always know that it has the variable's shape: for
+            # one, in a Dense layer after MultiHeadAttention.
+            gradients[i].set_shape(variables[i].shape)
+    return places
+
+
+def collect(runner, index, optimizer, apply, gradients, variables, loss, scale, newly):
+    """The `Application` of an optimizer.
+
+    Args:
+        runner: `Runner` of the backend.
+        index: Its place among the applications of the step.
+        optimizer: A built optimizer.
+        apply: Its own `apply`.
+        gradients: List of V gradients, None where there is none.
+        variables: List of the V variables.
+        loss: Scalar tensor, or None.
+        scale: Scalar float32 by which the loss was multiplied, or None.
+        newly: Scalar float32, in how many variables of the model the forward pass left
+            a value that is not finite; None without a dynamic loss scale.
+    """
+    places = watched_places(gradients, variables)
+    local = [gradients[i] for i in places]
+    trained = [variables[i] for i in places]
+    window = Window(optimizer, trained)
+    loss = runner.reachable(loss, local[0])
+    if scale is not None:
+        scale = runner.reachable(scale, local[0])
+        scale = loss_scale.loss_scale(optimizer) if scale is None else scale
+    total = constant(float("nan")) if loss is None else ops.cast(loss, "float32")
+    extra = [total] if newly is None else [total, newly]
+    sums = runner.sum([*local, *extra])
+    sums, extra = sums[: len(local)], sums[len(local) :]
+    summed = [sparse.unique_rows(g) for g in sums]
+    summed = window.average([loss_scale.unscale(g, scale) for g in summed])
+    shown = [
+        sparse.rows(g, own, v.shape)
+        for g, own, v in zip(summed, local, trained, strict=True)
+    ]
+    return Application(
+        index,
+        optimizer,
+        apply,
+        gradients,
+        variables,
+        places,
+        trained,
+        local,
+        sums,
+        summed,
+        shown,
+        window,
+        None if loss is None else extra[0],
+        scale,
+        None if newly is None else extra[1],
+    )
+
+
+def changed(runner, application, change, transform, norm):
+    """The application with the gradients that a policy makes of its own.
+
+    Args:
+        runner: `Runner` of the backend.
+        application: `Application`.
+        change: Scalar bool, whether the policy changes anything.
+        transform: Function of nothing that gives `(gradients, norm)`: P gradients as
+            the policy changes them, and their global norm.
+        norm: Scalar float32, the global norm before.
+
+    Returns:
+        `(application, norm)`; while nothing is changed, the gradients that came.
+    """
+    local, sums, window = application.local, application.sums, application.window
+    factor = loss_scale.loss_scale(application.optimizer)
+    count = runner.count
+
+    def new():
+        gradients, norm = transform()
+
+        def ready(replicas):
+            # `apply` unscales again, and sums over the replicas again.
+            pairs = zip(gradients, application.summed, local, strict=True)
+            return window.hand_over(
+                [
+                    sparse.like(new, old, own.dtype, factor, replicas)
+                    for new, old, own in pairs
+                ]
+            )
+
+        return [*ready(count), *(ready(1) if count > 1 else []), norm]
+
+    def same():
+        return [*window.dense(local), *(sums if count > 1 else []), norm]
+
+    *handed, norm = cond(change, new, same)
+    parts = window.accumulators
+    empty = [ops.zeros_like(part) for part in values_of(parts)]
+    runner.restore(change, parts, empty)
+    handed, totals = handed[: len(local)], handed[len(local) :]
+    return application._replace(local=handed, sums=totals or handed), norm
+
+
+def apply_unless(runner, application, decision, protects):
+    """Has the optimizer apply its gradients where the gate does not leave them out.
+
+    Args:
+        runner: `Runner` of the backend.
+        application: `Application`.
+        decision: `Decision`.
+        protects: Whether anything may be left out at all.
+    """
+    local, sums = application.local, application.sums
+    if not protects:
+        with runner.known_sums(local, sums):
+            application.apply(application.gradients, application.variables)
+        return
+    if loss_scale.dynamic(application.optimizer) and runner.count > 1:
+        local = loss_scale.propagate_overflow(local, decision.overflow)
+    # All of them are arguments: a replica's own, also where a "gradient" is a new
+    # value and is not watched.
+    handed = list(application.gradients)
+    for place, gradient in zip(application.places, local, strict=True):
+        handed[place] = gradient
+    variables = application.variables
+    with runner.known_sums(local, sums):
+        runner.run_if(
+            ~decision.skip,
+            lambda gradients: application.apply(gradients, variables),
+            handed,
+            written(application),
+        )
+
+
+def written(application):
+    """The variables that the update of an application may assign to, each once."""
+    variables = [*application.variables, *application.optimizer.variables]
+    return list({id(v): v for v in variables}.values())

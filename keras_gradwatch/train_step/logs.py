@@ -1,0 +1,64 @@
+"""The logs of a step whose batch is left out."""
+
+import keras
+from keras import ops
+
+# Numbers that a step of the user's own may return, of which the last ones are kept.
+MAX_LOGS = 32
+
+
+def logs_without_skipped(model, monitor, logs, seen, skipped):
+    """The step's logs as they are without a skipped batch.
+
+    Metrics have been put back. Another number that a step of the user's own returns is,
+    where the step is skipped, that of the last step that was not.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        logs: What the step returned.
+        seen: The metrics as the step left them, a dict; None where the logs are these.
+        skipped: Scalar bool.
+    """
+    if not isinstance(logs, dict):
+        return logs
+    fresh = model.get_metrics_result()
+    result, own = dict(logs), []
+    for key, value in logs.items():
+        if not _is_float_tensor(value):
+            continue
+        if seen is None:
+            result[key] = ops.cast(fresh[key], value.dtype) if key in fresh else None
+        elif _is_scalar(value) and len(own) < MAX_LOGS:
+            own.append(key)
+    if not own:
+        return result
+    last = monitor.variable("logs")
+    before = list(ops.unstack(ops.copy(last), MAX_LOGS))
+    for place, key in enumerate(own):
+        value, old = logs[key], ops.cast(before[place], logs[key].dtype)
+        if key in fresh:
+            # A metric has this name, too: is this the metric?
+            metric = ops.cast(fresh[key], value.dtype)
+            same = _equal(value, ops.cast(seen[key], value.dtype))
+            old = ops.where(same, metric, old)
+        result[key] = ops.where(skipped, old, value)
+        before[place] = ops.cast(result[key], "float32")
+    last.assign(ops.stack(before))
+    return result
+
+
+def _is_float_tensor(value):
+    if not ops.is_tensor(value):
+        return False
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
+
+
+def _is_scalar(value):
+    # On TensorFlow, the rank may be unknown, and then the shape has no length.
+    shape = value.shape
+    return shape.rank == 0 if hasattr(shape, "rank") else len(shape) == 0
+
+
+def _equal(a, b):
+    return ops.equal(a, b) | (ops.isnan(a) & ops.isnan(b))

@@ -1,0 +1,40 @@
+"""Running the model's own training step with its gradients captured."""
+
+from keras_gradwatch.keras_hooks.interception import active
+from keras_gradwatch.tensors.branch import uncompiled
+from keras_gradwatch.train_step.watched import WatchedStep
+
+
+@uncompiled(recursive=False)
+def run_step(model, monitor, step, *arguments):
+    """Runs one training step.
+
+    Where `torch.compile` compiles the step, it compiles the model's own one. What is
+    done here, the loss and the update run between its parts, as `backward` does.
+
+    Args:
+        model: The watched model.
+        monitor: Its `GradientMonitor`.
+        step: The model's own bound `train_step`.
+        arguments: The batch; on JAX the state, too, as Keras hands it to a step.
+
+    Returns:
+        The step's own logs; on JAX the new state, too.
+    """
+    if active() is not None:  # a step that calls another watched step
+        return step(*arguments)
+    watched = _begin(model, monitor, step, arguments)
+    return _finish(watched, watched.run(*arguments), arguments[-1])
+
+
+@uncompiled()
+def _begin(model, monitor, step, arguments):
+    monitor.backend.prepare(model, step, *arguments)
+    runner = monitor.backend.make_runner(model, *arguments)
+    return WatchedStep(model, monitor, runner, step)
+
+
+@uncompiled()
+def _finish(watched, returned, data):
+    runner = watched.runner
+    return runner.result(watched.finish(runner.logs(returned), data))

@@ -1,0 +1,187 @@
+"""Updates that are held to the trust region, in real runs."""
+
+import contextlib
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_gradwatch.callbacks import GradientHistory, GradWatch
+from keras_gradwatch.train_step.trust_region import FLOOR
+from tests import helper
+
+
+def weights_now(model):
+    helper.sync(model)
+    return model.get_weights()
+
+
+def digits_model(optimizer, hidden=(), **kwargs):
+    """A model on digits, and a list that gets its weights at the end of each step."""
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Dense(units, "relu") for units in hidden]
+    model = keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(10)])
+    helper.compiled(model, optimizer, **kwargs)
+    seen = [model.get_weights()]
+    keep = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(weights_now(model))
+    )
+    return model, seen, keep
+
+
+def assert_held(seen):
+    """Each step of several has changed the kernels by at most the trust radius."""
+    for before, after in itertools.pairwise(seen):
+        for old, new in zip(before[::2], after[::2], strict=True):
+            ratio = np.linalg.norm(new - old) / np.linalg.norm(old)
+            assert 0 < ratio < 0.02 * 1.001
+
+
+@pytest.mark.parametrize(
+    "compile_it",
+    [
+        pytest.param(False, id="graph", marks=pytest.mark.thorough),
+        pytest.param(True, id="xla", marks=[pytest.mark.tensorflow, pytest.mark.jax]),
+    ],
+)
+def test_every_update_after_one_that_did_harm_is_held(compile_it, digits):
+    """The loss of the second step convicts the first one; both leave no trace."""
+    adam = keras.optimizers.Adam(1.0)
+    model, seen, keep = digits_model(adam, [32], jit_compile=compile_it)
+    helper.fit(model, *digits, [watching := GradWatch(verbose=0), keep], 16)
+    start, _, put_back, *others = seen
+    helper.assert_same(put_back, start, None)
+    assert len(others) == 4
+    assert_held([put_back, *others])
+    (event,) = watching.events
+    assert (event.step, event.kind, event.action) == (1, "update", "reverted")
+    assert event.variable.endswith("kernel") and event.value > event.baseline == 0.5
+    history = watching.history
+    for words in (
+        "over the trust bound 0.5",
+        f"the loss went from {history.loss[0]:.3g} to {history.loss[1]:.3g}",
+        "the weights were put back",
+        "updates are held to 0.02 times the weights",
+    ):
+        assert words in event.message
+    assert history.applied.tolist() == [True, False, *[True] * 4]
+    assert history.held.tolist() == [False, False, *[True] * 4]
+    np.testing.assert_allclose(history.trust_radius, [np.nan, *[0.02] * 5])
+
+
+@pytest.mark.parametrize("rate", helper.few([3e38], [1e6, 3e38]))
+def test_an_update_that_no_run_survives_is_put_back_at_once(rate, digits):
+    """Whether it can be told as a number or not."""
+    model, seen, keep = digits_model(keras.optimizers.SGD(rate))
+    helper.fit(model, *digits, [watching := GradWatch(verbose=0), keep], 16)
+    helper.assert_same(seen[1], seen[0], None)
+    assert_held(seen[1:])
+    (event,) = watching.events
+    assert (event.step, event.kind, event.action) == (0, "update", "reverted")
+    assert watching.history.applied.tolist() == [False, *[True] * 5]
+    assert watching.history.held.tolist() == [False, *[True] * 5]
+
+
+def test_an_update_over_the_bound_that_does_no_harm_stands(digits):
+    """As in stock Keras, and nothing is reported."""
+    x, y = digits
+    stock, expected, keep = digits_model(keras.optimizers.SGD(0.05))
+    helper.fit(stock, x, y, [keep], 16)
+    model, seen, keep = digits_model(keras.optimizers.SGD(0.05))
+    watching, history = GradWatch(trust_bound=1e-6, verbose=0), GradientHistory()
+    helper.fit(model, x, y, [watching, history, keep], 16)
+    # Each of them was over the bound, and none of them too large for its loss.
+    assert (history.statistics["update_ratio"][0] > 1e-6).all()
+    assert watching.events == [] and watching.history.applied.all()
+    assert not watching.history.held.any()
+    helper.assert_same(seen, expected)
+
+
+def test_sparse_gradients_and_replicas(strategy):
+    """Held on two replicas as on one device, an embedding's rows too."""
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 20, (80, 6)), random.integers(0, 2, 80)
+
+    def train(scope):
+        keras.utils.set_random_seed(0)
+        with scope:
+            model = keras.Sequential(
+                [
+                    keras.Input((6,), dtype="int32"),
+                    keras.layers.Embedding(20, 4),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(2),
+                ]
+            )
+            helper.compiled(model, keras.optimizers.SGD(300.0))
+        helper.fit(model, x, y, [watching := GradWatch(verbose=0)], 16)
+        assert watching.history.held.tolist() == [False, False, True, True, True]
+        assert [e.action for e in watching.events] == ["reverted"]
+        return model.get_weights()
+
+    helper.assert_same(train(strategy.scope()), train(contextlib.nullcontext()), 1e-5)
+
+
+def test_constraints_hold_for_what_is_left():
+    x, y = helper.regression_data(24)
+    keras.utils.set_random_seed(0)
+    norm = keras.constraints.UnitNorm(axis=0)
+    model = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(3, kernel_constraint=norm)]
+    )
+    model.compile(keras.optimizers.SGD(50.0), "mse")
+    seen = GradientHistory()
+    helper.fit(model, x, y, [GradWatch(verbose=0), seen])
+    assert seen.held.any()
+    np.testing.assert_allclose(np.linalg.norm(model.get_weights()[0], axis=0), 1, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "reverted"),
+    [(keras.optimizers.Adam, 1.0), (keras.optimizers.SGD, 3e38)],
+    ids=["a step later", "at once"],
+)
+def test_a_moving_average_is_that_of_what_was_left(optimizer, reverted, digits):
+    """Also where Keras writes it over the weights, when training ends.
+
+    An update that was put back counts with the weights that it was put back to.
+    """
+    rate, late = reverted, optimizer is keras.optimizers.Adam
+    averaging = optimizer(rate, use_ema=True, ema_momentum=0.8)
+    model, seen, keep = digits_model(averaging)
+    helper.fit(model, *digits, [watching := GradWatch(verbose=0), keep], 16)
+    start, *others = seen
+    others = others[2:] if late else others[1:]  # what is skipped does not count
+    assert watching.history.held[-len(others) :].all() and len(others) >= 4
+    average = start
+    for weights in others:
+        pairs = zip(average, weights, strict=True)
+        average = [0.8 * a + 0.2 * w for a, w in pairs]
+    helper.assert_same(model.get_weights(), average, 1e-5)
+
+
+def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
+    x, y = digits
+    noise = np.random.default_rng(0).permutation(y)  # nothing that could be learned
+    model, seen, keep = digits_model(keras.optimizers.SGD(0.1), [64, 64])
+    watching = GradWatch(verbose=0)
+    helper.fit(model, 16 * x, noise, [watching, keep], 4, epochs=10)
+    onset, *cuts = watching.events
+    assert onset.action == "reverted" and "over the trust bound" in onset.message
+    assert cuts
+    for cut in cuts:
+        assert cut.action == "rate reduced"
+        assert cut.value < cut.baseline and "trust bound" not in cut.message
+        assert "the loss does not fall although updates are held" in cut.message
+    # What is recorded is what was in force: steps are read some steps later.
+    history = watching.history
+    rates = np.flatnonzero(np.diff(history.learning_rate) < 0)
+    assert len(rates) == len(cuts)
+    assert all(rate >= cut.step for rate, cut in zip(rates, cuts, strict=True))
+    assert history.held[history.steps > onset.step].any()
+    for step in np.flatnonzero(history.held):
+        for old, new in zip(seen[step][::2], seen[step + 1][::2], strict=True):
+            size = max(np.linalg.norm(old), FLOOR * old.size**0.5)
+            limit = 1.001 * history.trust_radius[step]
+            assert np.linalg.norm(new - old) / size < limit, step
