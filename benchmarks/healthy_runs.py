@@ -10,7 +10,7 @@ from keras import layers
 from sklearn.datasets import load_diabetes, load_digits
 
 from keras_gradwatch.callbacks import GradientHistory
-from keras_gradwatch.train_step.statistics import NAMES
+from keras_gradwatch.statistics.names import NAMES
 
 
 class Recorded(NamedTuple):
@@ -20,8 +20,7 @@ class Recorded(NamedTuple):
         run: The `Run`.
         norm: Array [T], the global norm.
         loss: Array [T], each step's own.
-        statistics: Array [T, V, 8], columns as in
-            `keras_gradwatch.train_step.statistics.NAMES`.
+        statistics: Array [T, V, 8], columns as in `statistics.names.NAMES`.
         sizes: Array [V], numbers of elements.
         kernels: Array [V], True where a variable has two or more axes.
         epoch: Steps in an epoch.

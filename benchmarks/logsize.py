@@ -31,9 +31,9 @@ from tensorboard.compat.proto import event_pb2
 
 from keras_gradwatch.callbacks import GradientTensorBoard
 from keras_gradwatch.records.rows import SCALARS, Layout
+from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.log import GradientLog
-from keras_gradwatch.train_step.statistics import NAMES
 
 FRAME = 16  # bytes that an event file needs for each record beside its content
 PATIENCE = 1200  # seconds until TensorBoard is given up
@@ -83,11 +83,11 @@ def measured(title, layers, steps, **options):
 
 def generated(names, steps):
     """`Rows` of healthy steps, with every statistic of every variable."""
-    layout = Layout(tuple(names), ())
+    layout = Layout(tuple(names))
     random = np.random.default_rng(steps[0])
     rows = random.lognormal(size=(len(steps), layout.width)).astype("float32")
     rows[:, : len(SCALARS)] = 1.0
-    for name in ("outcome", "clipped", "held", "halted"):
+    for name in ("outcome", "clipped", "held", "halted", "nonfinite"):
         rows[:, SCALARS.index(name)] = 0.0
     return layout.unpack(steps, rows)
 
@@ -276,7 +276,7 @@ def main(given=None):
             logs,
         ),
     ]
-    timing.write(arguments.out, "logsize", page)
+    timing.write(arguments.out, timing.file_stem("logsize"), page)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ It takes about five minutes on two cores, and reads `/proc`, which Linux has.
 
 import argparse
 import gc
-import multiprocessing
 import os
 import pathlib
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 
 import keras
 import numpy as np
@@ -69,12 +67,6 @@ def train(name, steps):
     return memory.found
 
 
-def in_its_own_process(function, *arguments):
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 # -- The device ------------------------------------------------------------------------
 
 
@@ -88,13 +80,14 @@ def ring(name):
     monitor = model.gradwatch
     layout, capacity = monitor.layout, monitor.plan.capacity
     every = sum(
-        np.prod(v.shape) * np.dtype(v.dtype).itemsize for v in monitor.variables
+        np.prod(v.shape) * np.dtype(v.dtype).itemsize for v in monitor.store.every
     )
     weights = sum(4 * np.prod(v.shape) for v in model.trainable_variables)
     return [
         workload.title,
         len(layout.variables),
-        len(layout.detectors),
+        len(layout.statistics),
+        layout.applications,
         capacity,
         f"{4 * capacity * layout.width / 1e3:,.0f}",
         f"{every / 1e3:,.0f}",
@@ -113,7 +106,7 @@ def main(given=None):
     parser.add_argument("--out", type=pathlib.Path, help="folder for memory.md")
     arguments = parser.parse_args(given)
     steps = arguments.steps
-    found = {name: in_its_own_process(train, name, steps) for name in WATCHING}
+    found = {n: timing.in_its_own_process(train, n, steps) for n in WATCHING}
     rows = [
         [name, *(f"{mb:.1f}" for mb in of), f"{of[2] - of[0]:+.1f}"]
         for name, of in found.items()
@@ -135,16 +128,17 @@ def main(given=None):
         "",
         "## The device",
         "",
-        "The ring of `GradWatch()` takes 4 · capacity · (11 + 8·V + 4·D) bytes for V",
-        "variables and D detectors, whatever the number of steps. In kB, beside all",
-        "that `GradWatch()` keeps in variables, and the model's weights:",
+        "The ring of `GradWatch()` takes 4 · capacity · (10·S + K·V) bytes for V",
+        "variables of which K statistics are recorded, and S applications of an",
+        "optimizer in a step, whatever the number of steps. In kB, beside all that",
+        "`GradWatch()` keeps in variables, and the model's weights:",
         "",
         *timing.table(
-            ["model", "V", "D", "capacity", "ring", "all variables", "weights"],
+            ["model", "V", "K", "S", "capacity", "ring", "all variables", "weights"],
             [ring(name) for name in arguments.models],
         ),
     ]
-    timing.write(arguments.out, "memory", page)
+    timing.write(arguments.out, timing.file_stem("memory"), page)
 
 
 if __name__ == "__main__":

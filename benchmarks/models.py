@@ -1,4 +1,4 @@
-"""Five models whose steps are timed, each with data on which it stays healthy.
+"""Six models whose steps are timed, each with data on which it stays healthy.
 
 Rates are small and data is random: what is measured is time, not learning. Each model
 is built anew for each variant, with the same seed.
@@ -92,6 +92,14 @@ def resnet():
     return inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
 
 
+def mobilenet():
+    shape = (32, 32, 3)
+    made = keras.applications.MobileNetV3Small(
+        input_shape=shape, weights=None, include_top=False, pooling="avg"
+    )
+    return made.input, layers.Dense(10)(made.output)
+
+
 def transformer():
     inputs = keras.Input((LENGTH,), dtype="int32")
     x = layers.Embedding(VOCABULARY, WIDTH)(inputs)  # where they stand costs nothing
@@ -144,5 +152,8 @@ MODELS = {
     "transformer": Workload("transformer, batch 8", transformer, tokens, 8, adam),
     "lstm": Workload("LSTM 128, 50 steps, batch 32", lstm, sequences, 32, adam),
     "mlp": Workload("MLP 3×256, batch 128", mlp, features(64), 128, sgd),
+    "mobilenet": Workload(
+        "MobileNetV3Small, 32×32, batch 32", mobilenet, images, 32, momentum
+    ),
     "deep": Workload("500 dense layers of 32, batch 32", deep, features(32), 32, sgd),
 }

@@ -6,21 +6,23 @@ second stock model is the control: where it is off by more than 2%, the machine 
 noisy for a verdict. What is paid at each step and once per `fit` are different columns;
 what the first `fit` pays, in which the step is traced, is in tracing.py.
 
-    python benchmarks/overhead.py [--models mlp ...] [--variants gradwatch ...]
-        [--rounds 9] [--builds 1] [--steps 200] [--out docs/benchmarks]
+    [KERAS_BACKEND=jax] python benchmarks/overhead.py [--models mlp ...]
+        [--variants gradwatch ...] [--rounds 9] [--builds 1] [--steps 200]
+        [--out docs/benchmarks]
 
 `--builds` builds the models anew after some of the rounds: TensorFlow runs the loop of
 an LSTM at one of two speeds, a tenth apart, which is settled in a model's first steps.
 
 It takes about an hour on two cores. With `--out`, what was measured is kept in
 `overhead.json`, beside the page: a model that is measured again takes the place of what
-was there, and the others stay.
+was there, and the others stay, as do those of other backends. `--models` without a name
+measures nothing, and writes the page from what was kept.
 """
 
 import argparse
 import contextlib
 import gc
-import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -31,7 +33,11 @@ import keras
 import timing
 from models import MODELS
 
-from keras_gradwatch.callbacks import GradientHistory, GradWatch
+from keras_gradwatch.callbacks import GradientClipping, GradientHistory, GradWatch
+
+ON_TENSORFLOW = timing.BACKEND == "tensorflow"
+if ON_TENSORFLOW:
+    import rivals
 
 NOISE = 0.02
 TICKS = (1, 1.05, 1.1, 1.2, 1.4, 1.7, 2, 2.5)
@@ -48,6 +54,7 @@ class Variant:
         callbacks: Function of a directory that returns the callbacks.
         around: Context manager in which it trains.
         xla: Whether it runs with `jit_compile=True`.
+        anywhere: Whether it runs on other backends than TensorFlow.
     """
 
     title: str
@@ -56,6 +63,7 @@ class Variant:
     callbacks: Callable = lambda log_dir: []
     around: Callable = contextlib.nullcontext
     xla: bool = True
+    anywhere: bool = True
 
 
 def watching(**options):
@@ -74,48 +82,53 @@ VARIANTS = {
     "history": Variant(
         "`GradientHistory()`", callbacks=lambda log_dir: [GradientHistory()]
     ),
+    "clipping": Variant(
+        "`GradientClipping(global_clipnorm=1)`",
+        callbacks=lambda log_dir: [GradientClipping(global_clipnorm=1.0)],
+    ),
+    "hand_written": Variant(
+        "hand-written `train_step`: `tf.summary.scalar` of every norm",
+        base=lambda log_dir: rivals.hand_written(log_dir),
+        xla=False,
+        anywhere=False,
+    ),
+    "auto_clip": Variant(
+        "hand-written `train_step`: AutoClip",
+        base=lambda log_dir: rivals.auto_clip(),
+        xla=False,
+        anywhere=False,
+    ),
+    "least_guard": Variant(
+        "hand-written `train_step`: leaves out what is not finite",
+        base=lambda log_dir: rivals.least_guard(),
+        anywhere=False,
+    ),
+    "check_numerics": Variant(
+        "`tf.debugging.enable_check_numerics`",
+        around=lambda: rivals.check_numerics(),
+        xla=False,
+        anywhere=False,
+    ),
 }
-if timing.BACKEND == "tensorflow":
-    import rivals
-
-    VARIANTS |= {
-        "hand_written": Variant(
-            "hand-written `train_step`: `tf.summary.scalar` of every norm",
-            base=rivals.hand_written,
-            xla=False,
-        ),
-        "auto_clip": Variant(
-            "hand-written `train_step`: AutoClip",
-            base=lambda log_dir: rivals.auto_clip(),
-            xla=False,
-        ),
-        "least_guard": Variant(
-            "hand-written `train_step`: leaves out what is not finite",
-            base=lambda log_dir: rivals.least_guard(),
-        ),
-        "check_numerics": Variant(
-            "`tf.debugging.enable_check_numerics`",
-            around=rivals.check_numerics,
-            xla=False,
-        ),
-    }
+# 500 layers are measured on TensorFlow only, unless they are asked for.
+MEASURED = ["resnet", "transformer", "lstm", "mlp"] + ["deep"] * ON_TENSORFLOW
 
 
-def prepare(workload, name, folder, arguments, steps=None):
+def prepare(workload, name, folder, steps, jit=False, steps_per_execution=1):
     """The `Fit` of one variant, with a model of its own."""
     variant, log_dir = VARIANTS[name], folder / name
     model = workload.build(
         variant.base(log_dir),
         # Said outright: on a GPU Keras would choose XLA. JAX is nothing without it.
-        arguments.jit or (False if timing.BACKEND == "tensorflow" else "auto"),
-        arguments.steps_per_execution,
+        jit or (False if ON_TENSORFLOW else "auto"),
+        steps_per_execution,
         **(variant.clip or {}),
     )
     return timing.Fit(
         model,
         workload.samples,
         workload.batch_size,
-        steps or arguments.steps,
+        steps,
         variant.callbacks(log_dir),
         variant.around,
     )
@@ -130,11 +143,10 @@ def measure_steps(workload, names, folder, arguments):
         how many steps `GradWatch` found anything wrong with.
     """
     times, events = {name: [] for name in names}, 0
+    options = arguments.steps, arguments.jit, arguments.steps_per_execution
     for build in range(arguments.builds):
-        fits = {
-            name: prepare(workload, name, folder / str(build), arguments)
-            for name in names
-        }
+        place = folder / str(build)
+        fits = {name: prepare(workload, name, place, *options) for name in names}
         # Not one by one: TensorFlow forgets its kernels when the next seed is set.
         for fit in fits.values():
             fit.warm_up()
@@ -142,10 +154,9 @@ def measure_steps(workload, names, folder, arguments):
         for name, values in found.items():
             times[name] += values.tolist()
         watched = [c for fit in fits.values() for c in fit.callbacks]
-        events += sum(len(callback.events) for callback in watched)
-        weights = fits["stock"].model.trainable_variables
-        sizes = [w.numpy().size for w in weights]
-        del fits, fit, watched, weights
+        events += sum(len(c.events) for c in watched if isinstance(c, GradWatch))
+        sizes = [math.prod(w.shape) for w in fits["stock"].model.trainable_variables]
+        del fits, fit, watched
         forget()
     return {
         "variables": len(sizes),
@@ -211,7 +222,7 @@ def section(result):
         f" `GradWatch` noted {result['events']} events, which cost time of their own."
     )
     return [
-        f"## {result['title']}",
+        f"### {result['title']}",
         "",
         size + (acted if result["events"] else "") + " " + verdict(result),
         "",
@@ -235,17 +246,15 @@ def overview(results):
     return timing.table(["a step, against stock", *found], rows)
 
 
-def page(results, picture):
+def page(results, folder):
     """The lines of the page.
 
     Args:
-        results: Dict of a model's title to what was measured of it.
-        picture: The plot's file name, or None.
+        results: As `timing.renew` returns them.
+        folder: Where the plots are, or None.
     """
-    backend = timing.BACKEND
-    title = "" if backend == "tensorflow" else f": {backend}"
-    return [
-        f"# What watching costs{title}",
+    lines = [
+        "# What watching costs",
         "",
         "The time of a training step against stock Keras, `fit` and its data included,",
         "medians of ratios that were measured in pairs. Watched is every variable at",
@@ -254,11 +263,14 @@ def page(results, picture):
         "and the first `fit`, in which the step is traced,",
         "[another table](tracing.md).",
         "",
-        *overview(results),
-        "",
-        *([f"![A step against stock Keras]({picture})", ""] if picture else []),
-        *(line for result in results.values() for line in section(result)),
     ]
+    for backend, title, models in timing.by_backend(results):
+        lines += [f"## {title}", "", *overview(models), ""]
+        picture = f"{timing.file_stem('overhead', backend)}.png"
+        if folder and (folder / picture).exists():
+            lines += [f"![{title}: a step against stock Keras]({picture})", ""]
+        lines += [line for result in models.values() for line in section(result)]
+    return lines
 
 
 def draw(results, path):
@@ -268,7 +280,7 @@ def draw(results, path):
     figure, grid = plt.subplots(
         len(results), sharex=True, figsize=size, layout="constrained", squeeze=False
     )
-    ours = ("gradwatch", "dense", "history")
+    ours = ("gradwatch", "dense", "history", "clipping")
     for axes, result in zip(grid[:, 0], results.values(), strict=True):
         found = ratios(result)
         names = [name for name in VARIANTS if name in found and name != "stock"]
@@ -297,8 +309,8 @@ def clean(name):
 def parse(given):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    add("--variants", nargs="+", choices=VARIANTS, help="beside stock and control")
+    add("--models", nargs="*", choices=MODELS, default=MEASURED)
+    add("--variants", nargs="+", choices=usable(), help="beside stock and control")
     add("--rounds", type=int, default=9)
     add("--steps", type=int, default=200, help="a multiple of 200: see timing.Fit")
     add("--builds", type=int, default=1, help="the models are built anew so often")
@@ -313,15 +325,18 @@ def parse(given):
     return arguments
 
 
-def chosen(arguments):
-    """The names of the variants to be measured."""
-    wanted = ["stock", "control", *(arguments.variants or VARIANTS)]
-    usable = [n for n in VARIANTS if VARIANTS[n].xla or not arguments.jit]
-    return [name for name in usable if name in wanted]
+def usable(jit=False):
+    """The names of the variants that run on this backend."""
+    return [
+        name
+        for name, variant in VARIANTS.items()
+        if (variant.anywhere or ON_TENSORFLOW) and (variant.xla or not jit)
+    ]
 
 
-def measure(workload, arguments, given):
+def measure(name, arguments, given):
     """All that is measured of one model, as it is kept."""
+    workload = MODELS[name]
     title = workload.title
     if arguments.steps_per_execution > 1:
         title += f", {arguments.steps_per_execution} steps an execution"
@@ -330,34 +345,26 @@ def measure(workload, arguments, given):
         "machine": timing.machine(),
         "command": timing.command("overhead.py", given),
     }
-    names = chosen(arguments)
+    variants = usable(arguments.jit)
+    wanted = ["stock", "control", *(arguments.variants or variants)]
+    names = [variant for variant in variants if variant in wanted]
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        result |= measure_steps(workload, names, folder, arguments)
+        result |= measure_steps(workload, names, pathlib.Path(folder), arguments)
+    print(*section(result), sep="\n", flush=True)
     return result
 
 
 def main(given=None):
     """Measures the models, and prints the page; `--out` writes it, too."""
     given = sys.argv[1:] if given is None else given
-    arguments, folder = parse(given), None
-    results, stem = {}, timing.file_stem("overhead")
-    if arguments.out:
-        folder = arguments.out
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{stem}.json"
-        results = json.loads(kept.read_text()) if kept.exists() else {}
-    for name in arguments.models:
-        result = measure(MODELS[name], arguments, given)
-        print(*section(result), sep="\n", flush=True)
-        results[result["title"]] = result
-        if folder:
-            kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    picture = f"{stem}.png" if folder else None
-    if folder:
-        draw(results, folder / picture)
-    timing.write(folder, "overhead", page(results, picture))
-    return results
+    arguments = parse(given)
+    folder = arguments.out
+    measured = (measure(name, arguments, given) for name in arguments.models)
+    results = timing.renew(folder, "overhead", measured)
+    if folder and timing.BACKEND in results:
+        picture = folder / f"{timing.file_stem('overhead')}.png"
+        draw(results[timing.BACKEND], picture)
+    timing.write(folder, "overhead", page(results, folder))
 
 
 if __name__ == "__main__":

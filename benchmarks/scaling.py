@@ -28,7 +28,7 @@ import timing
 from keras import ops
 
 from keras_gradwatch.callbacks import GradWatch
-from keras_gradwatch.train_step.statistics import norms
+from keras_gradwatch.statistics.measure import norms
 
 FEW, SMALL = 10, 1e6  # variables and parameters where the other one is varied
 REPEATS = 10
@@ -227,7 +227,7 @@ def main(given=None):
         "",
         *timing.table(["what", "ms", "GB/s"], rates),
     ]
-    timing.write(arguments.out, "scaling", page)
+    timing.write(arguments.out, timing.file_stem("scaling"), page)
 
 
 if __name__ == "__main__":

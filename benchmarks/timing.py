@@ -1,17 +1,21 @@
 """Time of `fit`, measured in pairs: variants take turns, in shuffled order."""
 
 import contextlib
+import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import keras
 import numpy as np
 
 BACKEND = keras.config.backend()
-# In these `GradWatch` measures the trust bound at every step; 100 is its default.
-DENSE_STEPS = 100
+TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+# After these `GradWatch` no longer looks at every step of a healthy run.
+ATTENTIVE_STEPS = 100
 
 
 class Clock(keras.callbacks.Callback):
@@ -62,7 +66,7 @@ class Fit:
         samples: Function of a number of steps that returns `(x, y)`.
         batch_size: Samples in a step.
         steps: Steps that are timed. 200 hold what `GradWatch()` does in a long run in
-            the right share: drains (50), judged updates (10), snapshots (200).
+            the right share: readings (every 50th step) and snapshots (every 200th).
         callbacks: Of the model.
         around: Context manager that each `fit` runs in.
     """
@@ -98,7 +102,7 @@ class Fit:
 
     def warm_up(self):
         """Traces the step, and gets past what costs more at the begin of a run."""
-        self(epochs=-(-DENSE_STEPS // self._steps))
+        self(epochs=-(-ATTENTIVE_STEPS // self._steps))
         self()
 
 
@@ -128,6 +132,47 @@ def ratio(times, base):
 def more(times, base):
     """The median of the differences, round by round."""
     return statistics.median(np.asarray(times) - np.asarray(base))
+
+
+def in_its_own_process(function, *arguments):
+    """What `function` returns in a new process, which imports all anew."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+# -- What is kept ----------------------------------------------------------------------
+
+
+def renew(folder, stem, measured):
+    """Puts what is measured in the place of what was kept of the same models.
+
+    Other models stay as they were, and so does what was measured on other backends.
+
+    Args:
+        folder: Where `{stem}.json` is read and written, or None.
+        stem: The page's name.
+        measured: Iterable of dicts with a `title`, one for each model. All so far are
+            written after each.
+
+    Returns:
+        Dict of a backend's name to a dict of a model's title to what was measured.
+    """
+    results, kept = {}, folder and folder / f"{stem}.json"
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        if kept.exists():
+            results = json.loads(kept.read_text(encoding="utf-8"))
+    for result in measured:
+        results.setdefault(BACKEND, {})[result["title"]] = result
+        if folder:
+            kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return results
+
+
+def by_backend(results):
+    """`(backend, its title, results of its models)` of each that was measured."""
+    return [(b, title, results[b]) for b, title in TITLES.items() if b in results]
 
 
 # -- The page --------------------------------------------------------------------------
@@ -193,12 +238,12 @@ def write(folder, stem, lines):
     print(page)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{file_stem(stem)}.md").write_text(page, encoding="utf-8")
+        (folder / f"{stem}.md").write_text(page, encoding="utf-8")
 
 
-def file_stem(stem):
-    """The name of a page's files: other backends than TensorFlow have their own."""
-    return stem if BACKEND == "tensorflow" else f"{stem}_{BACKEND}"
+def file_stem(stem, backend=BACKEND):
+    """The name of a file of one backend."""
+    return stem if backend == "tensorflow" else f"{stem}_{backend}"
 
 
 def pyplot():

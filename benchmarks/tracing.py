@@ -1,57 +1,141 @@
 """What watching costs before the first step: the first `fit` of a fresh model.
 
-That is one step of one batch: making the variables, tracing and optimizing the step,
-running it. Variants take turns in one process, with a fresh model each time. What a
-process pays for its very first model is not counted.
+That is a `fit` of two batches: making what is not there yet, tracing and compiling the
+step, and running it, twice, so that a step that is compiled anew for the second batch
+shows. Imports and building the model are not counted.
 
-    python benchmarks/tracing.py [--models mlp ...] [--rounds 5] [--out docs/benchmarks]
+Each `fit` is measured in a process of its own. Variants take turns; each round gives
+one ratio against the stock model of the same round, and the page shows the medians. A
+second stock model is the control.
 
-It takes about ten minutes on two cores.
+    [KERAS_BACKEND=jax] python benchmarks/tracing.py [--models mlp ...]
+        [--variants gradwatch ...] [--rounds 5] [--out docs/benchmarks]
+
+It takes about 40 minutes on each backend, on two cores that do nothing else: beside
+another process, a first `fit` on PyTorch may take ten times as long.
+
+With `--out`, what was measured is kept in `tracing.json`, beside the page: a model that
+is measured again takes the place of what was there, and the others stay, as do those of
+other backends. `--models` without a name measures nothing, and writes the page from
+what was kept.
 """
 
 import argparse
 import pathlib
+import statistics
 import sys
 import tempfile
 import time
 
+import numpy as np
 import overhead
 import timing
 from models import MODELS
 
-NAMES = ("stock", "control", "global_clipnorm", "gradwatch")
+OURS = ("gradwatch", "history", "clipping")
+NAMES = ("stock", "control", "global_clipnorm", *OURS)
+# What is to be reached: this many times the seconds of stock Keras, and seconds more.
+LIMITS = {"tensorflow": (1.2, 0.5), "jax": (1.3, 1.0), "torch": (1.2, 0.0)}
 
 
-def first_fit(workload, name, arguments):
-    """A function that times the first `fit` of a fresh model, in seconds."""
+def first_fit(model, variant):
+    """Seconds of the first `fit` of a fresh model; to be called once in a process."""
+    if timing.BACKEND == "jax":
+        import jax
 
-    def measure():
-        with tempfile.TemporaryDirectory() as folder:
-            folder = pathlib.Path(folder)
-            new = overhead.prepare(workload, name, folder, arguments, 1)
-            begin = time.perf_counter()
-            new()
-            seconds = time.perf_counter() - begin
-            del new
-        overhead.forget()
-        return seconds
-
-    return measure
-
-
-def rows_of(workload, arguments):
-    """The rows of the table of one model."""
-    fits = {name: first_fit(workload, name, arguments) for name in NAMES}
-    for fit in fits.values():
+        jax.config.update("jax_enable_compilation_cache", False)
+    with tempfile.TemporaryDirectory() as folder:
+        fit = overhead.prepare(MODELS[model], variant, pathlib.Path(folder), steps=1)
+        begin = time.perf_counter()
         fit()
-    found = timing.take_turns(fits, arguments.rounds)
+        return time.perf_counter() - begin
+
+
+def measure(model, arguments, given):
+    """All that is measured of one model, as it is kept."""
+    # In a process of its own: one that asks for a GPU may take all of its memory. It
+    # comes first, so that the files of all imports are in the cache.
+    machine = timing.in_its_own_process(timing.machine)
+    wanted = ["stock", "control", *arguments.variants]
+    seconds = {name: [] for name in NAMES if name in wanted}
+    for _ in range(arguments.rounds):
+        for name, found in seconds.items():
+            found.append(timing.in_its_own_process(first_fit, model, name))
+            print(f"{model}, {name}: {found[-1]:.2f} s", flush=True)
+    return {
+        "title": MODELS[model].title,
+        "machine": machine,
+        "command": timing.command("tracing.py", given),
+        "seconds": seconds,
+    }
+
+
+# -- The page --------------------------------------------------------------------------
+
+
+def limit(backend, stock):
+    """The seconds that a watched `fit` may take, for those of stock Keras."""
+    times, more = LIMITS[backend]
+    return times * np.asarray(stock) + more
+
+
+def in_words(backend):
+    times, more = LIMITS[backend]
+    return f"{times:g} × stock" + (f" + {more:g} s" if more else "")
+
+
+def rows_of(backend, result):
+    """The rows of the table of one model."""
+    found = result["seconds"]
+    limits = limit(backend, found["stock"])
     rows = []
-    for name in NAMES:
-        seconds = sorted(found[name].tolist())[arguments.rounds // 2]
-        ratio = timing.ratio(found[name], found["stock"])[0]
-        title = overhead.VARIANTS[name].title
-        rows.append([workload.title, title, f"{seconds:.2f}", f"{ratio:.2f}"])
+    for name in (n for n in NAMES if n in found):
+        ratios = [
+            f"{timing.ratio(found[name], found[base])[0]:.2f}" if base in found else ""
+            for base in ("stock", "global_clipnorm")
+        ]
+        reached = f"{timing.ratio(found[name], limits)[0]:.2f}"
+        cells = [result["title"], overhead.VARIANTS[name].title]
+        cells += [f"{statistics.median(found[name]):.2f}", *ratios]
+        cells += [f"{np.median(limits):.2f}", reached] if name in OURS else ["", ""]
+        rows.append(cells)
     return rows
+
+
+def sources(models):
+    """Lines that say on what and by which command each model was measured."""
+    titles = {}
+    for result in models.values():
+        source = result["machine"], result["command"]
+        titles.setdefault(source, []).append(result["title"])
+    lines = []
+    for (machine, command), measured in titles.items():
+        of = f" ({'; '.join(measured)})" if len(titles) > 1 else ""
+        lines += [f"Measured on {machine}{of}, by", "", f"    {command}", ""]
+    return lines
+
+
+def page(results):
+    """The lines of the page.
+
+    Args:
+        results: As `timing.renew` returns them.
+    """
+    lines = [
+        "# What watching costs before the first step",
+        "",
+        "The first `fit` of a fresh model, of two batches, each in a process of its",
+        "own: tracing, compiling and running the step. Imports and building the model",
+        "are not counted. Medians; the ratios were measured in pairs.",
+        "",
+    ]
+    head = ["model", "variant", "first `fit`, s", "against stock"]
+    head += ["against `global_clipnorm`", "limit, s", "against the limit"]
+    for backend, title, models in timing.by_backend(results):
+        rows = [row for result in models.values() for row in rows_of(backend, result)]
+        lines += [f"## {title}", "", f"The limit is {in_words(backend)}.", ""]
+        lines += [*timing.table(head, rows), "", *sources(models)]
+    return lines
 
 
 def main(given=None):
@@ -59,22 +143,15 @@ def main(given=None):
     given = sys.argv[1:] if given is None else given
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    usual = ["mlp", "resnet", "transformer", "lstm", "mobilenet"]
+    add("--models", nargs="*", choices=MODELS, default=usual)
+    add("--variants", nargs="+", choices=NAMES, default=NAMES)
     add("--rounds", type=int, default=5)
-    add("--out", type=pathlib.Path, help="folder for tracing.md")
+    add("--out", type=pathlib.Path, help="folder for tracing.md and tracing.json")
     arguments = parser.parse_args(given)
-    arguments.jit, arguments.steps_per_execution = False, 1
-    rows = [row for n in arguments.models for row in rows_of(MODELS[n], arguments)]
-    page = [
-        "# What watching costs before the first step",
-        "",
-        "The first `fit` of a fresh model, of one batch: tracing, optimizing and",
-        "running the step. Medians; the ratios were measured in pairs.",
-        "",
-        *timing.measured("tracing.py", given),
-        *timing.table(["model", "variant", "first `fit`, s", "against stock"], rows),
-    ]
-    timing.write(arguments.out, "tracing", page)
+    measured = (measure(model, arguments, given) for model in arguments.models)
+    results = timing.renew(arguments.out, "tracing", measured)
+    timing.write(arguments.out, "tracing", page(results))
 
 
 if __name__ == "__main__":
