@@ -1,7 +1,7 @@
 """Going back to sound weights when skipping came too late."""
 
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
+from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import Rewind
 from keras_gradwatch.detectors import Collapse, Divergence
 from keras_gradwatch.detectors.base import flatten
@@ -66,11 +66,7 @@ class RewindOnExplosion(Response):
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
 
     def request(self):
-        return Request(
-            "RewindOnExplosion",
-            responses=(self.response(),),
-            dense_steps=ATTENTIVE_STEPS,
-        )
+        return Request("RewindOnExplosion", responses=(self.response(),))
 
     def response(self):
         """The `Rewind` that this callback asks for."""
