@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+import textwrap
 
 import keras
 import numpy as np
@@ -34,7 +35,7 @@ CLASSES = {name: found for name, found in PUBLIC.items() if inspect.isclass(foun
 def blocks(text):
     """The Python blocks for this backend, each with the line that it begins at."""
     return [
-        (text[: found.start(3)].count("\n"), inspect.cleandoc(found[3]))
+        (text[: found.start(3)].count("\n"), textwrap.dedent(found[3]))
         for found in BLOCK.finditer(text)
         if found[2] in (None, helper.BACKEND)
     ]

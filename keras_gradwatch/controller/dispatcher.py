@@ -92,7 +92,8 @@ class Dispatcher:
             # Or there would be no weights yet to compare the first update with.
             monitor.backend.build_for(monitor.model, iterator)
         controller.before_step()
-        if monitor.plan.save_batch and isinstance(monitor.batches, RecentBatches):
+        keeps = monitor.live and isinstance(monitor.batches, RecentBatches)
+        if monitor.plan.save_batch and keeps:
             monitor.batches.note(controller.next, iterator[0])
         logs = self.function(monitor.variant)(iterator)
         controller.after_step(self._steps)
@@ -119,7 +120,7 @@ class StateDispatcher(Dispatcher):
         try:
             controller = self._monitor.controller
             controller.before_step()
-            if self._monitor.plan.save_batch:
+            if self._monitor.live and self._monitor.plan.save_batch:
                 batches = self._monitor.batches
                 iterator = batches.noting(iterator, controller.next)
             function = self.function(self._monitor.variant)

