@@ -12,6 +12,7 @@ from keras_gradwatch.controller.responses.base import Moment
 from keras_gradwatch.controller.responses.hold import INSANE
 from keras_gradwatch.controller.updates import Updates
 from keras_gradwatch.detectors import NonFinite
+from keras_gradwatch.detectors.observation import relative_updates
 from keras_gradwatch.keras_hooks import learning_rate, model_state
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.rows import (
@@ -234,14 +235,15 @@ class Controller:
         last, scalars = len(rows) - 1, rows.scalars
         if not self._measured(rows)[last] or scalars["outcome"][last] != APPLIED:
             return
-        weights = rows.statistic("weight_norm")[last]
-        ratios = rows.statistic("update_ratio")[last]
-        kernels = np.asarray(rows.layout.kernels) & ~np.isnan(weights)
-        least = self.bounds.update_floor * np.sqrt(np.asarray(rows.layout.sizes))
-        with np.errstate(invalid="ignore", over="ignore"):
-            against = ratios * weights / np.maximum(weights, least)
-        against = np.where(weights > 0, against, 0.0)[kernels]
-        if not (against <= self.bounds.update_limit).all():
+        largest = relative_updates(
+            rows.statistic("weight_norm")[last],
+            rows.statistic("update_ratio")[last],
+            np.asarray(rows.layout.sizes),
+            np.asarray(rows.layout.kernels),
+            self.bounds.update_floor,
+        )
+        largest = largest[~np.isnan(largest)]
+        if not (largest <= self.bounds.update_limit).all():
             self.updates.put_back(self.monitor.model)
             scalars["outcome"][last] = REVERTED
 

@@ -12,6 +12,29 @@ FLOOR = 0.05
 QUANTITIES = ("global_norm", "loss", "update_ratio")
 
 
+def relative_updates(weights, ratios, sizes, kernels, floor=FLOOR):
+    """Size of each kernel's update relative to its weights.
+
+    Args:
+        weights: Array [V], the norm of each variable before the update; NaN where it
+            was not measured.
+        ratios: Array [V], the norm of the update over that of the weights.
+        sizes: Array [V], the number of elements of each variable.
+        kernels: Array [V] of bool, True where a variable has two or more axes.
+        floor: Root mean square that weights count as having at least.
+
+    Returns:
+        Array [V]; see `Observation.relative_updates`.
+    """
+    least = floor * np.sqrt(sizes)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = ratios * (weights / np.maximum(weights, least))
+    found = np.where(weights > 0, found, 0.0)
+    found[np.isnan(found)] = math.inf
+    found[np.isnan(weights) | ~kernels] = math.nan
+    return found
+
+
 class Observation(NamedTuple):
     """One recorded step, on the host.
 
@@ -86,16 +109,8 @@ class Observation(NamedTuple):
             Array [V]; NaN where no update was measured, and for variables with fewer
             than two axes.
         """
-        weights = self.statistic("weight_norm")
-        least = floor * np.sqrt(self.sizes)
-        with np.errstate(invalid="ignore", over="ignore"):
-            ratios = self.statistic("update_ratio") * (
-                weights / np.maximum(weights, least)
-            )
-        ratios = np.where(weights > 0, ratios, 0.0)
-        ratios[np.isnan(ratios)] = math.inf
-        ratios[np.isnan(weights) | ~self.kernels] = math.nan
-        return ratios
+        weights, ratios = self.statistic("weight_norm"), self.statistic("update_ratio")
+        return relative_updates(weights, ratios, self.sizes, self.kernels, floor)
 
     def crossed(self, limits=None):
         """The first quantity outside of its limits.

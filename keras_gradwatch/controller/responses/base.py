@@ -37,7 +37,7 @@ class Moment:
 class Response:
     """Base of all responses.
 
-    A response is made anew for each `fit`. What it has to remember over the end of a
+    A response is made for one `fit`. What it has to remember over the end of a
     `fit`, or of the process, it keeps in `memory`, a dict of plain numbers.
 
     Args:
