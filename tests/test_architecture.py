@@ -198,9 +198,9 @@ def plant(root, module, code):
     ("module", "code", "reported"),
     [
         (
-            "tensors/groups.py",
+            "tensors/packed.py",
             "\n\ndef late():\n    from keras_gradwatch.callbacks import GradWatch\n",
-            "keras_gradwatch.tensors.groups -> keras_gradwatch.callbacks",
+            "keras_gradwatch.tensors.packed -> keras_gradwatch.callbacks",
         ),
         (
             "detectors/onset.py",

@@ -304,10 +304,12 @@ class Controller:
 
     def _next_look(self):
         """The next step whose statistics are sampled."""
-        position = self.monitor.position
-        if not self.plan.sample_freq:
+        every = self.plan.sample_freq
+        if not every:
             return NEVER
-        every = self.plan.sample_freq or NEVER
+        # The branch for such a step costs start time. A detector alone can wait for it.
+        first = 0 if self.plan.wanted else 1
+        position = max(self.monitor.position, first)
         return position + -position % every
 
     def halting(self):

@@ -1,5 +1,8 @@
 """The train function of a watched model: picks a step, and visits the controller."""
 
+import contextlib
+import gc
+
 import keras
 
 from keras_gradwatch.backends.batch import RecentBatches
@@ -85,6 +88,7 @@ class Dispatcher:
         self._monitor, self._make = monitor, make
         self._steps = int(getattr(model, "steps_per_execution", 1) or 1)
         self._functions = {}
+        self._traced = set()
 
     def __call__(self, iterator):
         controller, monitor = self._monitor.controller, self._monitor
@@ -95,9 +99,20 @@ class Dispatcher:
         keeps = monitor.live and isinstance(monitor.batches, RecentBatches)
         if monitor.plan.save_batch and keeps:
             monitor.batches.note(controller.next, iterator[0])
-        logs = self.function(monitor.variant)(iterator)
+        logs = self.run(iterator)
         controller.after_step(self._steps)
         return logs
+
+    def run(self, *arguments):
+        """Runs the step that the controller has chosen."""
+        variant = self._monitor.variant
+        function = self.function(variant)
+        if variant in self._traced:
+            return function(*arguments)
+        with collector_paused():
+            returned = function(*arguments)
+        self._traced.add(variant)
+        return returned
 
     def function(self, variant):
         """The train function of one step, `"light"` or `"full"`."""
@@ -123,11 +138,26 @@ class StateDispatcher(Dispatcher):
             if self._monitor.live and self._monitor.plan.save_batch:
                 batches = self._monitor.batches
                 iterator = batches.noting(iterator, controller.next)
-            function = self.function(self._monitor.variant)
-            logs, state = function(access.state, iterator)
+            logs, state = self.run(access.state, iterator)
             access.attach(state)
             controller.after_step(self._steps)
             return logs, access.detach()
         except BaseException:
             access.give_back()
             raise
+
+
+@contextlib.contextmanager
+def collector_paused():
+    """Context in which Python collects no cyclic garbage.
+
+    Tracing a step makes many objects that stay. Each full collection that they set off
+    visits all objects of the process, those of TensorFlow or JAX included.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -25,7 +25,8 @@ NAMES = (
 
 `norm` and `nonfinite_count` are measured at every step. The others cost further passes
 over the gradients, or over the weights: they are measured where somebody asks for them,
-every `sample_freq`-th step from the first.
+every `sample_freq`-th step from the first; where only a detector reads them, the first
+step is left out.
 """
 
 ALWAYS = ("norm", "nonfinite_count")

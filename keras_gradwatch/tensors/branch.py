@@ -83,25 +83,3 @@ def outlined(function):
                 function, autograph=False, experimental_attributes={"_noinline": True}
             )
     return function
-
-
-def traced_once(*ranks):
-    """Decorator: a pure function of float32 tensors that is traced once a process.
-
-    On TensorFlow each operation takes about a millisecond of tracing, for each of a
-    model's variables. As a function whose shapes are open it takes that once.
-
-    Args:
-        ranks: Of each argument.
-    """
-
-    def decorate(function):
-        if keras.config.backend() != "tensorflow":
-            return function
-        import tensorflow as tf
-
-        shapes = [[None] * rank for rank in ranks]
-        signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
-        return tf.function(function, input_signature=signature, autograph=False)
-
-    return decorate

@@ -22,10 +22,10 @@ def sums_of_squares(tensors):
 
 def row_squares(matrix):
     """Σ v² of each row of a float32 matrix [n, k], a tensor [n], in one pass."""
-    if matrix.shape[0] == 1:
-        return sums_of_squares([matrix])
     if keras.config.backend() == "jax":
         return ops.sum(ops.square(matrix), axis=1)
+    if matrix.shape[0] == 1:
+        return sums_of_squares([matrix])
     # The product of a row with itself.
     return ops.reshape(ops.matmul(matrix[:, None, :], matrix[:, :, None]), (-1,))
 
@@ -45,3 +45,26 @@ def largest(values):
     if 0 in tuple(values.shape):
         return ops.zeros((), values.dtype)
     return ops.maximum(ops.max(values), 0.0)
+
+
+def sums_by_owner(values, owners, count):
+    """Sums of values that belong together, a tensor [count].
+
+    Args:
+        values: Tensor [n].
+        owners: NumPy array [n], int, to which of the sums each value belongs.
+        count: Number of sums.
+    """
+    if keras.config.backend() == "torch":
+        # `ops.segment_sum` waits for the device.
+        owners = ops.convert_to_tensor(owners)
+        return values.new_zeros(count).index_add(0, owners, values)
+    return ops.segment_sum(values, owners, num_segments=count)
+
+
+def largest_by_owner(values, owners, count):
+    """The largest of values that belong together and 0; as `sums_by_owner`."""
+    if keras.config.backend() == "torch":
+        owners = ops.convert_to_tensor(owners)
+        return values.new_zeros(count).scatter_reduce(0, owners, values, "amax")
+    return ops.maximum(ops.segment_max(values, owners, num_segments=count), 0.0)

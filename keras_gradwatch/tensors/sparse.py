@@ -112,29 +112,22 @@ def like(new, gradient, dtype, scale, count):
     return values
 
 
-def inner(gradients, groups, matrices):
+def inner(gradients, packed, matrices):
     """Σ gᵢ·tᵢ of all gradients and as many dense tensors, a float32 scalar.
 
     Args:
         gradients: List of V dense tensors, or `IndexedSlices` of unique rows.
-        groups: `Groups` of the V tensors.
-        matrices: What it has joined them to, float32.
+        packed: `Packed` of the V tensors.
+        matrices: What it has joined them to.
     """
-    total = 0.0
-    for places, matrix in zip(groups.places, matrices, strict=True):
-        mine = [gradients[place] for place in places]
-        if any(map(is_sparse, mine)):
-            rows = ops.unstack(matrix, len(places))
-            for gradient, row, place in zip(mine, rows, places, strict=True):
-                total = total + _inner(gradient, row, groups.shapes[place])
-            continue
-        mine = ops.cast(ops.stack(mine) if len(mine) > 1 else mine[0], "float32")
-        total = total + ops.sum(ops.reshape(mine, matrix.shape) * matrix)
-    return total
+    if any(map(is_sparse, gradients)):
+        pairs = zip(gradients, packed.split(matrices), strict=True)
+        return sum(_inner(gradient, tensor) for gradient, tensor in pairs)
+    pairs = zip(packed.join(gradients), matrices, strict=True)
+    return sum(ops.sum(gradient * matrix) for gradient, matrix in pairs)
 
 
-def _inner(gradient, row, shape):
-    tensor = ops.reshape(row, shape)
+def _inner(gradient, tensor):
     if is_sparse(gradient):
         tensor = ops.take(tensor, gradient.indices, axis=0)
         gradient = gradient.values

@@ -50,7 +50,7 @@ def decide_policy(state, application, measured, decision):
 
     def transform():
         gradients = plan.policy.transform(application.shown, limits)
-        return gradients, measure.global_norm(measure.norms(gradients))
+        return gradients, ops.sqrt(ops.sum(measure.squares(gradients)))
 
     return usable & change & ~decision.skip, transform
 

@@ -59,17 +59,16 @@ def light_step(runner, state, application, earlier=()):
 
     def look_closely():
         inner = application._replace(apply=lambda *_: once())
-        return careful_step(runner, state.in_branch(), inner, earlier, squares)
+        return careful_step(runner, state.in_branch(), inner, earlier, rare=True)
 
     return Result(*runner.branch(normal, make_update, look_closely))
 
 
-def careful_step(runner, state, application, earlier=(), squares=None, region=False):
+def careful_step(runner, state, application, earlier=(), rare=False, region=False):
     """The same with everything looked at; the arguments and the result as above.
 
     Args:
-        squares: Tensor [P], the sums of squares of the gradients, where this is a
-            branch that a normal step does not enter.
+        rare: Whether this is a branch that a normal step does not enter.
         region: Whether updates are cut down to the trust region.
     """
     plan = state.plan
@@ -78,7 +77,7 @@ def careful_step(runner, state, application, earlier=(), squares=None, region=Fa
     halted = state.halted if plan.protects else 0.0
     rate = learning_rate.of(application.optimizer)
     looked = gate.wants_look(state, application)
-    measured = _measured(state, application, rate, looked, squares)
+    measured = _measured(state, application, rate, looked, rare)
 
     # Decide.
     decision, alert = gate.decide(state, application, measured, earlier)
@@ -138,10 +137,10 @@ def _may_branch(runner, plan, application):
     return runner.branches and plain and known and not always
 
 
-def _measured(state, application, rate, looked, squares):
+def _measured(state, application, rate, looked, rare):
     """What is `Measured` of an application."""
     plan, partial = state.plan, application.window.partial
-    matrix, norm = _statistics(state, application.shown, looked, squares)
+    matrix, norm = _statistics(state, application.shown, looked, rare)
     names = plan.gradient_statistics
     finite = ops.equal(ops.sum(matrix[:, names.index("nonfinite_count")]), 0.0)
     loss, loss_finite = constant(MISSING), constant(True, "bool")
@@ -157,17 +156,11 @@ def _measured(state, application, rate, looked, squares):
     return Measured(matrix, norm, loss, rate, finite & loss_finite, finite)
 
 
-def _statistics(state, gradients, looked, squares):
+def _statistics(state, gradients, looked, rare):
     """The statistics of the gradients [P, C], and their global norm."""
     plan, names = state.plan, state.plan.gradient_statistics
-    # A policy divides by norms, and whoever wants all statistics wants them right.
-    safe = plan.policy is not None or not set(names) <= set(measure.BASIC_NAMES)
-    if plan.samples_always or (squares is not None and safe):
-        matrix = measure.careful_statistics(gradients, names)
-        return matrix, measure.global_norm(matrix[:, names.index("norm")])
-    if squares is not None:
-        matrix = measure.plain_statistics(gradients, names, squares)
-        return matrix, ops.sqrt(ops.sum(squares))
+    if plan.samples_always or rare:
+        return measure.statistics(gradients, names)
     if plan.policy is not None and plan.policy.reads_details:
         looked = looked | (state.control["clipping"] > 0)
-    return measure.measure(gradients, names, looked, safe)
+    return measure.measure(gradients, names, looked)

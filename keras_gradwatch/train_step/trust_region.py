@@ -11,8 +11,9 @@ from keras import ops
 from keras_gradwatch.backends.runner import values_of
 from keras_gradwatch.keras_hooks.moving_average import averages_of
 from keras_gradwatch.tensors import sparse
-from keras_gradwatch.tensors.branch import traced_once
-from keras_gradwatch.tensors.groups import Groups
+from keras_gradwatch.tensors.packed import Packed
+from keras_gradwatch.tensors.reductions import row_squares
+from keras_gradwatch.train_step.application import size
 from keras_gradwatch.train_step.updates import constrained
 
 # Root mean square below which the weights of a kernel count as this large: one that
@@ -26,33 +27,42 @@ def limit(before, after, inner, loss, control):
     Args:
         before: List of V tensors, the weights before the update.
         after: List of V tensors, the weights that the optimizer made of them.
-        inner: Function of `Groups` and the matrices of the V changes: the scalar Σ g·Δ.
+        inner: Function of `Packed` and the matrices of the V changes: the scalar Σ g·Δ.
         loss: Scalar float32, NaN where it is not known.
         control: Dict with the scalars `radius`, `element` and `decrease`.
 
     Returns:
         `(weights, held)`: V float32 tensors, and whether they are not `after`.
     """
-    radius, groups = control["radius"], Groups(after)
-    olds, news = groups.join(before), groups.join(after)
-    roots = _roots(groups, olds)
+    radius, packed = control["radius"], Packed(after)
+    olds, news = packed.join(before), packed.join(after)
+    sizes = ops.convert_to_tensor([max(size(w.shape), 1.0) for w in after])
+    roots = _roots(packed, olds, sizes)
+    bounds = packed.distribute(control["element"] * radius * roots)
+    moved = [
+        _within(new - old, bound[:, None])
+        for old, new, bound in zip(olds, news, bounds, strict=True)
+    ]
     # A bias has no bound as a whole.
     kernels = ops.convert_to_tensor([len(w.shape) >= 2 for w in after])
     whole = ops.where(kernels, radius * roots, float("inf"))
-    bounds = ops.stack([control["element"] * radius * roots, whole], axis=1)
-    bounds = groups.distribute(bounds)
-    pairs = zip(olds, news, bounds, strict=True)
-    moved, less = zip(*[_cut(b - a, c) for a, b, c in pairs], strict=True)
-    gain = ops.abs(inner(groups, moved))
+    root = ops.maximum(_root_mean_squares(packed, moved, sizes), 1e-30)
+    shares = packed.distribute(ops.minimum(1.0, whole / root))
+    moved = [m * share[:, None] for m, share in zip(moved, shares, strict=True)]
+    gain = ops.abs(inner(packed, moved))
     bound = control["decrease"] * loss
     steep = (loss > 0) & (gain > bound)
     share = ops.where(steep, bound / ops.where(steep, gain, 1.0), 1.0)
+    less = [
+        ops.any(ops.not_equal(m, new - old))
+        for m, old, new in zip(moved, olds, news, strict=True)
+    ]
     held = ops.any(ops.stack(less)) | steep
     weights = [
         ops.where(held, old + cut * share, new)
         for old, new, cut in zip(olds, news, moved, strict=True)
     ]
-    return groups.split(weights), held
+    return packed.split(weights), held
 
 
 def averages_before(runner, application):
@@ -84,8 +94,8 @@ def hold(runner, state, application, before, averaged, decision):
     loss = application.loss
     loss = ops.convert_to_tensor(float("nan"), "float32") if loss is None else loss
 
-    def inner(groups, moved):
-        return sparse.inner(application.summed, groups, moved)
+    def inner(packed, moved):
+        return sparse.inner(application.summed, packed, moved)
 
     def limited():
         made = values_of(variables)
@@ -105,24 +115,24 @@ def hold(runner, state, application, before, averaged, decision):
     return runner.replace_if(wanted, targets, limited)
 
 
-def _roots(groups, weights):
+def _roots(packed, weights, sizes):
     """Root mean squares: of a kernel; for a vector that of the kernel before it.
 
     Where there is none, the least of all.
 
     Args:
-        groups: `Groups` of the V variables.
+        packed: `Packed` of the V variables.
         weights: Their matrices [n, k].
+        sizes: Tensor [V], their numbers of elements.
 
     Returns:
         Tensor [V].
     """
-    ranks = [len(shape) for shape in groups.shapes]
+    ranks = [len(shape) for shape in packed.shapes]
     kernels = [place for place, rank in enumerate(ranks) if rank >= 2]
     if not kernels:
         return ops.full((len(ranks),), FLOOR)
-    own = groups.collect([_root_mean_square(w) for w in weights])
-    own = ops.maximum(own, FLOOR)
+    own = ops.maximum(_root_mean_squares(packed, weights, sizes), FLOOR)
     least = ops.min(ops.take(own, kernels, axis=0))
     sources = [
         place if rank >= 2 else place - 1 if place - 1 in kernels else -1
@@ -133,22 +143,12 @@ def _roots(groups, weights):
     return ops.where(known, found, least)
 
 
-@traced_once(2, 2)
-def _cut(change, bounds):
-    """Updates within their bounds, and whether any is less than it was.
-
-    Args:
-        change: Tensor [n, k].
-        bounds: Tensor [n, 2]: the largest change of an element, and the largest root
-            mean square of the whole.
-    """
-    most, whole = bounds[:, :1], bounds[:, 1]
+def _within(change, bound):
+    """Each element of a change cut down to ±`bound`; what is NaN does not change."""
     change = ops.where(ops.isnan(change), 0.0, change)
-    cut = ops.maximum(ops.minimum(change, most), -most)
-    size = ops.maximum(_root_mean_square(cut), 1e-30)
-    cut = cut * ops.minimum(1.0, whole / size)[:, None]
-    return cut, ops.any(ops.not_equal(cut, change))
+    return ops.maximum(ops.minimum(change, bound), -bound)
 
 
-def _root_mean_square(rows):
-    return ops.sqrt(ops.mean(ops.square(rows), axis=1))
+def _root_mean_squares(packed, matrices, sizes):
+    """The root mean square of each variable, a tensor [V]."""
+    return ops.sqrt(packed.total([row_squares(m) for m in matrices]) / sizes)

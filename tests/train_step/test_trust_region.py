@@ -26,8 +26,8 @@ def by_hand(before, after, gradients, loss, radius, element, decrease):
 
 
 def limited(before, after, gradients, loss, radius=0.1, element=2.0, decrease=3.0):
-    def inner(groups, moved):
-        pairs = zip(gradients, groups.split(moved), strict=True)
+    def inner(packed, moved):
+        pairs = zip(gradients, packed.split(moved), strict=True)
         return sum(ops.sum(ops.convert_to_tensor(g) * m) for g, m in pairs)
 
     control = {"radius": radius, "element": element, "decrease": decrease}
