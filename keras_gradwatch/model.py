@@ -11,10 +11,12 @@ from keras_gradwatch.detectors.base import flatten
 from keras_gradwatch.keras_hooks.functional_class import class_to_make
 from keras_gradwatch.keras_hooks.interception import is_stock
 from keras_gradwatch.policies.base import check_policy
+from keras_gradwatch.tensors.branch import known
+from keras_gradwatch.train_step.logs import metrics_result
 from keras_gradwatch.train_step.run import run_step
 
 # What `watch` puts on the instance, over what its class has.
-METHODS = ("train_step", "make_train_function")
+METHODS = ("train_step", "make_train_function", "get_metrics_result")
 
 
 def watch(model, policy=None, detector=None):
@@ -127,10 +129,20 @@ def _attach(model):
         make = functools.partial(own_make, *args, **kwargs)
         make_dispatcher(model, monitor, is_stock(own_step), make)
 
+    own_result = model.get_metrics_result
+
+    @functools.wraps(own_result)
+    def get_metrics_result():
+        results = own_result()
+        # Within a traced step, nothing is added.
+        on_host = all(known(v) for v in results.values() if keras.ops.is_tensor(v))
+        return metrics_result(model, results) if on_host else results
+
     # Past Keras's tracking: none of these is a part of the model.
     object.__setattr__(model, "gradwatch", monitor)
     object.__setattr__(model, "train_step", train_step)
     object.__setattr__(model, "make_train_function", make_train_function)
+    object.__setattr__(model, "get_metrics_result", get_metrics_result)
     model.train_function = None
 
 

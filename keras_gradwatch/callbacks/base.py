@@ -48,7 +48,7 @@ class WatchingCallback(keras.callbacks.Callback):
     def set_params(self, params):
         """Takes `fit`'s parameters; called by `fit` after `set_model`."""
         super().set_params(params)
-        bar = (params or {}).get("verbose") == 1
+        bar = (params or {}).get("verbose") in (1, "auto")
         self._gradwatch.recorder.before_line = "\n" if bar else ""
 
     def on_first_batch(self):

@@ -15,8 +15,7 @@ from keras_gradwatch.reports.report import explain
 from keras_gradwatch.statistics.names import NAMES
 
 TRUST_BOUND = 0.5
-# A batch that is bad once an epoch says nothing about the rate; three steps in a short
-# time do.
+# A bad batch says nothing about the rate; as many bad steps in a row may.
 PATIENCE = 3
 
 
@@ -27,8 +26,8 @@ class GradWatch(Response):
     |---|---|
     | a gradient or the loss is NaN or infinite | the update is skipped |
     | the norm or the loss spikes | the update is skipped |
-    | three such steps in a short time | the rate is cut, too |
-    | `max_events` such steps | training ends, with a report |
+    | three spikes in a row or more, more than chance explains | the rate is cut, too |
+    | `max_events` such steps in a row | training ends, with a report |
     | an update larger than `trust_bound` times the weights, and a loss that is much \
 worse in the next step | the weights are put back, and updates are cut down to a trust \
 region until all is quiet; while the loss does not fall, rate and trust radius shrink |
@@ -51,8 +50,8 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             `detectors.UpdateRatio` to that instead.
         factor: What the rate is multiplied by, between 0 and 1.
         cooldown: Steps after a cut in which no further one is made, >= 0.
-        min_lr: The rate is never cut below this, >= 0.
-        max_events: Number of tripped steps in one `fit` that ends it, >= 1.
+        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of what it was.
+        max_events: Number of tripped steps in a row that ends `fit`, >= 1.
         max_rewinds: How often one `fit` is taken back to a snapshot, >= 0; 0: never,
             and no snapshots are kept.
         snapshot_freq: Steps between two snapshots, >= 1.
@@ -167,6 +166,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
                     f"`log_dir` or a `state_dir`. Received: save_batch={save_batch!r}"
                 )
         self.forensics = None
+        self._eventful = False  # whether anything tripped in this `fit`
 
     def _new_history(self):
         sample_freq, steps = self._history_options
@@ -193,8 +193,10 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if in_turn:
             cut = (self.factor, self.cooldown, self.min_lr, PATIENCE)
             responses.append(Skip(in_turn))
-            responses.append(CutRate(in_turn, *cut))
-        responses.append(Halt((NonFinite(), *in_turn), self.max_events))
+            # What is not finite says nothing about the rate.
+            growing = tuple(d for d in in_turn if not isinstance(d, NonFinite))
+            responses.append(CutRate(growing, *cut))
+        responses.append(Halt((NonFinite(), *in_turn), self.max_events, in_a_row=True))
         if at_once:
             responses.append(Hold(at_once, TrustRegion(), self.min_lr))
         return Request(
@@ -221,6 +223,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
 
     def on_first_batch(self):
         """Goes on from another process, and opens an event file for `log_dir`."""
+        self._eventful = False
         super().on_first_batch()
         if self.log is not None:
             self.log.on_first_batch()
@@ -230,7 +233,9 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
 
     def on_rows(self, rows, events):
         """Keeps, logs and tells what was recorded."""
+        before = len(self.events)
         super().on_rows(rows, events)
+        self._eventful |= len(self.events) > before
         del self.events[:-1000]
         self.history.append(rows, events)
         if self.log is not None:
@@ -259,7 +264,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         super().on_train_end(logs)
         if self.log is not None:
             self.log.on_train_end()
-        if self.verbose and self.events:
+        if self.verbose and self._eventful:
             self._gradwatch.recorder.say(self.report())
 
     def report(self):

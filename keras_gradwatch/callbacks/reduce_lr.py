@@ -17,7 +17,7 @@ class ReduceLROnExplosion(Response):
     Args:
         factor: What the rate is multiplied by, between 0 and 1, both excluded.
         cooldown: Steps after a cut in which no further one is made, >= 0.
-        min_lr: The rate is never cut below this, >= 0.
+        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of what it was.
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
             loss, a spike of the gradient norm, a divergence of the loss.
         verbose: 0 prints nothing, 1 one line for each event.

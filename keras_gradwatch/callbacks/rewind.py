@@ -27,7 +27,7 @@ class RewindOnExplosion(Response):
         factor: What the learning rates are multiplied by, between 0 and 1.
         max_rewinds: How often one `fit` may be taken back, >= 1. The next time its
             weights are put back once more, and training is stopped.
-        min_lr: No rate is cut below this, >= 0.
+        min_lr: No rate is cut below this, >= 0; 0: a thousandth of what it was.
         update_freq: Steps between two looks at what was found, >= 1.
         detector: `detectors.Detector` to follow. Default: `Collapse() | Divergence()`.
         verbose: 0 prints nothing, 1 one line for each event.

@@ -27,6 +27,8 @@ from keras_gradwatch.train_step.state import GATE
 
 # The learning rate at which an update is measured again: this many times the last one.
 RISE = 1.5
+# All cuts together leave at least this share of a learning rate.
+LEAST_SHARE = 1e-3
 
 
 class Controller:
@@ -57,6 +59,8 @@ class Controller:
         self._rate_line, self._last_rate = math.inf, 0.0
         self._waiting = 0  # steps since the last reading, at most
         self._begun = False
+        self._share = 1.0  # what all cuts so far have left of the learning rates
+        self._optimizers = []  # that this is of
         self.updates = Updates(self.access)
         self.radius_in_force = 1.0
         self._reading = False
@@ -83,6 +87,9 @@ class Controller:
     def begin(self):
         """Begins a `fit`: what belongs to the last one is forgotten."""
         self.halted, self._begun = False, False
+        optimizers = [id(o) for o in held_optimizers(self.monitor.model)]
+        if optimizers != self._optimizers:
+            self._share, self._optimizers = 1.0, optimizers
         self._clear_gate()
         first = self.plan.dense_steps
         self.attentive_until = max(self.attentive_until, first)
@@ -319,6 +326,7 @@ class Controller:
         the limits.
         """
         halts = [r for r in self.plan.responses if isinstance(r, Halt)]
+        halts = [halt for halt in halts if not halt.in_a_row]
         if not halts:
             return NEVER, False, False
         followed = [d for halt in halts for d in halt.detectors]
@@ -348,9 +356,15 @@ class Controller:
     # -- what responses do ---------------------------------------------------------
 
     def cut_rate(self, moment, factor, min_lr):
-        """Multiplies all learning rates by `factor`, and notes it in the row."""
+        """Multiplies all learning rates by `factor`, and notes it in the row.
+
+        Without a `min_lr`, no rate becomes less than `LEAST_SHARE` of what it was.
+        """
         optimizers = held_optimizers(self.monitor.model)
+        if not min_lr:
+            factor = max(factor, LEAST_SHARE / self._share)
         done = learning_rate.cut(optimizers, factor, min_lr, self.access)
+        self._share *= done
         if moment is not None:
             moment.rows.scalars["rate_factor"][moment.row] *= done
 
@@ -390,6 +404,7 @@ class Controller:
         """What a new process continues from: plain numbers and lists."""
         return {
             "attentive_until": self.attentive_until,
+            "share": self._share,
             "detectors": self._observer.to_plain(),
             "responses": self._memory,
         }
@@ -397,5 +412,6 @@ class Controller:
     def restore(self, state):
         """Continues from what `state` returned."""
         self.attentive_until = state.get("attentive_until", 0.0)
+        self._share = state.get("share", 1.0)
         self._memory = state.get("responses", {})
         self._observer.from_plain(state.get("detectors", []))

@@ -96,19 +96,21 @@ def decide(state, application, measured, earlier):
     plan, never = state.plan, constant(False, "bool")
     overflow, left_out = _overflow(application, measured)
     broken = ~measured.finite & ~overflow
+    # A loss alone does no harm: the update is made of the gradients.
+    usable = measured.gradients_finite
     if not plan.protects:
         return Decision(never, overflow, left_out), broken
     limits = state.limits_of(application.index)
     found = ops.stack([measured.norm, ops.abs(measured.loss)])
     columns = slice(NORM, LOSS + 1)
-    # What is not known (NaN) is within its limits: `finite` tells what is broken.
+    # What is not known (NaN) is within its limits: `broken` tells what is not finite.
     low = ops.any(found < limits[LOW, columns])
-    hard = measured.finite & (low | ops.any(found > limits[HARD, columns]))
-    soft = measured.finite & ops.any(found > limits[SOFT, columns])
-    beyond = measured.finite & (low | ops.any(found > limits[HIGH, columns]))
+    hard = usable & (low | ops.any(found > limits[HARD, columns]))
+    soft = usable & ops.any(found > limits[SOFT, columns])
+    beyond = usable & (low | ops.any(found > limits[HIGH, columns]))
     if plan.many_steps:
         soft_limits = state.control["patience"] < PATIENT
-        far = measured.finite & soft_limits & _beyond_peaks(state, application, found)
+        far = usable & soft_limits & _beyond_peaks(state, application, found)
         soft, beyond = soft | far, beyond | far
         usual = measured.finite & ~far & ~ops.isnan(measured.norm)
         note_peaks(state, application, measured.norm, measured.loss, usual)
@@ -116,7 +118,7 @@ def decide(state, application, measured, earlier):
     in_a_row = gate["last_trip"] >= number - 1
     streak = ops.where(in_a_row, gate["streak"], 0.0)
     refused = hard | (soft & (streak < state.control["patience"]))
-    skip = (state.control["guarding"] > 0) & broken
+    skip = (state.control["guarding"] > 0) & ~usable & ~overflow
     skip = skip | (state.responding & (refused & ~overflow | state.halted))
     skip = any_of([skip, *earlier])
     # A rate that has risen: the host measures the next updates.

@@ -1,5 +1,7 @@
 """The logs of a step whose batch is left out."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -22,7 +24,7 @@ def logs_without_skipped(model, monitor, logs, seen, skipped):
     """
     if not isinstance(logs, dict):
         return logs
-    fresh = model.get_metrics_result()
+    fresh = metrics_result(model, model.get_metrics_result())
     result, own = dict(logs), []
     for key, value in logs.items():
         if not _is_float_tensor(value):
@@ -46,6 +48,34 @@ def logs_without_skipped(model, monitor, logs, seen, skipped):
         before[place] = ops.cast(result[key], "float32")
     last.assign(ops.stack(before))
     return result
+
+
+def metrics_result(model, results):
+    """Metrics as they are logged: NaN, where Keras has 0, if no batch was counted.
+
+    Args:
+        model: The watched model.
+        results: Dict of what its `get_metrics_result` returned.
+
+    Returns:
+        Dict.
+    """
+    count = batches_counted(model)
+    if count is None:
+        return results
+    return {
+        key: ops.where(count > 0, value, ops.cast(math.nan, value.dtype))
+        if _is_float_tensor(value)
+        else value
+        for key, value in results.items()
+    }
+
+
+def batches_counted(model):
+    """What the mean of the loss was taken of so far, a scalar; None: not known."""
+    means = (m for m in model.metrics if isinstance(m, keras.metrics.Mean))
+    loss = next((m for m in means if m.name == "loss"), None)
+    return None if loss is None else ops.convert_to_tensor(loss.count)
 
 
 def _is_float_tensor(value):

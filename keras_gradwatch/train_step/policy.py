@@ -27,7 +27,7 @@ def decide_policy(state, application, measured, decision):
         P changed gradients and their global norm.
     """
     plan, partial = state.plan, application.window.partial
-    usable = (state.control["clipping"] > 0) & measured.finite
+    usable = (state.control["clipping"] > 0) & measured.gradients_finite
     if partial is not None:
         usable = usable & ~partial
     trained = application.trained

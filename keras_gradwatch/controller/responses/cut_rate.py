@@ -1,21 +1,24 @@
 """Cutting the learning rate."""
 
 from keras_gradwatch.controller.responses.base import Response
-
-# The count of tripped steps is multiplied by this in every step.
-DECAY = 0.95
+from keras_gradwatch.controller.responses.streak import (
+    count,
+    initial_streak,
+    is_no_chance,
+)
 
 
 class CutRate(Response):
-    """Multiplies the learning rate by `factor` where one of its detectors trips.
+    """Multiplies the learning rate by `factor` where its detectors trip.
 
     Args:
         detectors: The detectors that it follows.
         factor: 0 to 1.
         cooldown: Steps after a cut in which no further one is made.
         min_lr: The rate is never cut below this.
-        patience: How many steps must trip within a short time: each counts one, and the
-            count decays by `DECAY` a step.
+        patience: 1: the rate is cut in each tripped step. More: it is cut after at
+            least as many tripped steps in a row, if chance does not explain them. A
+            step that is not finite neither counts nor ends a row.
     """
 
     may_cut = True
@@ -26,17 +29,18 @@ class CutRate(Response):
         self.min_lr, self.patience = min_lr, patience
 
     def initial_memory(self):
-        return {"last": None, "count": 0.0, "counted_at": 0}
+        return {"last": None, **initial_streak()}
 
     def react(self, moment, memory):
-        if not moment.followed(self):
+        tripped = bool(moment.followed(self))
+        if self.patience == 1:
+            wanted = tripped
+        elif moment.finite and moment.complete:
+            count(memory, tripped)
+            wanted = tripped and is_no_chance(memory, self.patience)
+        else:
             return
-        step = moment.step
-        count = memory["count"] * DECAY ** (step - memory["counted_at"]) + 1
-        memory["counted_at"] = step
-        cool = memory["last"] is None or step - memory["last"] > self.cooldown
-        # What was counted has decayed a little: 3 in a row are just below 3.
-        if cool and -(-count // 1) >= self.patience:
-            memory["last"], count = step, 0.0
+        last, step = memory["last"], moment.step
+        if wanted and (last is None or step - last > self.cooldown):
+            memory["last"] = step
             moment.controller.cut_rate(moment, self.factor, self.min_lr)
-        memory["count"] = count

@@ -9,18 +9,23 @@ class Halt(Response):
     Args:
         detectors: The detectors that it follows.
         limit: Number of tripped steps in one `fit`.
+        in_a_row: Whether the steps must follow each other. Then the host decides, at
+            its next reading; else the device, in the step itself.
     """
 
-    def __init__(self, detectors, limit):
+    def __init__(self, detectors, limit, in_a_row=False):
         super().__init__(detectors)
-        self.limit = limit
+        self.limit, self.in_a_row = limit, in_a_row
         self.hits = 0
 
     def begin(self, controller, memory):
         self.hits = 0
 
     def react(self, moment, memory):
-        if moment.followed(self):
-            self.hits += 1
-            if self.hits >= self.limit:
-                moment.controller.halt(moment)
+        if not moment.followed(self):
+            if self.in_a_row and moment.complete:
+                self.hits = 0
+            return
+        self.hits += 1
+        if self.hits >= self.limit:
+            moment.controller.halt(moment)

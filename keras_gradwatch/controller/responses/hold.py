@@ -51,6 +51,8 @@ class Hold(Response):
     def begin(self, controller, memory):
         """Continues to hold updates where an earlier `fit` did."""
         self._trial = None
+        # The data may be others now.
+        memory["losses"] = []
         controller.hold(self.is_holding(memory, controller.step))
 
     def is_holding(self, memory, step):

@@ -5,9 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_gradwatch.controller.responses.base import Response
+from keras_gradwatch.controller.responses.streak import (
+    count,
+    initial_streak,
+    is_no_chance,
+)
+from keras_gradwatch.records.rows import APPLIED
 
 # A snapshot is healthy if the loss is at most this many times the best one so far.
 HEALTHY = 2.0
+# Steps in a row without a finite gradient after which it may be the weights.
+STUCK = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +41,10 @@ class Rewind(Response):
     rates, which stay reduced. The batches continue: what did the harm is not replayed.
     Seeds, metrics and the monitor's own counters are no part of it.
 
+    A run whose gradients are not finite in any step, for longer than chance explains,
+    goes back, too: it may be the weights. The first time its rate stays, since a bad
+    batch says nothing about it.
+
     Two are kept, the first one and the newest that is healthy: its losses are finite
     and no more than twice the best so far, and gradients reach the kernels. Each takes
     the memory of the weights and the optimizer's state, on the host.
@@ -56,8 +68,12 @@ class Rewind(Response):
         self._freq, self._limit = freq, limit
         self._factor, self._min_lr = factor, min_lr
         self._snapshots = []
-        self._tripped = []
+        self._tripped, self._stuck = [], []
+        self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
+
+    def initial_memory(self):
+        return initial_streak()
 
     def begin(self, controller, memory):
         """Takes the first snapshot of a `fit`."""
@@ -67,21 +83,30 @@ class Rewind(Response):
 
     def react(self, moment, memory):
         self._tripped += moment.followed(self)
+        if moment.complete:
+            count(memory, moment.skipped and not moment.finite)
+            self._stuck = moment.trips if memory["row"] else []
+            self._moved |= moment.rows.scalars["outcome"][moment.row] == APPLIED
 
     def after(self, rows, controller, memory):
         tripped, self._tripped = self._tripped, []
         if not self._snapshots or self.stopped:
             return
         healthy = self._is_healthy(rows)
-        if tripped:
-            self._go_back(tripped, controller)
+        stuck = self._moved and self._stuck and is_no_chance(memory, STUCK)
+        if stuck:
+            memory.update(initial_streak())
+        if tripped or stuck:
+            cuts = bool(tripped) or self.count > 0
+            self._go_back(tripped or self._stuck, controller, cuts)
         elif healthy and controller.step - self._snapshots[-1].step >= self._freq:
             self._snapshots[1:] = [self._take(controller)]
 
-    def _go_back(self, tripped, controller):
+    def _go_back(self, tripped, controller, cuts):
         back = self._snapshots[-1]
         if self.count < self._limit:
-            words = f"the run continues from step {back.step}, at a lower rate"
+            words = f"the run continues from step {back.step}"
+            words += ", at a lower rate" if cuts else ""
             done = "rewound", words
         else:
             self.stopped = True
@@ -90,13 +115,16 @@ class Rewind(Response):
         for trip in tripped:
             trip.action, trip.words = done
         controller.access.put_host_copies(back.variables, back.copies)
-        controller.cut_rate(None, self._factor, self._min_lr)
+        self._moved = False
+        if cuts:
+            controller.cut_rate(None, self._factor, self._min_lr)
         if self.stopped:
             controller.halt(None)
             return
         # What came of the harm is no measure of the run that now begins.
         controller.reset_detectors()
-        controller.tighten(self._factor)
+        if cuts:
+            controller.tighten(self._factor)
         self._best = np.inf
         self.count += 1
         # Where that one does not hold either, the next way is further back.
