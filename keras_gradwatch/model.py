@@ -9,9 +9,8 @@ from keras_gradwatch.controller.dispatcher import make_dispatcher
 from keras_gradwatch.controller.monitor import GradientMonitor
 from keras_gradwatch.detectors.base import flatten
 from keras_gradwatch.keras_hooks.functional_class import class_to_make
-from keras_gradwatch.keras_hooks.interception import is_stock
+from keras_gradwatch.keras_hooks.interception import active, is_stock
 from keras_gradwatch.policies.base import check_policy
-from keras_gradwatch.tensors.branch import known
 from keras_gradwatch.train_step.logs import metrics_result
 from keras_gradwatch.train_step.run import run_step
 
@@ -134,9 +133,8 @@ def _attach(model):
     @functools.wraps(own_result)
     def get_metrics_result():
         results = own_result()
-        # Within a traced step, nothing is added.
-        on_host = all(known(v) for v in results.values() if keras.ops.is_tensor(v))
-        return metrics_result(model, results) if on_host else results
+        # A step's own logs are corrected where it ends.
+        return results if active() is not None else metrics_result(model, results)
 
     # Past Keras's tracking: none of these is a part of the model.
     object.__setattr__(model, "gradwatch", monitor)

@@ -19,8 +19,8 @@ class NonFinite(Detector):
     loss itself where only the loss is not finite. `baseline` is the loss scale, or 0.
 
     Under a dynamic loss scale, gradients that are not finite although the loss is are
-    an overflow, which the loss scale handles: no event, unless the scale is at 1 or
-    below, or it is the 20th overflow in a row.
+    an overflow, which the loss scale handles: no event, unless the scale is at
+    6.1e-5 (2⁻¹⁴) or below, or it is the 20th overflow in a row.
 
     Reference: the check of loss-scaling optimizers (Micikevicius et al. 2018,
     "Mixed Precision Training", arXiv 1710.03740), here on every run.

@@ -34,7 +34,7 @@ def cond(predicate, yes, no):
 def known(predicate):
     """Whether the host can ask for a tensor's value now, without waiting for a device.
 
-    On PyTorch that is what lives in the host's memory; elsewhere what is not traced.
+    On PyTorch that is what lives in the host's memory; on JAX what is not traced.
     """
     if keras.config.backend() == "torch":
         return predicate.device.type == "cpu"
@@ -42,9 +42,7 @@ def known(predicate):
         import jax
 
         return not isinstance(predicate, jax.core.Tracer)
-    import tensorflow as tf
-
-    return not tf.inside_function()
+    return False
 
 
 def choose(predicate, yes, no):

@@ -28,8 +28,9 @@ from keras_gradwatch.train_step.state import (
 # Within an execution, a step is left out whose norm or loss is this many times the
 # largest so far, from the fourth step on; see `detectors.baseline`.
 PEAK, FIRST = 100.0, 3
-# At this loss scale or below, it is not the scale that takes gradients out of range.
-LEAST_SCALE = 1.0
+# At this loss scale or below, it is not the scale that takes gradients out of range: in
+# float16 they would have to be larger than 1e9.
+LEAST_SCALE = 2.0**-14
 
 
 def is_normal(state, application, norm, loss, rate):
@@ -131,7 +132,7 @@ def _overflow(application, measured):
     """Whether a dynamic loss scale overflowed, and whether its optimizer skips.
 
     Gradients that are not finite although the loss is are what a dynamic loss scale
-    expects now and then: it halves itself, and nothing is wrong. At a scale of 1 the
+    expects now and then: it halves itself, and nothing is wrong. At `LEAST_SCALE` the
     gradients themselves are out of range, and such a step is no overflow.
     """
     never = constant(False, "bool")

@@ -1,7 +1,5 @@
 """The logs of a step whose batch is left out."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -63,10 +61,9 @@ def metrics_result(model, results):
     count = batches_counted(model)
     if count is None:
         return results
+    known = count / count  # 1, or NaN; without a constant, which PyTorch would copy
     return {
-        key: ops.where(count > 0, value, ops.cast(math.nan, value.dtype))
-        if _is_float_tensor(value)
-        else value
+        key: value * ops.cast(known, value.dtype) if _is_float_tensor(value) else value
         for key, value in results.items()
     }
 

@@ -10,6 +10,7 @@ from keras_gradwatch.detectors import ZScore
 from tests import helper
 
 COUNT = 60
+LEAST = 2.0**-14
 
 
 def root_loss(y, prediction):
@@ -55,19 +56,19 @@ def test_an_overflow_is_no_event_and_leaves_stock_keras():
     helper.assert_same(helper.state(model), helper.state(expected))
 
 
-def test_an_overflow_at_scale_one_is_an_event_and_the_scale_goes_no_lower():
+def test_an_overflow_at_the_least_scale_is_an_event_and_it_goes_no_lower():
     bad = list(range(10, 20))
     watching = GradWatch(trust_bound=None, cooldown=100, verbose=0)
-    model, _ = train(8.0, bad, [watching])
+    model, _ = train(8 * LEAST, bad, [watching])
     seen = watching.history
-    # 8, 4 and 2 are halved; from the fourth overflow on it is not the scale.
+    # It is halved three times; from the fourth overflow on it is not the scale.
     assert np.flatnonzero(seen.overflowed).tolist() == [10, 11, 12]
     assert [e.step for e in watching.events] == bad[3:]
     assert {(e.kind, e.action) for e in watching.events} == {("nonfinite", "skipped")}
-    assert "at a loss scale of 1;" in watching.events[0].message
-    assert scale_of(model) == 1.0
+    assert "at a loss scale of 6.10352e-05;" in watching.events[0].message
+    assert scale_of(model) == LEAST
     assert seen.applied[20:].all() and not seen.applied[10:20].any()
-    np.testing.assert_allclose(float(model.optimizer.learning_rate), 5e-4)
+    np.testing.assert_allclose(float(model.optimizer.learning_rate), 1e-3)
     assert helper.all_finite(model.get_weights())
 
 
@@ -77,7 +78,8 @@ def test_without_protection_the_scale_is_stock_keras_own():
     model, _ = train(2.0, bad, [seen])
     expected, _ = train(2.0, bad, [])
     assert scale_of(model) == scale_of(expected) == 2.0**-39
-    assert [e.step for e in seen.events] == bad[1:]
+    # From 2 it is 15 steps to the least scale.
+    assert [e.step for e in seen.events] == bad[15:]
     # By the optimizer itself.
     assert {e.action for e in seen.events} == {"skipped"}
     assert not seen.applied[:40].any() and seen.applied[40:].all()
@@ -97,7 +99,7 @@ def test_every_twentieth_overflow_in_a_row_is_an_event():
 
 def test_a_run_that_only_overflows_is_ended():
     watching = GradWatch(max_events=5, verbose=0)
-    model, _ = train(4.0, list(range(COUNT)), [watching])
+    model, _ = train(4 * LEAST, list(range(COUNT)), [watching])
     assert [e.step for e in watching.events] == [2, 3, 4, 5, 6]
     assert model.stop_training and "stopped" in watching.report()
 
