@@ -99,4 +99,5 @@ class WatchingCallback(keras.callbacks.Callback):
         """Drains, and switches policies and responses off until the next `fit`."""
         del logs
         self._gradwatch.drain()
+        self._gradwatch.recorder.sum_up()
         self._gradwatch.release()

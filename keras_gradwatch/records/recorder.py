@@ -6,8 +6,9 @@ import numpy as np
 
 from keras_gradwatch.tensors.processes import is_chief
 
-# Event lines that one `fit` prints at most; the rest is in `.events`.
-MAX_LINES = 20
+# Lines that one `fit` prints of events with the same kind and action. More of them are
+# counted, and all are in `.events`.
+MAX_LINES = 3
 
 
 class Recorder:
@@ -27,7 +28,7 @@ class Recorder:
         self.events = deque(maxlen=max_events)
         self.lost = 0
         self._listeners, self._deciders = [], []
-        self._told, self._lines = set(), 0
+        self._forget_told()
         self.before_line = ""
         self.begin_epoch()
 
@@ -42,7 +43,12 @@ class Recorder:
     def begin(self):
         """Begins a new `fit`: forgets the listeners and what has been told."""
         self._listeners, self._deciders = [], []
-        self._told, self._lines = set(), 0
+        self._forget_told()
+
+    def _forget_told(self):
+        self._said = set()  # messages
+        self._told = set()  # events of this reading
+        self._alike = {}  # (kind, action) -> number of events, first and last step
 
     def tell(self, events):
         """Prints events, one line each; each once, whoever asks for it."""
@@ -51,18 +57,25 @@ class Recorder:
             if key in self._told:
                 continue
             self._told.add(key)
-            self._lines += 1
-            if self._lines <= MAX_LINES:
+            alike = event.kind, event.action
+            number, first, _ = self._alike.get(alike, (0, event.step, event.step))
+            self._alike[alike] = number + 1, first, event.step
+            if number < MAX_LINES:
                 self.say(event.message)
-            elif self._lines == MAX_LINES + 1:
-                self.say(
-                    "more events follow: not printed, but in the callback's `.events`"
-                )
+            elif number == MAX_LINES:
+                self.say(f"more events of this kind ({', '.join(alike)}) are counted")
+
+    def sum_up(self):
+        """Prints how many events there were of each kind that was only counted."""
+        for (kind, action), (number, first, last) in self._alike.items():
+            if number > MAX_LINES:
+                self.say(f"{kind}, {action}: {number} times in steps {first} to {last}")
+        self._alike = {}
 
     def say_once(self, message):
         """Prints a message, unless another callback of this `fit` has done so."""
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._said:
+            self._said.add(message)
             self.say(message)
 
     def say(self, message):
@@ -76,6 +89,7 @@ class Recorder:
 
     def take(self, rows):
         """Takes newly drained `Rows`: events are derived, returned, listeners told."""
+        self._told = set()
         for decider in self._deciders:
             decider(rows)
         events = rows.events()
