@@ -73,6 +73,16 @@ def test_overhead(tmp_path):
     assert (tmp_path / "overhead.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_dirty(tmp_path):
+    arguments = "--seeds 3 --shares 0.02 --kinds nan --optimizers adam"
+    page = run("dirty", tmp_path, *arguments.split())
+    kind, optimizer, reference, stock, skip, ours, rate = numbers(page, "2.0%")
+    assert (kind, optimizer) == ("NaN in one input", "Adam .003")
+    assert float(reference) > 0.9 and float(stock) < 0.2
+    assert float(skip) > 0.95 and float(ours) > 0.95 and float(rate) == 1
+
+
 @pytest.mark.thorough
 def test_tracing(tmp_path):
     arguments = "--models mlp --variants clipping --rounds 1"

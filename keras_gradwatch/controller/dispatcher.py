@@ -7,7 +7,7 @@ import keras
 
 from keras_gradwatch.backends.batch import RecentBatches
 from keras_gradwatch.keras_hooks.jax_state import another, state_in_hand
-from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers, look_again
 from keras_gradwatch.keras_hooks.state_metric import state_metric
 
 
@@ -23,6 +23,7 @@ def make_dispatcher(model, monitor, stock, make):
     Raises:
         ValueError: If the model cannot be watched in the way it is compiled.
     """
+    look_again(model)
     if monitor.asked and not held_optimizers(model):
         raise ValueError(
             f"The model {model.name!r} has no optimizer, so it has no gradients to "

@@ -1,15 +1,22 @@
 """The optimizers of a model."""
 
+import weakref
+
 import keras
 
 from keras_gradwatch.keras_hooks.layers import layers_of
+
+# model -> (its `optimizer`, all optimizers): to look for them takes as long as a small
+# step on PyTorch.
+_found = weakref.WeakKeyDictionary()
 
 
 def held_optimizers(model):
     """All optimizers that a model trains with, each once.
 
     That is `model.optimizer`, and those in attributes of the model or of one of its
-    layers, also in lists and dicts (a GAN has two).
+    layers, also in lists and dicts (a GAN has two). They are looked for again where
+    `model.optimizer` is another one, and after `look_again`.
 
     Args:
         model: A Keras trainer.
@@ -17,6 +24,20 @@ def held_optimizers(model):
     Returns:
         List of `keras.optimizers.Optimizer`.
     """
+    own = getattr(model, "optimizer", None)
+    known, found = _found.get(model, (None, []))
+    if not found or known is not own:
+        found = _look(model)
+        _found[model] = own, found
+    return list(found)
+
+
+def look_again(model):
+    """Has `held_optimizers` look for the optimizers of a model again."""
+    _found.pop(model, None)
+
+
+def _look(model):
     found = {}
     for holder in layers_of(model):
         for name, value in list(vars(holder).items()):

@@ -1,0 +1,164 @@
+"""Dirty data: what is left of the score when some rows of the training data are bad.
+
+Each run has a share of bad rows of one kind, at random places. It is trained with
+stock Keras, with `SkipOnExplosion()` and with `GradWatch()`. The reference is stock
+Keras on the same data without the bad rows. Scores are accuracies on clean held-out
+digits; the page shows means over the seeds, as shares of the reference.
+
+    [KERAS_BACKEND=jax] python benchmarks/dirty.py [--seeds 21 22 23]
+        [--shares 0.001 0.01 0.1] [--out docs/benchmarks]
+
+It takes about 40 minutes on one core.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import timing
+from sklearn import datasets
+
+from keras_gradwatch.callbacks import GradWatch, SkipOnExplosion
+
+EPOCHS, BATCH_SIZE = 12, 32
+OPTIMIZERS = {
+    "sgd": ("SGD .1, momentum .9", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),
+    "adam": ("Adam .003", lambda: keras.optimizers.Adam(0.003)),
+}
+METHODS = {
+    "stock": list,
+    "SkipOnExplosion": lambda: [SkipOnExplosion(verbose=0)],
+    "GradWatch": lambda: [GradWatch(verbose=0)],
+}
+
+
+def nan(x, y, bad, random):
+    x[bad, 0] = np.nan
+
+
+def infinite(x, y, bad, random):
+    x[bad, 0] = np.inf
+
+
+def huge(x, y, bad, random):
+    x[bad] *= 1e6
+
+
+def wrong(x, y, bad, random):
+    y[bad] = random.permutation(y[bad])
+
+
+KINDS = {
+    "nan": ("NaN in one input", nan),
+    "infinite": ("infinity in one input", infinite),
+    "huge": ("inputs × 10⁶", huge),
+    "wrong": ("labels at random", wrong),
+}
+
+
+def split():
+    """`(x, y), (x, y)`: for training and for tests."""
+    x, y = datasets.load_digits(return_X_y=True)
+    x = (x / 16).astype("float32")
+    order = np.random.RandomState(77).permutation(len(x))
+    test, train = np.split(order, [len(x) // 4])
+    return (x[train], y[train]), (x[test], y[test])
+
+
+def run(x, y, optimizer, method, seed):
+    """`(accuracy on clean data, share of the learning rate that is left)`."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    dense = keras.layers.Dense
+    hidden = [dense(64, "relu"), dense(64, "relu")]
+    model = keras.Sequential([keras.Input((64,)), *hidden, dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(OPTIMIZERS[optimizer][1](), loss)
+    rate = float(model.optimizer.learning_rate)
+    options = {"verbose": 0, "callbacks": METHODS[method]()}
+    model.fit(x, y, BATCH_SIZE, EPOCHS, **options)
+    _, (held_out, labels) = split()
+    found = model.predict(held_out, verbose=0)
+    score = float((found.argmax(1) == labels).mean())
+    return score, float(model.optimizer.learning_rate) / rate
+
+
+def measure(kind, share, optimizer, seeds):
+    """The reference's accuracies, and by method pairs of accuracy and rate."""
+    reference, found = [], {method: [] for method in METHODS}
+    for seed in seeds:
+        (x, y), _ = split()
+        random = np.random.RandomState(seed)
+        bad = random.random(len(x)) < share
+        if not bad.any():
+            bad[random.randint(len(x))] = True
+        clean = run(x[~bad], y[~bad], optimizer, "stock", seed)
+        reference.append(clean[0])
+        KINDS[kind][1](x, y, bad, random)
+        for method in METHODS:
+            found[method].append(run(x, y, optimizer, method, seed))
+    return reference, found
+
+
+def page(rows, seeds, given):
+    """The lines of the page."""
+    head = ["bad rows", "kind", "optimizer", "reference"]
+    head += [*METHODS, "rate left, GradWatch"]
+    lines = ["# Dirty data", ""]
+    lines += [
+        "Accuracy on clean held-out digits, as a share of that of stock Keras on the",
+        f"same data without the bad rows; means over {len(seeds)} seeds. Batches of",
+        f"{BATCH_SIZE}, so that 1% of bad rows is in one batch of four, and 10% in",
+        "nearly every batch. The last column is the share of the learning rate that",
+        "`GradWatch()` has left at the end, at least.",
+        "",
+    ]
+    cells, worst = [], {}
+    for (share, kind, optimizer), (reference, found) in rows.items():
+        base = float(np.mean(reference))
+        scores = {m: np.mean([s for s, _ in v]) / base for m, v in found.items()}
+        left = min(rate for _, rate in found["GradWatch"])
+        cells.append(
+            [f"{share:.1%}", KINDS[kind][0], OPTIMIZERS[optimizer][0], f"{base:.3f}"]
+            + [f"{scores[m]:.3f}" for m in METHODS]
+            + [f"{left:.3g}"]
+        )
+        less = scores["GradWatch"] - scores["SkipOnExplosion"]
+        worst.setdefault(share, []).append((scores["GradWatch"], less))
+    lines += timing.table(head, cells)
+    lines.append("")
+    for share, found in worst.items():
+        least = min(score for score, _ in found)
+        less = min(0.0, *(d for _, d in found)) if found else 0.0
+        lines.append(
+            f"- {share:.1%} of bad rows: `GradWatch()` keeps at least {least:.3f} of "
+            f"the reference, and is at most {-less:.3f} below `SkipOnExplosion()`."
+        )
+    return [*lines, "", "Measured by", "", f"    {timing.command('dirty.py', given)}"]
+
+
+def main(given=None):
+    """Measures, and prints the page; `--out` writes it, too."""
+    given = sys.argv[1:] if given is None else given
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--seeds", nargs="+", type=int, default=[21, 22, 23])
+    add("--shares", nargs="+", type=float, default=[0.001, 0.01, 0.1])
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    add("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    add("--out", type=pathlib.Path, help="folder for dirty.md")
+    arguments = parser.parse_args(given)
+    rows = {}
+    for share in arguments.shares:
+        for kind in arguments.kinds:
+            for optimizer in arguments.optimizers:
+                key = share, kind, optimizer
+                rows[key] = measure(kind, share, optimizer, arguments.seeds)
+                print(*key, rows[key], flush=True)
+    timing.write(arguments.out, "dirty", page(rows, arguments.seeds, given))
+
+
+if __name__ == "__main__":
+    main()
