@@ -134,7 +134,10 @@ def _attach(model):
     def get_metrics_result():
         results = own_result()
         # A step's own logs are corrected where it ends.
-        return results if active() is not None else metrics_result(model, results)
+        in_step = active() is not None
+        if in_step or not monitor.steps_are_stock:
+            return results
+        return metrics_result(model, results)
 
     # Past Keras's tracking: none of these is a part of the model.
     object.__setattr__(model, "gradwatch", monitor)

@@ -48,6 +48,7 @@ class GradientMonitor:
         variant: The step that runs next, `"light"` or `"full"`.
         batches: What keeps the batch in which an incident begins.
         position: The first step that was not read yet.
+        steps_are_stock: Whether the traced step is Keras's own.
         stand_ins: What stands in for methods of model and optimizers during a step.
         store: `Store`, the device variables.
     """
@@ -61,6 +62,7 @@ class GradientMonitor:
         self.variant = "light"
         self.batches = backend.make_batches(self)
         self.stand_ins = {}
+        self.steps_are_stock = False
         self._model = weakref.ref(model)
         self.store = Store(backend, self._model)
         self.keeper = Keeper(self)

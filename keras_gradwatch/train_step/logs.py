@@ -22,7 +22,9 @@ def logs_without_skipped(model, monitor, logs, seen, skipped):
     """
     if not isinstance(logs, dict):
         return logs
-    fresh = metrics_result(model, model.get_metrics_result())
+    fresh = model.get_metrics_result()
+    if seen is None:
+        fresh = metrics_result(model, fresh)
     result, own = dict(logs), []
     for key, value in logs.items():
         if not _is_float_tensor(value):
@@ -52,7 +54,8 @@ def metrics_result(model, results):
     """Metrics as they are logged: NaN, where Keras has 0, if no batch was counted.
 
     Args:
-        model: The watched model.
+        model: The watched model, with a stock step: one of the user's own need not
+            count the loss.
         results: Dict of what its `get_metrics_result` returned.
 
     Returns:

@@ -40,7 +40,7 @@ class WatchedStep:
         self.model, self.monitor, self.runner = model, monitor, runner
         self._plan = plan = monitor.plan
         self._step = step
-        self._stock = is_stock(step)
+        self._stock = monitor.steps_are_stock = is_stock(step)
         self._state = None  # `StepState`, once the model is known to be built
         self._results, self._trained = [], []
         self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
