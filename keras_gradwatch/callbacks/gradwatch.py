@@ -26,7 +26,8 @@ class GradWatch(Response):
     |---|---|
     | a gradient or the loss is NaN or infinite | the update is skipped |
     | the norm or the loss spikes | the update is skipped |
-    | three spikes in a row or more, more than chance explains | the rate is cut, too |
+    | three spikes in a row or more, more than chance explains | the rate is cut, too; \
+after 200 quiet steps the cut is taken back |
     | `max_events` such steps in a row | training ends, with a report |
     | an update larger than `trust_bound` times the weights, and a loss that is much \
 worse in the next step | the weights are put back, and updates are cut down to a trust \
@@ -195,7 +196,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             responses.append(Skip(in_turn))
             # What is not finite says nothing about the rate.
             growing = tuple(d for d in in_turn if not isinstance(d, NonFinite))
-            responses.append(CutRate(growing, *cut))
+            responses.append(CutRate(growing, *cut, lends=True))
         responses.append(Halt((NonFinite(), *in_turn), self.max_events, in_a_row=True))
         if at_once:
             responses.append(Hold(at_once, TrustRegion(), self.min_lr))

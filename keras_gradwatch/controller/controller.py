@@ -359,6 +359,9 @@ class Controller:
         """Multiplies all learning rates by `factor`, and notes it in the row.
 
         Without a `min_lr`, no rate becomes less than `LEAST_SHARE` of what it was.
+
+        Returns:
+            The factor by which the first rate was multiplied.
         """
         optimizers = held_optimizers(self.monitor.model)
         if not min_lr:
@@ -367,6 +370,7 @@ class Controller:
         self._share *= done
         if moment is not None:
             moment.rows.scalars["rate_factor"][moment.row] *= done
+        return done
 
     def halt(self, moment):
         """Applies no update any more in this `fit`."""

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_gradwatch.callbacks import GradientHistory, GradWatch, RewindOnExplosion
 from keras_gradwatch.detectors import Collapse, Divergence, NormThreshold
@@ -196,3 +197,32 @@ def test_without_rewinds_no_snapshot_is_kept():
     watching = GradWatch(max_rewinds=0, verbose=0)
     assert watching.rewind is None
     assert not any(isinstance(d, Collapse | Divergence) for d in watching.detectors)
+
+
+def edge(target, prediction):
+    """Its gradient is NaN from where the prediction has come to its target."""
+    far = ops.sqrt(ops.maximum(ops.mean(ops.square(prediction - target)) - 0.5, 0.0))
+    return far
+
+
+def test_a_run_that_is_stuck_at_nan_goes_back():
+    """Not the batches: no gradient is finite any more, whatever the batch."""
+    x, y = helper.regression_data(400)
+    model = helper.regression(keras.optimizers.SGD(0.05))
+    model.compile(keras.optimizers.SGD(0.05), edge)
+    watch = GradWatch(snapshot_freq=5, verbose=0)
+    helper.fit(model, x, y, [watch], epochs=4)
+    gone_back = [e for e in watch.events if e.action == "rewound"]
+    assert gone_back and gone_back[0].kind == "nonfinite"
+    # A bad batch says nothing about the rate: the first time it stays.
+    assert "at a lower rate" not in gone_back[0].message
+    assert helper.all_finite(model.get_weights())
+
+
+def test_nan_from_the_first_step_on_has_nothing_to_go_back_to():
+    x, y = helper.regression_data(400)
+    model = helper.regression()
+    watch = GradWatch(max_events=60, verbose=0)
+    helper.fit(model, np.full_like(x, np.nan), y, [watch], epochs=4)
+    assert {e.action for e in watch.events} == {"skipped"}
+    assert model.stop_training

@@ -127,3 +127,17 @@ def test_a_regression_with_raw_targets(optimizer):
     expected, actual = run([]), run([watch])
     assert not watch.events
     assert actual == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_cut_is_taken_back_when_all_is_quiet():
+    """A stretch of bad data costs the rate only while it lasts."""
+    x, y = helper.regression_data(8 * 700, units=1)
+    y = y.copy()
+    y[8 * 40 : 8 * 52] *= 1e3
+    model = helper.regression(keras.optimizers.SGD(0.01), units=1)
+    watch = GradWatch(trust_bound=None, max_rewinds=0, verbose=0)
+    train(model, x, y, [watch], shuffle=False)
+    rates = watch.history.learning_rate
+    assert rates[:40].min() == rates[-1] == np.float32(0.01)
+    assert 1e-5 <= rates[60:200].max() < 0.01
+    assert "rate reduced" in {e.action for e in watch.events}

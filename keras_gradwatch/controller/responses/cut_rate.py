@@ -7,6 +7,9 @@ from keras_gradwatch.controller.responses.streak import (
     is_no_chance,
 )
 
+# Steps without a trip after which a cut is taken back; twice as many after a relapse.
+QUIET = 200
+
 
 class CutRate(Response):
     """Multiplies the learning rate by `factor` where its detectors trip.
@@ -19,17 +22,24 @@ class CutRate(Response):
         patience: 1: the rate is cut in each tripped step. More: it is cut after at
             least as many tripped steps in a row, if chance does not explain them. A
             step that is not finite neither counts nor ends a row.
+        lends: Whether a cut is taken back after `QUIET` quiet steps.
     """
 
     may_cut = True
 
-    def __init__(self, detectors, factor, cooldown, min_lr, patience=1):
+    def __init__(self, detectors, factor, cooldown, min_lr, patience=1, lends=False):
         super().__init__(detectors)
         self.factor, self.cooldown = factor, cooldown
-        self.min_lr, self.patience = min_lr, patience
+        self.min_lr, self.patience, self.lends = min_lr, patience, lends
 
     def initial_memory(self):
-        return {"last": None, **initial_streak()}
+        return {
+            "last": None,  # the step of the last cut
+            "lent": [],  # the cuts that were not taken back, as factors
+            "calm": 0,  # the step since which nothing has tripped
+            "quiet": QUIET,
+            **initial_streak(),
+        }
 
     def react(self, moment, memory):
         tripped = bool(moment.followed(self))
@@ -41,6 +51,19 @@ class CutRate(Response):
         else:
             return
         last, step = memory["last"], moment.step
+        if tripped:
+            memory["calm"] = step + 1
         if wanted and (last is None or step - last > self.cooldown):
+            if memory["last"] is not None:
+                memory["quiet"] *= 2
             memory["last"] = step
-            moment.controller.cut_rate(moment, self.factor, self.min_lr)
+            done = moment.controller.cut_rate(moment, self.factor, self.min_lr)
+            if done < 1:
+                memory["lent"].append(done)
+
+    def after(self, rows, controller, memory):
+        if not self.lends or not memory["lent"]:
+            return
+        if controller.step - memory["calm"] >= memory["quiet"]:
+            memory["calm"] = controller.step
+            controller.cut_rate(None, 1 / memory["lent"].pop(), self.min_lr)

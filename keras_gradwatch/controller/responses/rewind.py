@@ -10,7 +10,7 @@ from keras_gradwatch.controller.responses.streak import (
     initial_streak,
     is_no_chance,
 )
-from keras_gradwatch.records.rows import APPLIED
+from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
 # A snapshot is healthy if the loss is at most this many times the best one so far.
 HEALTHY = 2.0
@@ -84,9 +84,10 @@ class Rewind(Response):
     def react(self, moment, memory):
         self._tripped += moment.followed(self)
         if moment.complete:
-            count(memory, moment.skipped and not moment.finite)
-            self._stuck = moment.trips if memory["row"] else []
-            self._moved |= moment.rows.scalars["outcome"][moment.row] == APPLIED
+            outcome = moment.rows.scalars["outcome"][moment.row]
+            count(memory, outcome == SKIPPED and not moment.finite)
+            self._stuck = list(moment.trips) if memory["row"] else []
+            self._moved |= bool(outcome == APPLIED)
 
     def after(self, rows, controller, memory):
         tripped, self._tripped = self._tripped, []
