@@ -135,7 +135,7 @@ def _attach(model):
         results = own_result()
         # A step's own logs are corrected where it ends.
         in_step = active() is not None
-        if in_step or not monitor.steps_are_stock:
+        if in_step or not (monitor.live and monitor.steps_are_stock):
             return results
         return metrics_result(model, results)
 

@@ -73,7 +73,7 @@ def test_overhead(tmp_path):
     assert (tmp_path / "overhead.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_dirty(tmp_path):
     arguments = "--seeds 3 --shares 0.02 --kinds nan --optimizers adam"
     page = run("dirty", tmp_path, *arguments.split())

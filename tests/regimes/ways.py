@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 BATCH = 4
@@ -89,9 +90,9 @@ def class_weights(model, x, y, **kwargs):
 
 
 def train_on_batch(model, x, y):
-    """Returns the sums of the batches' logs, to which a skipped batch adds nothing."""
+    """Returns the sums of the batches' logs; those of a skipped batch are NaN."""
     logs = [model.train_on_batch(*b, return_dict=True) for b in batches_of(x, y)]
-    return {key: sum(batch[key] for batch in logs) for key in logs[0]}
+    return {key: np.nansum([batch[key] for batch in logs]) for key in logs[0]}
 
 
 FEEDS = {

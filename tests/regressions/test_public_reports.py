@@ -140,4 +140,4 @@ def test_a_cut_is_taken_back_when_all_is_quiet():
     rates = watch.history.learning_rate
     assert rates[:40].min() == rates[-1] == np.float32(0.01)
     assert 1e-5 <= rates[60:200].max() < 0.01
-    assert "rate reduced" in {e.action for e in watch.events}
+    assert any("learning rate 0.01 -> 0.005" in e.message for e in watch.events)

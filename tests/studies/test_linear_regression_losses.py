@@ -64,6 +64,7 @@ def test_one_target_in_twenty_is_spoiled(study):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.thorough
 def test_a_run_comes_to_least_squares(study, monkeypatch):
     """Errors and gaps, against the solution that NumPy finds."""
     # On the full batch, where nothing is left of the noise of the batches.
