@@ -333,15 +333,16 @@ def test_gradwatch_survives_a_rate_that_is_far_too_high():
 
 
 @pytest.mark.thorough
-def test_gradwatch_cuts_the_rate_only_where_steps_trip_in_quick_succession():
-    for batches, cut in (((0, 7), 1.0), ((0, 1, 2), 0.5)):
+def test_gradwatch_cuts_no_rate_for_what_is_not_finite():
+    """A bad batch says nothing about the rate, nor do three in a row."""
+    for batches in ((0, 7), (0, 1, 2)):
         x, y = many_nans(*batches)
         model = helper.regression(keras.optimizers.SGD(0.1))
         watching = GradWatch(verbose=0)
         helper.fit(model, x, y, [watching])
         assert [e.step for e in watching.events] == list(batches)
         rate = float(model.optimizer.learning_rate)
-        np.testing.assert_allclose(rate, 0.1 * cut, 1e-6)
+        np.testing.assert_allclose(rate, 0.1, 1e-6)
 
 
 @pytest.mark.parametrize("mode", helper.few(["raise"], ["stop", "raise"]))
