@@ -27,6 +27,9 @@ from keras_gradwatch.train_step.state import GATE
 
 # The learning rate at which an update is measured again: this many times the last one.
 RISE = 1.5
+# Steps between two looks at the learning rate, and at what the device says: each takes
+# about 0.1 ms.
+LOOK_FREQ = 5
 # All cuts together leave at least this share of a learning rate.
 LEAST_SHARE = 1e-3
 
@@ -160,6 +163,8 @@ class Controller:
         every = self.plan.sample_freq
         if self.is_attentive or self.next % every == 0:
             return True
+        if self._waiting % LOOK_FREQ:
+            return False
         rate = learning_rate.peek(held_optimizers(self.monitor.model), self.access)
         rate = self._last_rate if rate is None else rate
         return rate > self._rate_line
@@ -167,7 +172,9 @@ class Controller:
     def _is_alerted(self):
         """Whether the device says that something happened, if that is known by now."""
         gate = self.monitor.store.get("gate")
-        if gate is None or not self.plan.responses or not self.access.is_ready(gate):
+        if gate is None or not self.plan.responses or self._waiting % LOOK_FREQ:
+            return False
+        if not self.access.is_ready(gate):
             return False
         alert = self.access.read(gate)[GATE.index("alert")]
         return alert >= self.monitor.position
@@ -381,8 +388,9 @@ class Controller:
 
     def hold(self, on):
         """Runs the full step, with the trust region, from the next step on; or not."""
+        held = self.monitor.variant == "full"
         self.monitor.variant = "full" if on else "light"
-        if not on:
+        if held and not on:
             end = self.monitor.position + self.plan.dense_steps
             self.attentive_until = max(self.attentive_until, end)
         self.monitor.push_control()

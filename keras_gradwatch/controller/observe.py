@@ -33,6 +33,7 @@ class Observer:
     def reset(self):
         """Has every detector forget what it has seen."""
         self._states = []  # for each application: label -> state
+        self._checked = None  # the plan and the numbers that they are known to fit
         self._overflows = [0] * MAX_APPLICATIONS
         self._restored = []
 
@@ -44,6 +45,10 @@ class Observer:
             count: Number of variables.
             applications: Number of applications in a step, at least.
         """
+        checked = plan, count, applications
+        if self._checked == checked:
+            return self._states
+        self._checked = checked
         while len(self._states) < applications:
             index = len(self._states)
             known = self._restored[index] if index < len(self._restored) else {}
