@@ -38,8 +38,8 @@ class Controller:
     """Reads recorded steps, asks the detectors, and carries out what responses decide.
 
     While it is attentive, in the first steps and after each event, every step is read
-    before the next one begins; else every `update_freq`-th, and a step with an event as
-    soon as the device says so.
+    before the next one begins; else every `update_freq`-th, and within `LOOK_FREQ`
+    steps after the device reports an event.
 
     Args:
         monitor: The `GradientMonitor`.

@@ -52,7 +52,7 @@ def squares(gradients):
     """The sum of squares of each gradient, tensor [V], float32; may be out of range."""
     values = [elements(g)[0] for g in gradients]
     packed = Packed(values, most=MAX_PACKED_SIZE, least=MIN_PACKED_COUNT)
-    if not packed.padding.any():
+    if not packed.shares:
         return sums_of_squares(values)
     return packed.total([row_squares(matrix) for matrix in packed.join(values)])
 
