@@ -55,10 +55,6 @@ class Access:
         """
         raise NotImplementedError
 
-    def peek(self, variable):
-        """The value of a variable, if no device has to be waited for; else None."""
-        return self.read(variable) if self.is_ready(variable) else None
-
     def host_copies(self, variables):
         """Copies of the values of variables in the host's memory."""
         self.sync()

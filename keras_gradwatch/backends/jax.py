@@ -269,11 +269,6 @@ class StateAccess(Access):
             norms = np.sqrt(np.asarray(xp.stack(norms)))
         return norms[::2], norms[1::2]
 
-    def peek(self, variable):
-        array = self._array(variable)
-        ready = array is None or (is_alone() and array.is_ready())
-        return self.read(variable) if ready else None
-
     def put_back(self, variables, copies):
         for variable, copy in zip(variables, copies, strict=True):
             self.write(variable, copy)

@@ -27,8 +27,7 @@ from keras_gradwatch.train_step.state import GATE
 
 # The learning rate at which an update is measured again: this many times the last one.
 RISE = 1.5
-# Steps between two looks at the learning rate, and at what the device says: each takes
-# about 0.1 ms.
+# Steps between two looks at what the device says: each takes about 0.1 ms.
 LOOK_FREQ = 5
 # All cuts together leave at least this share of a learning rate.
 LEAST_SHARE = 1e-3
@@ -50,6 +49,7 @@ class Controller:
         radius_in_force: The trust radius that the device was told last.
         halted: Whether no update is applied any more in this `fit`.
         places: For each application of the traced step, the indices of its variables.
+        trials: Trials of free updates that have not ended, by detectors.
     """
 
     def __init__(self, monitor):
@@ -57,9 +57,10 @@ class Controller:
         self.attentive_until = 0.0
         self.halted = False
         self.places = []
+        self.trials = {}
         self._observer = Observer()
         self._memory = {}  # label of a response -> what it remembers
-        self._rate_line, self._last_rate = math.inf, 0.0
+        self._rate_line = math.inf
         self._waiting = 0  # steps since the last reading, at most
         self._begun = False
         self._share = 1.0  # what all cuts so far have left of the learning rates
@@ -104,6 +105,7 @@ class Controller:
         if self._begun:
             return
         self._begun = True
+        self._observer.begin_fit(self.plan)
         for label, response in self.plan.labelled_responses:
             response.begin(self, self._remembered(label, response))
 
@@ -161,13 +163,7 @@ class Controller:
     def _is_judged(self):
         """Whether the update of the next step is measured."""
         every = self.plan.sample_freq
-        if self.is_attentive or self.next % every == 0:
-            return True
-        if self._waiting % LOOK_FREQ:
-            return False
-        rate = learning_rate.peek(held_optimizers(self.monitor.model), self.access)
-        rate = self._last_rate if rate is None else rate
-        return rate > self._rate_line
+        return self.is_attentive or self.next % every == 0
 
     def _is_alerted(self):
         """Whether the device says that something happened, if that is known by now."""
@@ -209,8 +205,8 @@ class Controller:
                 self._decide(rows, t, responses)
         for response, memory in responses:
             response.after(rows, self, memory)
-        self._plan_attention(rows)
         self._rate_line = self._next_rate_line(rows)
+        self._plan_attention(rows)
         if responses:
             self.push_limits()
         self.monitor.keeper.add(self.monitor.recorder.take(rows))
@@ -252,8 +248,7 @@ class Controller:
         largest = relative_updates(
             rows.statistic("weight_norm")[last],
             rows.statistic("update_ratio")[last],
-            np.asarray(rows.layout.sizes),
-            np.asarray(rows.layout.kernels),
+            *rows.layout.arrays,
             self.bounds.update_floor,
         )
         largest = largest[~np.isnan(largest)]
@@ -270,12 +265,14 @@ class Controller:
         if rows.trips and self.monitor.live:
             end = int(rows.steps[-1]) + 1 + self.plan.dense_steps
             self.attentive_until = max(self.attentive_until, end)
+        elif float(rows.scalars["learning_rate"][-1]) > self._rate_line:
+            # To measure the next update.
+            self.attentive_until = max(self.attentive_until, self.next + 1)
 
     def _next_rate_line(self, rows):
         """The learning rate from which on an update is measured again."""
         if not self.plan.judges_updates:
             return math.inf
-        self._last_rate = float(rows.scalars["learning_rate"][-1])
         measured = self._measured(rows)
         if measured.any():
             last = np.flatnonzero(measured)[-1]

@@ -37,6 +37,13 @@ class Observer:
         self._overflows = [0] * MAX_APPLICATIONS
         self._restored = []
 
+    def begin_fit(self, plan):
+        """Tells every detector that a `fit` begins."""
+        for states in self._states:
+            for label, detector in plan.labelled:
+                if label in states:
+                    detector.begin_fit(states[label])
+
     def states(self, plan, count, applications=1):
         """For each application, a dict of a detector's label to its state.
 
@@ -107,7 +114,8 @@ class Observer:
         states = self.states_of(index)
         state = states[label]
         own = detector.limits(state) if limits is None else limits
-        verdict = checked_observe(detector, seen._replace(limits=own), state)
+        seen = seen._replace(limits=own) if own else seen
+        verdict = checked_observe(detector, seen, state)
         if verdict is None:
             return None
         return Trip(t, detector, verdict.variable, verdict.value, verdict.baseline)
@@ -121,10 +129,10 @@ class Observer:
         layout = rows.layout
         count = len(layout.variables)
         # Several applications have states of their own.
-        several = sum(not math.isnan(s[OUTCOME]) for s in rows.applications[t])
+        several = int((~np.isnan(rows.applications[t, :, OUTCOME])).sum())
         self.states(plan, count, several)
         recorded = rows.recorded[t]
-        sizes, kernels = np.asarray(layout.sizes), np.asarray(layout.kernels)
+        sizes, kernels = layout.arrays
         own = places[index] if several > 1 and index < len(places) else None
         if own is not None:
             recorded, sizes, kernels = recorded[own], sizes[own], kernels[own]

@@ -69,6 +69,13 @@ class Detector(Method):
         del num_variables
         return {}
 
+    def begin_fit(self, state):
+        """Called at the begin of each `fit`, whose data may be others.
+
+        Args:
+            state: Dict, to be updated in place.
+        """
+
     def limits(self, state):
         """Outside of which range the update of one of the next steps is left out.
 

@@ -54,6 +54,10 @@ class Divergence(Detector):
         del num_variables
         return dict.fromkeys(("mean", "first", "least", "seen", "streak"), 0.0)
 
+    def begin_fit(self, state):
+        """Begins anew: of other data, the loss is another."""
+        state.update(self.initial_state(0))
+
     def observe(self, step, state):
         if not 0 < step.loss < math.inf:
             return None

@@ -42,20 +42,6 @@ def of(optimizer):
     return ops.copy(_rate(leaves(optimizer)[0]))
 
 
-def peek(optimizers, access):
-    """The largest rate of optimizers without a schedule, if it is known; else None.
-
-    Args:
-        optimizers: List of optimizers.
-        access: `Access` to their variables; no device is waited for.
-    """
-    every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
-    rates = [leaf._learning_rate for leaf in every]
-    found = [access.peek(r) for r in rates if isinstance(r, keras.Variable)]
-    found = [float(rate) for rate in found if rate is not None]
-    return max(found, default=None)
-
-
 def cut(optimizers, factor, floor, store):
     """Multiplies the learning rates of `optimizers`, between two steps.
 

@@ -1,5 +1,6 @@
 """The rows of the ring: how they are laid out, and what they say of a run of steps."""
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,11 @@ class Layout:
     applications: int = 1
     sizes: tuple = ()
     kernels: tuple = ()
+
+    @functools.cached_property
+    def arrays(self):
+        """`sizes` and `kernels` as arrays [V]."""
+        return np.asarray(self.sizes), np.asarray(self.kernels, bool)
 
     @property
     def width(self):
@@ -107,6 +113,7 @@ class Trip:
         baseline: What it was compared with.
         action: What a response did about it beside what the row says, or None.
         words: That in words.
+        what: What tripped, in words; None: as the detector describes it.
     """
 
     row: int
@@ -116,6 +123,7 @@ class Trip:
     baseline: float
     action: str | None = None
     words: str = ""
+    what: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,9 @@ class Rows:
         done = self._done(t, action)
         if trip.action is not None:
             action, done = trip.action, trip.words
-        what = trip.detector.describe(variable, trip.value, trip.baseline)
+        what = trip.what
+        if what is None:
+            what = trip.detector.describe(variable, trip.value, trip.baseline)
         return Event(
             int(self.steps[t]),
             trip.detector.kind,

@@ -153,7 +153,7 @@ def test_a_network_that_has_died_goes_back():
     assert "from step 10," in event.message
     assert (model.layers[0].get_weights()[1] > -1).all()
     # Held to a smaller trust region from there on.
-    assert watching.history.trust_radius[-1] == np.float32(0.02 * 0.25)
+    assert watching.history.trust_radius[14 + 22] == np.float32(0.02 * 0.25)
     # The baselines began anew with the way back, right behind the step that tripped.
     states = model.gradwatch.controller.state()["detectors"][0]
     assert states["ZScore_0"]["seen"] == 60 - (14 + 20)

@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import re
 
 import keras
 import numpy as np
 import pytest
 
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
+from keras_gradwatch.detectors import NormThreshold, UpdateRatio
 from keras_gradwatch.train_step.trust_region import FLOOR
 from tests import helper
 
@@ -162,20 +164,23 @@ def test_a_moving_average_is_that_of_what_was_left(optimizer, reverted, digits):
 
 
 def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
+    """And the radius is cut with it, from the next step on."""
     x, y = digits
     noise = np.random.default_rng(0).permutation(y)  # nothing that could be learned
     model, seen, keep = digits_model(keras.optimizers.SGD(0.1), [64, 64])
     watching = GradWatch(verbose=0)
     helper.fit(model, 16 * x, noise, [watching, keep], 4, epochs=10)
-    onset, *cuts = watching.events
+    onset, *others = watching.events
     assert onset.action == "reverted" and "over the trust bound" in onset.message
-    assert cuts
-    for cut in cuts:
-        assert cut.action == "rate reduced"
-        assert cut.value < cut.baseline and "trust bound" not in cut.message
-        assert "the loss does not fall although updates are held" in cut.message
-    # What is recorded is what was in force: steps are read some steps later.
+    cuts = [e for e in others if e.action == "rate reduced"]
+    assert cuts and all(e in cuts or e.action == "reverted" for e in others)
     history = watching.history
+    for cut in cuts:
+        assert "trust bound" not in cut.message
+        assert "the loss does not fall although updates are held" in cut.message
+        radius = history.trust_radius[cut.step : cut.step + 2]
+        assert radius[1] == max(radius[0] / 2, np.float32(5e-4))
+    # What is recorded is what was in force: steps are read some steps later.
     rates = np.flatnonzero(np.diff(history.learning_rate) < 0)
     assert len(rates) == len(cuts)
     assert all(rate >= cut.step for rate, cut in zip(rates, cuts, strict=True))
@@ -185,3 +190,60 @@ def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
             size = max(np.linalg.norm(old), FLOOR * old.size**0.5)
             limit = 1.001 * history.trust_radius[step]
             assert np.linalg.norm(new - old) / size < limit, step
+
+
+def test_free_updates_that_do_harm_again_are_undone(digits):
+    """Weights, slots and iterations are those from where they were tried."""
+    model, seen, keep = digits_model(keras.optimizers.SGD(3.0, 0.9), [32])
+    iterations = []
+
+    def note(batch, logs=None):
+        helper.sync(model)
+        iterations.append(int(model.optimizer.iterations))
+
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    watching = GradWatch(verbose=0)
+    helper.fit(model, *digits, [watching, count, keep], 16, epochs=6)
+    trials = [e for e in watching.events if "updates were free again" in e.message]
+    assert trials
+    for event in trials:
+        begin = int(re.search(r"continues from step (\d+)", event.message)[1])
+        assert event.action == "reverted" and event.kind == "update"
+        # `seen` begins with the first weights.
+        helper.assert_same(seen[event.step + 1], seen[begin], None)
+        assert iterations[event.step] == iterations[begin - 1]
+        assert not watching.history.held[begin : event.step].any()
+    begins = [event.step for event in trials]
+    assert all(b - a > 20 for a, b in itertools.pairwise(begins))
+
+
+def test_updates_that_were_held_without_need_are_free_again():
+    """One strange batch looks like harm; the first trial of free updates ends that."""
+    x, y = helper.regression_data(640)
+    y[80:88] += 1e3
+    model = helper.regression(keras.optimizers.SGD(0.01))
+    lax = NormThreshold(1e9) | UpdateRatio(1e-6)
+    watching = GradWatch(detector=lax, verbose=0)
+    helper.fit(model, x, y, [watching], 8)
+    (event,) = watching.events
+    assert event.step == 10 and "updates are held" in event.message
+    history = watching.history
+    assert (history.trust_radius[11:31] == np.float32(0.02)).all()
+    assert np.isnan(history.trust_radius[31:]).all()
+    assert (history.learning_rate == np.float32(0.01)).all()
+
+
+def test_a_trial_goes_on_in_the_next_fit():
+    """As it must where a `fit` is shorter than a trial."""
+    x, y = helper.regression_data(640)
+    y[120:128] += 1e3
+    model = helper.regression(keras.optimizers.SGD(0.01))
+    lax = NormThreshold(1e9) | UpdateRatio(1e-6)
+    watching = GradWatch(detector=lax, verbose=0)
+    for begin in range(0, 640, 80):
+        part = slice(begin, begin + 80)
+        helper.fit(model, x[part], y[part], [watching], 8)
+    history = watching.history
+    assert [event.step for event in watching.events] == [15]
+    assert (history.trust_radius[16:36] == np.float32(0.02)).all()
+    assert np.isnan(history.trust_radius[36:]).all()

@@ -12,7 +12,8 @@ def advance(region, losses, held=True):
     """The radius, the rate's factor and the end after each step from step 1 on."""
     state, seen = region.initial_state(), []
     for step, loss in enumerate(losses, start=1):
-        factor = region.advance(state, step, held, float(loss))
+        _, stalled = region.advance(state, step, held, float(loss))
+        factor = region.shrink(state) if stalled else 1.0
         seen.append((state["radius"], factor, state["until"]))
     return np.array(seen)
 
@@ -47,10 +48,12 @@ def test_most_updates_must_be_held():
     for count, cut in ((5, True), (4, False)):
         region = TrustRegion(window=10)
         state = region.initial_state()
-        factors = [
+        found = [
             region.advance(state, step, step % 10 < count, 5.0) for step in range(20)
         ]
-        assert (factors[-1] < 1) is cut and factors[:-1] == [1.0] * 19
+        ended, stalled = zip(*found, strict=True)
+        assert np.flatnonzero(ended).tolist() == [9, 19]
+        assert stalled[-1] is cut and not any(stalled[:-1])
 
 
 @pytest.mark.parametrize("unknown", [math.nan, math.inf, -math.inf])

@@ -71,4 +71,3 @@ def test_the_words():
     assert UpdateRatio().describe("w", 0.7, 0.5) == (
         "the update of w was 0.7 times its weights, over the trust bound 0.5"
     )
-    assert "although updates are held" in UpdateRatio().describe("w", 0.4, 0.5)

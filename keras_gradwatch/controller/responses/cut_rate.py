@@ -1,14 +1,12 @@
 """Cutting the learning rate."""
 
+from keras_gradwatch.controller.responses import loan
 from keras_gradwatch.controller.responses.base import Response
 from keras_gradwatch.controller.responses.streak import (
     count,
     initial_streak,
     is_no_chance,
 )
-
-# Steps without a trip after which a cut is taken back; twice as many after a relapse.
-QUIET = 200
 
 
 class CutRate(Response):
@@ -22,7 +20,7 @@ class CutRate(Response):
         patience: 1: the rate is cut in each tripped step. More: it is cut after at
             least as many tripped steps in a row, if chance does not explain them. A
             step that is not finite neither counts nor ends a row.
-        lends: Whether a cut is taken back after `QUIET` quiet steps.
+        lends: Whether a cut is taken back once the run is quiet; see `loan`.
     """
 
     may_cut = True
@@ -33,13 +31,8 @@ class CutRate(Response):
         self.min_lr, self.patience, self.lends = min_lr, patience, lends
 
     def initial_memory(self):
-        return {
-            "last": None,  # the step of the last cut
-            "lent": [],  # the cuts that were not taken back, as factors
-            "calm": 0,  # the step since which nothing has tripped
-            "quiet": QUIET,
-            **initial_streak(),
-        }
+        # `last` is the step of the last cut.
+        return {"last": None, **loan.initial_loan(), **initial_streak()}
 
     def react(self, moment, memory):
         tripped = bool(moment.followed(self))
@@ -54,16 +47,9 @@ class CutRate(Response):
         if tripped:
             memory["calm"] = step + 1
         if wanted and (last is None or step - last > self.cooldown):
-            if memory["last"] is not None:
-                memory["quiet"] *= 2
             memory["last"] = step
-            done = moment.controller.cut_rate(moment, self.factor, self.min_lr)
-            if done < 1:
-                memory["lent"].append(done)
+            loan.cut(memory, moment, self.factor, self.min_lr)
 
     def after(self, rows, controller, memory):
-        if not self.lends or not memory["lent"]:
-            return
-        if controller.step - memory["calm"] >= memory["quiet"]:
-            memory["calm"] = controller.step
-            controller.cut_rate(None, 1 / memory["lent"].pop(), self.min_lr)
+        if self.lends:
+            loan.give_back(memory, controller, self.min_lr)

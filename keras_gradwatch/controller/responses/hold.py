@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
+from keras_gradwatch.controller.responses import loan
 from keras_gradwatch.controller.responses.base import Response
+from keras_gradwatch.controller.responses.trial import Trial
 from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.records.rows import APPLIED, REVERTED, Trip
 
@@ -26,6 +28,11 @@ class Hold(Response):
     cannot wait, an update that is not finite or larger than `INSANE`, is put back in
     its own step.
 
+    While updates are held, free ones are tried after 1, 2, 4, ... windows of the trust
+    region; see `Trial`. Where that brings less, the run goes back to where the trial
+    began, and a run that has stalled goes on with a smaller radius and rate. The rate
+    comes back once the run is quiet; see `loan`.
+
     Args:
         detectors: Detectors that judge the update.
         region: The `TrustRegion`.
@@ -43,39 +50,52 @@ class Hold(Response):
         self.min_lr = min_lr
         # The trip of the update that is being judged, the bound of the loss, and
         # whether a step since then was not finite.
+        self._suspect = None
         self._trial = None
 
     def initial_memory(self):
-        return {**self.region.initial_state(), "losses": []}
+        return {
+            **self.region.initial_state(),
+            "losses": [],
+            "windows": 0,  # of held updates, since the last trial
+            "wait": 1,  # windows until the next one
+            "released": -math.inf,  # the step from which updates were free again
+            **loan.initial_loan(),
+        }
 
     def begin(self, controller, memory):
-        """Continues to hold updates where an earlier `fit` did."""
-        self._trial = None
+        """Continues to hold updates, or a trial, where an earlier `fit` did."""
+        self._suspect, self._trial = None, controller.trials.get(self.detectors)
         # The data may be others now.
         memory["losses"] = []
         controller.hold(self.is_holding(memory, controller.step))
 
     def is_holding(self, memory, step):
         """Whether updates are held in a step."""
-        return memory["until"] > step
+        return memory["until"] > step and self._trial is None
 
     def loss_limit(self):
         """The loss beyond which the next update is left out; infinite: none."""
-        return math.inf if self._trial is None else self._trial[1]
+        if self._trial is not None:
+            return self._trial.bound
+        return math.inf if self._suspect is None else self._suspect[1]
 
     def claims(self, moment, memory):
-        """Judges the update before this step; True if this step is a consequence."""
-        if self._trial is None or not moment.complete:
+        """Judges the updates before this step; True if this step is a consequence."""
+        if not moment.complete:
             return False
-        (trip, bound, nonfinite), self._trial = self._trial, None
+        if self._trial is not None:
+            return self._try(moment, memory)
+        if self._suspect is None:
+            return False
+        (trip, bound, nonfinite), self._suspect = self._suspect, None
         if moment.finite and not moment.loss > bound:
             return False
         if not moment.finite and not nonfinite:
             # One bad batch, which was left out, says nothing of the update.
-            self._trial = trip, bound, True
+            self._suspect = trip, bound, True
             return False
-        before = memory["losses"][-1] if memory["losses"] else math.nan
-        words = f"the loss went from {before:.3g} to {moment.loss:.3g}"
+        words = f"the loss went from {_last(memory):.3g} to {moment.loss:.3g}"
         if moment.controller.put_kept_back():
             words += "; the weights were put back"
         self._begin_holding(moment, memory, trip, words)
@@ -85,7 +105,7 @@ class Hold(Response):
         mine = moment.followed(self)
         for trip in mine:
             moment.trips.remove(trip)
-        if not moment.complete or not moment.finite:
+        if not moment.complete or not moment.finite or self._trial is not None:
             return
         outcome = moment.rows.scalars["outcome"][moment.row]
         if outcome == REVERTED and mine:
@@ -94,6 +114,15 @@ class Hold(Response):
             self._hold(moment, memory)
         elif outcome == APPLIED:
             self._watch(moment, memory, mine)
+
+    def after(self, rows, controller, memory):
+        if memory["windows"] >= memory["wait"] and memory["losses"]:
+            memory["windows"] = 0
+            self._trial = Trial(controller, memory["losses"])
+            controller.trials[self.detectors] = self._trial
+            controller.hold(False)
+        elif not self.is_holding(memory, controller.step):
+            loan.give_back(memory, controller, self.min_lr)
 
     def _watch(self, moment, memory, tripped):
         """Takes in the loss of a free step, and begins to judge an update."""
@@ -104,60 +133,95 @@ class Hold(Response):
                 losses.append(moment.loss)
             del losses[:-WINDOW]
         if tripped and losses and math.isfinite(moment.loss):
-            level = abs(float(np.median(losses)))
-            bound = max(losses) + MARGIN * max(level, 1e-30)
-            self._trial = tripped[0], bound, False
+            size = abs(float(np.median(losses)))
+            bound = max(losses) + MARGIN * max(size, 1e-30)
+            self._suspect = tripped[0], bound, False
             moment.controller.updates.keep()
 
     def _begin_holding(self, moment, memory, trip, words):
         """Begins to hold updates, and reports it."""
-        onset = not self.is_holding(memory, moment.step)
-        until = moment.step + 1 + self.region.settings["quiet"]
-        if onset:
+        step, quiet = moment.step, self.region.settings["quiet"]
+        onset = not self.is_holding(memory, step)
+        if onset and step - memory["released"] >= quiet:
             # What a run reached before its trouble is no measure of its way back.
-            radius = memory["radius"]
-            memory.update(self.region.initial_state(), radius=radius)
-        memory["until"] = float(until)
+            memory.update(self.region.initial_state(), wait=1)
+        memory["until"] = float(step + 1 + quiet)
+        self._hold_on(moment, memory, trip, words)
+
+    def _hold_on(self, moment, memory, trip, words):
+        """Holds updates from the next step on, and reports it."""
+        memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
-        moment.trips[:] = [
-            Trip(
-                moment.row,
-                trip.detector,
-                trip.variable,
-                trip.value,
-                trip.baseline,
-                "reverted",
-                f"{words}, and updates are held to {radius:.2g} times the weights",
-            )
-        ]
+        trip.row, trip.action = moment.row, "reverted"
+        trip.words = f"{words}, and updates are held to {radius:.2g} times the weights"
+        moment.trips[:] = [trip]
         moment.rows.scalars["trust_radius"][moment.row] = radius
         moment.controller.hold(True)
 
+    def _try(self, moment, memory):
+        """Takes in a step of a trial; True if the trial ends with it, and fails."""
+        succeeds = self._trial.succeeds(moment.loss, moment.finite)
+        if succeeds is None:
+            return False
+        trial, self._trial = self._trial, None
+        del moment.controller.trials[self.detectors]
+        if succeeds:
+            memory.update(until=-1.0, released=moment.step + 1)
+            return False
+        trial.put_back(moment.controller)
+        memory["wait"] *= 2
+        trip = self._largest(moment)
+        trip.what = (
+            "updates were free again, and the loss went from "
+            f"{_last(memory):.3g} to {moment.loss:.3g}"
+        )
+        back = f"the run continues from step {trial.begin}"
+        self._hold_on(moment, memory, trip, back)
+        return True
+
     def _hold(self, moment, memory):
         """Takes in a held step; the radius follows the loss."""
-        scalars, row = moment.rows.scalars, moment.row
+        scalars, row, step = moment.rows.scalars, moment.row, moment.step
         scalars["trust_radius"][row] = moment.controller.radius_in_force
         held = bool(scalars["held"][row])
-        factor = self.region.advance(memory, moment.step, held, moment.loss)
-        if factor < 1:
-            moment.controller.cut_rate(moment, factor, self.min_lr)
-            moment.trips.append(self._stalled(moment))
-        if not self.is_holding(memory, moment.step + 1):
+        if held:
+            memory["calm"] = step + 1
+        if math.isfinite(moment.loss):
+            memory["losses"].append(moment.loss)
+            del memory["losses"][:-WINDOW]
+        ended, stalled = self.region.advance(memory, step, held, moment.loss)
+        memory["windows"] += ended
+        tries = memory["windows"] >= memory["wait"]
+        if stalled and not tries and (factor := self.region.shrink(memory)) < 1:
+            loan.cut(memory, moment, factor, self.min_lr)
+            trip = self._largest(moment)
+            trip.what = "the loss does not fall although updates are held"
+            moment.trips.append(trip)
+            moment.controller.hold(True)  # to the smaller radius
+        if not self.is_holding(memory, step + 1):
+            memory.update(windows=0, released=step + 1)
             memory["losses"].clear()
             moment.controller.hold(False)
 
-    def _stalled(self, moment):
-        """The trip that reports a cut of the rate while updates are held."""
+    def _largest(self, moment):
+        """A trip for the largest update of a step."""
         ratios = moment.rows.statistic("update_ratio")[moment.row]
         known = np.where(np.isfinite(ratios), ratios, -1.0)
         place = int(known.argmax())
+        value = max(float(known[place]), 0.0)
         limit = self.detectors[0].settings.get("limit", math.inf)
-        value = min(max(float(known[place]), 0.0), limit / 2)
         return Trip(moment.row, self.detectors[0], place, value, limit)
 
     def tighten(self, controller, memory, factor):
         """Holds updates to a region `factor` times as large, from now on."""
         until = controller.step + 1 + self.region.settings["quiet"]
         memory.update(self.region.tightened(memory, factor, until), losses=[])
-        self._trial = None
+        memory.update(windows=0, wait=1, released=-math.inf)
+        self._suspect = self._trial = None
+        controller.trials.pop(self.detectors, None)
         controller.hold(True)
+
+
+def _last(memory):
+    """The last loss before now."""
+    return memory["losses"][-1] if memory["losses"] else math.nan

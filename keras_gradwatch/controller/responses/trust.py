@@ -84,7 +84,7 @@ class TrustRegion(Method):
         return {**self.initial_state(), "radius": radius, "until": float(until)}
 
     def advance(self, state, step, held, loss):
-        """Takes in one held step, on the host; updates `state` in place.
+        """Takes in one step under the trust region; updates `state` in place.
 
         Args:
             state: Dict of floats.
@@ -93,29 +93,38 @@ class TrustRegion(Method):
             loss: Its loss, NaN where it is not known.
 
         Returns:
-            What the learning rate is to be multiplied by.
+            Whether this step ends a window, and whether the run has stalled in it.
         """
         settings = self.settings
         if math.isfinite(loss):
-            state["level"] += _level(loss)
+            state["level"] += level(loss)
             state["seen"] += 1
         state["held"] += held
         if held:
             state["until"] = step + 1 + settings["quiet"]
         if state["seen"] < settings["window"]:
-            return 1.0
+            return False, False
         mean = state["level"] / state["seen"]
         most = state["held"] >= 0.5 * settings["window"]
         stalled = most and not mean < state["best"]
         state["best"] = min(mean, state["best"])
         state["level"] = state["seen"] = state["held"] = 0.0
-        # A rate that is cut along with a radius that is not would never end falling.
-        if not (stalled and state["radius"] > settings["least"]):
+        return True, stalled
+
+    def shrink(self, state):
+        """Makes the radius smaller; updates `state` in place.
+
+        Returns:
+            What the learning rate is to be multiplied by: 1 where the radius is the
+            least one, since a rate that is cut without it would never end falling.
+        """
+        settings = self.settings
+        if state["radius"] <= settings["least"]:
             return 1.0
         state["radius"] = max(state["radius"] * settings["shrink"], settings["least"])
         return settings["shrink"]
 
 
-def _level(loss):
+def level(loss):
     """The log of a loss; below zero it goes on, so that less is always lower."""
     return math.log(max(loss, 1e-12)) if loss > 0 else -28.0 - math.asinh(-loss)

@@ -1,0 +1,38 @@
+"""Cuts of the learning rate that are taken back once a run is quiet."""
+
+# Steps without trouble after which a cut is taken back; twice as many after a relapse.
+QUIET = 200
+
+
+def initial_loan():
+    """What is remembered before the first cut, a dict of numbers and lists."""
+    return {
+        "lent": [],  # the cuts that were not taken back, as factors
+        "calm": 0,  # the step since which there was no trouble
+        "quiet": QUIET,
+        "cuts": 0,
+    }
+
+
+def cut(memory, moment, factor, min_lr):
+    """Cuts the learning rates after a step, and remembers it.
+
+    Args:
+        memory: Dict as `initial_loan` returns it; updated in place.
+        moment: `Moment`.
+        factor: 0 to 1.
+        min_lr: No rate is cut below this.
+    """
+    if memory["cuts"]:
+        memory["quiet"] *= 2
+    memory["cuts"] += 1
+    done = moment.controller.cut_rate(moment, factor, min_lr)
+    if done < 1:
+        memory["lent"].append(done)
+
+
+def give_back(memory, controller, min_lr):
+    """Takes the last cut back, if the run has been quiet for long enough."""
+    if memory["lent"] and controller.step - memory["calm"] >= memory["quiet"]:
+        memory["calm"] = controller.step
+        controller.cut_rate(None, 1 / memory["lent"].pop(), min_lr)
