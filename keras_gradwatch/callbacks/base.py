@@ -84,6 +84,7 @@ class WatchingCallback(keras.callbacks.Callback):
         if self._leads:
             self._gradwatch.drain()
             self._gradwatch.recorder.begin_epoch()
+            self._gradwatch.controller.begin_epoch((self.params or {}).get("steps"))
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds `grad_norm` and `explosions` to the epoch's logs."""

@@ -49,7 +49,6 @@ class Controller:
         radius_in_force: The trust radius that the device was told last.
         halted: Whether no update is applied any more in this `fit`.
         places: For each application of the traced step, the indices of its variables.
-        trials: Trials of free updates that have not ended, by detectors.
     """
 
     def __init__(self, monitor):
@@ -57,7 +56,7 @@ class Controller:
         self.attentive_until = 0.0
         self.halted = False
         self.places = []
-        self.trials = {}
+        self._epoch_end = 0  # the step after the epoch's last one; 0: not known
         self._observer = Observer()
         self._memory = {}  # label of a response -> what it remembers
         self._rate_line = math.inf
@@ -99,6 +98,19 @@ class Controller:
         self.attentive_until = max(self.attentive_until, first)
         self.monitor.push_control()
         self.push_limits()
+
+    def begin_epoch(self, steps):
+        """Called at the begin of an epoch.
+
+        Args:
+            steps: Its number of steps; None: not known.
+        """
+        self._epoch_end = self.next + steps if steps else 0
+
+    @property
+    def steps_left(self):
+        """Number of steps until the end of the epoch; 0 where it is not known."""
+        return max(self._epoch_end - self.next, 0)
 
     def begin_steps(self):
         """Called before the first batch of a `fit`, when the model is as it will be."""

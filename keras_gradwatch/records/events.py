@@ -8,10 +8,15 @@ ACTIONS = (
     "skipped",
     "reverted",
     "rate reduced",
+    "rate restored",
     "rewound",
     "stopped",
 )
 """What can have been done about an event, `Event.action`."""
+
+
+# What is done when nothing has tripped for a while.
+RESTORED = "rate restored"
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,8 @@ class Event:
     baseline: float
     action: str
     message: str
+
+
+def tripped(events):
+    """Those of a list of events in which something tripped."""
+    return [event for event in events if event.action != RESTORED]

@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 
+from keras_gradwatch.records.events import tripped
 from keras_gradwatch.tensors.processes import is_chief
 
 # Lines that one `fit` prints of events with the same kind and action. More of them are
@@ -98,7 +99,7 @@ class Recorder:
         finite = np.isfinite(norms)
         self._norms += norms[finite].sum()
         self._steps += int(finite.sum())
-        self._explosions += len({e.step for e in events})
+        self._explosions += len({e.step for e in tripped(events)})
         for listener in self._listeners:
             listener(rows, events)
         return events

@@ -19,6 +19,7 @@ import zipfile
 
 import numpy as np
 
+from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.history import History
 from keras_gradwatch.records.incidents import (
     BATCH,
@@ -86,7 +87,7 @@ class Forensics:
         """Takes newly drained `Rows` and their events."""
         self._history.append(rows, [])
         before, changed = self._open, []
-        for event in events:
+        for event in tripped(events):
             if begins(event.step, self._last):
                 self._open = self._new(event.step)
             self._last = event.step

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from keras_gradwatch.methods import local_directory, whole
+from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.rows import HALTED, OVERFLOWED
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
@@ -81,10 +82,11 @@ class GradientLog:
         told = {}
         for event in events:
             told.setdefault(event.step, []).append(event.message)
+        bad = {event.step for event in tripped(events)}
         for t, step in enumerate(rows.steps.tolist()):
             if rows.scalars["halted"][t] == HALTED:
                 continue
-            self._count(rows, t, step in told)
+            self._count(rows, t, step in bad)
             due = step % self.update_freq == 0 or step == self._first
             if due or step in told:
                 self._point(rows, t)
@@ -116,11 +118,11 @@ class GradientLog:
         self._writer.close()
         self._writer = None
 
-    def _count(self, rows, t, tripped):
+    def _count(self, rows, t, bad):
         self._steps += 1
         self._clipped += rows.scalars["clipped"][t]
         self._bad += np.nansum(rows.statistic("nonfinite_count")[t])
-        self._explosions += tripped
+        self._explosions += bad
         self._overflows += rows.scalars["outcome"][t] == OVERFLOWED
         self._largest = np.fmax(self._largest, _finite(rows.scalars["global_norm"][t]))
 

@@ -167,7 +167,7 @@ def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
     """And the radius is cut with it, from the next step on."""
     x, y = digits
     noise = np.random.default_rng(0).permutation(y)  # nothing that could be learned
-    model, seen, keep = digits_model(keras.optimizers.SGD(0.1), [64, 64])
+    model, seen, keep = digits_model(keras.optimizers.SGD(1.0), [64, 64])
     watching = GradWatch(verbose=0)
     helper.fit(model, 16 * x, noise, [watching, keep], 4, epochs=10)
     onset, *others = watching.events
@@ -217,33 +217,50 @@ def test_free_updates_that_do_harm_again_are_undone(digits):
     assert all(b - a > 20 for a, b in itertools.pairwise(begins))
 
 
-def test_updates_that_were_held_without_need_are_free_again():
-    """One strange batch looks like harm; the first trial of free updates ends that."""
+def far_from_its_targets():
+    """A regression whose kernel has far to go, and one strange batch, step 3."""
     x, y = helper.regression_data(640)
-    y[80:88] += 1e3
-    model = helper.regression(keras.optimizers.SGD(0.01))
+    y = (100 * x[:, :3] - 50).astype("float32")
+    y[8 * 3 : 8 * 4] += 1e6
     lax = NormThreshold(1e9) | UpdateRatio(1e-6)
-    watching = GradWatch(detector=lax, verbose=0)
+    model = helper.regression(keras.optimizers.SGD(0.01))
+    return x, y, model, GradWatch(detector=lax, verbose=0)
+
+
+def test_updates_that_were_held_without_need_are_free_again():
+    """A strange batch looks like harm; the first trial of free updates ends that."""
+    x, y, model, watching = far_from_its_targets()
     helper.fit(model, x, y, [watching], 8)
-    (event,) = watching.events
-    assert event.step == 10 and "updates are held" in event.message
-    history = watching.history
-    assert (history.trust_radius[11:31] == np.float32(0.02)).all()
-    assert np.isnan(history.trust_radius[31:]).all()
+    assert [event.step for event in watching.events] == [3]
+    radius, history = watching.history.trust_radius, watching.history
+    assert (radius[4:24] == np.float32(0.02)).all() and history.held[4:24].all()
+    assert np.isnan(radius[24:]).all() and not history.held[24:].any()
     assert (history.learning_rate == np.float32(0.01)).all()
 
 
-def test_a_trial_goes_on_in_the_next_fit():
-    """As it must where a `fit` is shorter than a trial."""
-    x, y = helper.regression_data(640)
-    y[120:128] += 1e3
-    model = helper.regression(keras.optimizers.SGD(0.01))
+def test_a_trial_ends_with_the_epoch():
+    """What is saved or evaluated at its end are never weights on trial."""
+    x, y = helper.regression_data(8 * 32)  # nothing to learn
+    y[8 * 3 : 8 * 4] += 1e6
+    y[8 * 24 :] *= 1.3  # so that the trial fails
     lax = NormThreshold(1e9) | UpdateRatio(1e-6)
-    watching = GradWatch(detector=lax, verbose=0)
-    for begin in range(0, 640, 80):
-        part = slice(begin, begin + 80)
-        helper.fit(model, x[part], y[part], [watching], 8)
-    history = watching.history
-    assert [event.step for event in watching.events] == [15]
-    assert (history.trust_radius[16:36] == np.float32(0.02)).all()
-    assert np.isnan(history.trust_radius[36:]).all()
+    model = helper.regression(keras.optimizers.SGD(0.1))
+    watching, seen = GradWatch(detector=lax, verbose=0), []
+    keep = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(weights_now(model))
+    )
+    for begin in (0, 16):
+        part = slice(8 * begin, 8 * begin + 8 * 16)
+        helper.fit(model, x[part], y[part], [watching, keep], 8)
+    radius = watching.history.trust_radius
+    # On trial from step 24 on.
+    assert (radius[4:24] == np.float32(0.02)).all() and np.isnan(radius[24:31]).all()
+    assert watching.events[-1].step == 31
+    helper.assert_same(weights_now(model), seen[23], None)
+
+
+def test_there_is_no_trial_in_an_epoch_that_is_too_short():
+    x, y, model, watching = far_from_its_targets()
+    for begin in range(0, 640, 32):
+        helper.fit(model, x[begin:][:32], y[begin:][:32], [watching], 8)
+    assert (watching.history.trust_radius[4:] == np.float32(0.02)).all()

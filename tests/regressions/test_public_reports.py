@@ -141,3 +141,6 @@ def test_a_cut_is_taken_back_when_all_is_quiet():
     assert rates[:40].min() == rates[-1] == np.float32(0.01)
     assert 1e-5 <= rates[60:200].max() < 0.01
     assert any("learning rate 0.01 -> 0.005" in e.message for e in watch.events)
+    last = watch.events[-1]
+    assert last.action == "rate restored" and "-> 0.01" in last.message
+    assert watch.summary.tripped <= 12

@@ -52,4 +52,4 @@ class CutRate(Response):
 
     def after(self, rows, controller, memory):
         if self.lends:
-            loan.give_back(memory, controller, self.min_lr)
+            loan.give_back(memory, rows, controller, self)

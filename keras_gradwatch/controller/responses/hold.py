@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 
-from keras_gradwatch.controller.responses import loan
+from keras_gradwatch.controller.responses import loan, trial
 from keras_gradwatch.controller.responses.base import Response
-from keras_gradwatch.controller.responses.trial import Trial
 from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.records.rows import APPLIED, REVERTED, Trip
 
@@ -64,8 +63,8 @@ class Hold(Response):
         }
 
     def begin(self, controller, memory):
-        """Continues to hold updates, or a trial, where an earlier `fit` did."""
-        self._suspect, self._trial = None, controller.trials.get(self.detectors)
+        """Continues to hold updates where an earlier `fit` did."""
+        self._suspect = self._trial = None
         # The data may be others now.
         memory["losses"] = []
         controller.hold(self.is_holding(memory, controller.step))
@@ -116,13 +115,14 @@ class Hold(Response):
             self._watch(moment, memory, mine)
 
     def after(self, rows, controller, memory):
-        if memory["windows"] >= memory["wait"] and memory["losses"]:
+        due = memory["windows"] >= memory["wait"]
+        room = min(len(memory["losses"]), controller.steps_left)
+        if due and room >= trial.LEAST:
             memory["windows"] = 0
-            self._trial = Trial(controller, memory["losses"])
-            controller.trials[self.detectors] = self._trial
+            self._trial = trial.Trial(controller, memory["losses"])
             controller.hold(False)
         elif not self.is_holding(memory, controller.step):
-            loan.give_back(memory, controller, self.min_lr)
+            loan.give_back(memory, rows, controller, self)
 
     def _watch(self, moment, memory, tripped):
         """Takes in the loss of a free step, and begins to judge an update."""
@@ -163,19 +163,18 @@ class Hold(Response):
         succeeds = self._trial.succeeds(moment.loss, moment.finite)
         if succeeds is None:
             return False
-        trial, self._trial = self._trial, None
-        del moment.controller.trials[self.detectors]
+        ended, self._trial = self._trial, None
         if succeeds:
             memory.update(until=-1.0, released=moment.step + 1)
             return False
-        trial.put_back(moment.controller)
+        ended.put_back(moment.controller)
         memory["wait"] *= 2
         trip = self._largest(moment)
         trip.what = (
             "updates were free again, and the loss went from "
             f"{_last(memory):.3g} to {moment.loss:.3g}"
         )
-        back = f"the run continues from step {trial.begin}"
+        back = f"the run continues from step {ended.begin}"
         self._hold_on(moment, memory, trip, back)
         return True
 
@@ -218,7 +217,6 @@ class Hold(Response):
         memory.update(self.region.tightened(memory, factor, until), losses=[])
         memory.update(windows=0, wait=1, released=-math.inf)
         self._suspect = self._trial = None
-        controller.trials.pop(self.detectors, None)
         controller.hold(True)
 
 

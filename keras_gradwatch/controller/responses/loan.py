@@ -1,5 +1,8 @@
 """Cuts of the learning rate that are taken back once a run is quiet."""
 
+from keras_gradwatch.records.events import RESTORED
+from keras_gradwatch.records.rows import Trip
+
 # Steps without trouble after which a cut is taken back; twice as many after a relapse.
 QUIET = 200
 
@@ -31,8 +34,23 @@ def cut(memory, moment, factor, min_lr):
         memory["lent"].append(done)
 
 
-def give_back(memory, controller, min_lr):
-    """Takes the last cut back, if the run has been quiet for long enough."""
-    if memory["lent"] and controller.step - memory["calm"] >= memory["quiet"]:
-        memory["calm"] = controller.step
-        controller.cut_rate(None, 1 / memory["lent"].pop(), min_lr)
+def give_back(memory, rows, controller, response):
+    """Takes the last cut back, if the run has been quiet for long enough.
+
+    Args:
+        memory: Dict as `initial_loan` returns it; updated in place.
+        rows: `Rows` of this reading.
+        controller: The `Controller`.
+        response: The response that has made the cut.
+    """
+    steps = controller.step - memory["calm"]
+    if not memory["lent"] or steps < memory["quiet"]:
+        return
+    memory["calm"] = controller.step
+    rate = float(rows.scalars["learning_rate"][-1])
+    times = controller.cut_rate(None, 1 / memory["lent"].pop(), response.min_lr)
+    trip = Trip(len(rows) - 1, response.detectors[0], None, rate * times, rate)
+    trip.what = f"no trouble in {steps} steps"
+    trip.action = RESTORED
+    trip.words = f"learning rate {rate:.3g} -> {rate * times:.3g}"
+    rows.trips.append(trip)

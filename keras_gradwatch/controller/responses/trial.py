@@ -1,11 +1,14 @@
 """Free updates on trial, while a run is under the trust region."""
 
+import math
+
 import numpy as np
 
 from keras_gradwatch.controller.responses.trust import level
 
-# Steps of a trial.
-STEPS = 20
+# Steps of a trial. It ends with the epoch, and has at least `LEAST` steps, and as many
+# known losses before it.
+STEPS, LEAST = 20, 5
 # A loss that exceeds all of those before the trial by this factor ends it.
 FAR = 10.0
 
@@ -13,11 +16,11 @@ FAR = 10.0
 class Trial:
     """Lets updates be free for a while, and compares the losses with those before.
 
-    Formula: the trial succeeds if the mean log loss of its `STEPS` steps exceeds that
-    of the steps before, whose updates were held, by no more than the standard error of
-    the difference. It fails earlier at a loss of more than `FAR` times the largest of
-    them, or at two steps in a row that are not finite. Then the run continues from
-    where the trial began.
+    Formula: the trial succeeds if the mean log loss of its `STEPS` steps is less than
+    that of the steps before, whose updates were held. It fails earlier once the mean is
+    above by the logarithm of 2 after `LEAST` steps, at a loss of more than `FAR` times
+    the largest of those before, or at two steps in a row that are not finite. Then the
+    run continues from where the trial began.
 
     Args:
         controller: The `Controller`.
@@ -30,9 +33,10 @@ class Trial:
 
     def __init__(self, controller, losses):
         self.begin = controller.step
+        self._left = min(STEPS, controller.steps_left)
         self._variables = controller.harmed()
         self._copies = controller.access.host_copies(self._variables)
-        self._before = [level(loss) for loss in losses]
+        self._before = np.mean([level(loss) for loss in losses])
         self.bound = FAR * max(abs(loss) for loss in losses)
         self._levels, self._nonfinite = [], 0
 
@@ -46,18 +50,16 @@ class Trial:
         Returns:
             Whether the trial has succeeded, a bool; None while it is not known.
         """
-        if not finite:
-            self._nonfinite += 1
-            return False if self._nonfinite > 1 else None
-        self._nonfinite = 0
-        if loss > self.bound:
+        self._left -= 1
+        self._nonfinite = 0 if finite else self._nonfinite + 1
+        if self._nonfinite > 1 or (finite and loss > self.bound):
             return False
-        self._levels.append(level(loss))
-        if len(self._levels) < STEPS:
-            return None
-        before, now = np.array(self._before), np.array(self._levels)
-        error = np.sqrt(before.var() / len(before) + now.var() / len(now))
-        return bool(now.mean() <= before.mean() + error)
+        if finite:
+            self._levels.append(level(loss))
+        more = np.mean(self._levels) - self._before if self._levels else math.inf
+        if self._left > 0:
+            return False if len(self._levels) >= LEAST and more > math.log(2) else None
+        return bool(more < 0)
 
     def put_back(self, controller):
         """Puts weights, optimizers and state back to where the trial began."""

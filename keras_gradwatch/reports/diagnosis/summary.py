@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.rows import APPLIED
 
 # Losses that are averaged at the begin and at the end of a run.
@@ -92,13 +93,14 @@ class RunSummary:
 
     def add(self, events):
         """Takes events in, of these steps or of an earlier process."""
-        self.tripped += len({e.step for e in events})
+        self.tripped += len({e.step for e in tripped(events)})
         for event in events:
+            self.actions[event.action] = self.actions.get(event.action, 0) + 1
+        for event in tripped(events):
             record = _plain(dataclasses.asdict(event))
             kind = self.kinds.setdefault(event.kind, {"count": 0, "first": record})
             kind["count"] += 1
             kind["last"] = record
-            self.actions[event.action] = self.actions.get(event.action, 0) + 1
             self.first_event = self.first_event or record
 
     def quantile(self, share):
@@ -154,9 +156,9 @@ class RunSummary:
         self.norm.setdefault("first", float(values[0]))
         self.norm["last"] = float(values[-1])
         self.norm["largest"] = max(self.norm.get("largest", 0.0), float(values.max()))
-        tripped = np.isin(rows.steps, [e.step for e in events])
+        eventful = np.isin(rows.steps, [e.step for e in events])
         applied = rows.scalars["outcome"] == APPLIED
-        sound = norms[finite & ~tripped & applied & (norms > 0)]
+        sound = norms[finite & ~eventful & applied & (norms > 0)]
         levels = np.floor(np.log10(sound) / RESOLUTION).astype(int)
         for level, count in Counter(levels.tolist()).items():
             self.levels[str(level)] = self.levels.get(str(level), 0) + count
