@@ -134,7 +134,7 @@ def page(rows, seeds, given):
         less = min(0.0, *(d for _, d in found)) if found else 0.0
         lines.append(
             f"- {share:.1%} of bad rows: `GradWatch()` keeps at least {least:.3f} of "
-            f"the reference, and is at most {-less:.3f} below `SkipOnExplosion()`."
+            f"the reference, and is at most {abs(less):.3f} below `SkipOnExplosion()`."
         )
     return [*lines, "", "Measured by", "", f"    {timing.command('dirty.py', given)}"]
 

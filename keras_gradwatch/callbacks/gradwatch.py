@@ -67,7 +67,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         include: Which variables are logged, as in `GradientTensorBoard`.
         history_steps: How many of the newest steps `.history` keeps, >= 1.
         state_dir: Local directory in which the state is kept for a new process that
-            goes on with this run, as in `KeepState`; default: `gradwatch` in `log_dir`.
+            continues this run, as in `KeepState`; default: `gradwatch` in `log_dir`.
             Where there is one of the two, what is left of each incident is written to
             `events` in that directory, and the report to `report.txt`; the guide on
             forensics has both.

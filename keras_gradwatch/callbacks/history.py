@@ -73,8 +73,8 @@ class GradientHistory(WatchingCallback, History):
         if self._owner is not None and self._owner is not model:
             raise ValueError(
                 f"This GradientHistory holds the steps of the model "
-                f"{self._owner.name!r}, and cannot go on with {model.name!r}. Make a "
-                "new one for each model."
+                f"{self._owner.name!r}, and cannot continue with {model.name!r}. "
+                "Make a new one for each model."
             )
         self._owner = model
         super().set_model(model)
@@ -85,7 +85,7 @@ class GradientHistory(WatchingCallback, History):
         self._monitor = monitor
 
     def _rows(self):
-        # After an interrupted `fit` nobody else drains the last steps.
+        # After an interrupted `fit` the last steps are still unread.
         if self._monitor is not None:
             self._monitor.drain()
         return self._parts

@@ -1,4 +1,4 @@
-"""Keeping what is known of a run for a process that goes on with it."""
+"""Keeping what is known of a run for a process that continues it."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import Request
@@ -12,7 +12,7 @@ class KeepState(WatchingCallback):
     their state by themselves. The model itself comes back by
     `keras.callbacks.BackupAndRestore`, or by a checkpoint with the optimizer's state. A
     new process that trains it on, with this callback on the same directory, counts its
-    steps from there, and its detectors go on with the baselines that they had then.
+    steps from there, and its detectors continue with the baselines that they had then.
 
     The state is written at each epoch's end, and about every 5 s in between, to
     `state.jsonl`, and each event to `events.jsonl`; a process that is killed leaves

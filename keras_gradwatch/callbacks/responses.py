@@ -41,7 +41,7 @@ class Response(WatchingCallback):
         super().set_model(model)
 
     def on_first_batch(self):
-        """Takes over the events of the process that this `fit` goes on from."""
+        """Takes over the events of the process that this `fit` continues from."""
         keeper, recorder = self._gradwatch.keeper, self._gradwatch.recorder
         if keeper.resumed is None:
             return
@@ -53,7 +53,7 @@ class Response(WatchingCallback):
         self.summary.steps = step
         if self.verbose:
             recorder.say_once(
-                f"the run goes on at step {step}, with its baselines and "
+                f"the run continues at step {step}, with its baselines and "
                 f"{len(events)} events before"
             )
 

@@ -1,4 +1,4 @@
-"""Going back to sound weights when skipping came too late."""
+"""Going back to healthy weights when skipping came too late."""
 
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import Request
@@ -9,17 +9,18 @@ from keras_gradwatch.methods import number, whole
 
 
 class RewindOnExplosion(Response):
-    """Takes the run back to its last sound snapshot, at a lower rate.
+    """Takes the run back to its last healthy snapshot, at a lower rate.
 
     What a skip prevents needs no way back. This is for what shows only later: a network
     that has died, a loss that has come apart. Weights, non-trainable state, slots,
     iterations, accumulators, averages and a loss scale return to where they were; the
-    learning rate stays reduced, and the batches go on, so that what did the harm is not
-    replayed. The monitor's steps go on counting.
+    learning rate stays reduced, and the batches continue, so that what did the harm
+    is not replayed. The monitor's steps continue to count.
 
     It is done when the ring is drained, at most `update_freq` steps after the detector
     tripped. Two snapshots are kept in the host's memory, the first one and the newest
-    in which all was sound; each takes as much as the weights and the optimizer's state.
+    in which all was healthy; each takes as much as the weights and the optimizer's
+    state.
     An optimizer that is not built when `fit` begins is no part of the first one.
 
     Args:

@@ -91,7 +91,7 @@ updates are held |
     def on_first_batch(self):
         """Opens an event file."""
         self.log.begin(self._gradwatch.step)
-        # Keras tells nobody that `fit` was interrupted.
+        # Keras does not report that `fit` was interrupted.
         atexit.register(self.finish)
 
     def finish(self):

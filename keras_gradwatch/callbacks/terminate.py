@@ -24,7 +24,7 @@ class TerminateOnExplosion(Response):
     """Stops training when a detector has tripped, with the weights from before it.
 
     From the step that trips, no update is applied any more; `fit` ends at the next
-    drain of the ring. So the model holds the last sound weights.
+    drain of the ring. So the model holds the last healthy weights.
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or

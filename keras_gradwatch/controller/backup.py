@@ -1,4 +1,4 @@
-"""What a run needs to go on after its process was killed, kept in two small files.
+"""What a run needs to continue after its process was killed, kept in two small files.
 
 | file | what is in it |
 |---|---|

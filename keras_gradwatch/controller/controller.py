@@ -7,7 +7,7 @@ import numpy as np
 from keras_gradwatch.controller.bounds import draw
 from keras_gradwatch.controller.control import NEVER
 from keras_gradwatch.controller.observe import Observer
-from keras_gradwatch.controller.responses import Halt, Hold
+from keras_gradwatch.controller.responses import Halt, Hold, Rewind
 from keras_gradwatch.controller.responses.base import Moment
 from keras_gradwatch.controller.responses.hold import INSANE
 from keras_gradwatch.controller.updates import Updates
@@ -407,6 +407,12 @@ class Controller:
     def put_kept_back(self):
         """Puts the weights from before an update back; returns whether it could."""
         return self.updates.put_kept_back(self.monitor.model)
+
+    def put_slots_back(self):
+        """Puts momenta and the like back to before an update that did harm."""
+        for response in self.plan.responses:
+            if isinstance(response, Rewind):
+                response.put_slots_back(self)
 
     def tighten(self, factor):
         """Has updates held to a smaller trust region."""

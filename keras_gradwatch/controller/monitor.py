@@ -128,7 +128,7 @@ class GradientMonitor:
         """
         if not self._collecting and self._requests:
             # A `fit` without our callbacks, or train_on_batch, after an interrupted
-            # `fit`: Keras told nobody that the latter ended.
+            # `fit`: Keras does not report that the latter ended.
             self._end()
             self._replan()
         self._collecting = False
@@ -154,7 +154,7 @@ class GradientMonitor:
         """Switches policies and responses off; the model stays watched."""
         if self._requests and not self._collecting:
             self._requests = []
-            self.recorder.begin()  # what comes now is nobody's
+            self.recorder.begin()  # the rows that follow belong to no `fit`
             self._push()
 
     @property

@@ -41,7 +41,7 @@ class Keeper:
 
         Keras has brought the model back by now, if it did (`BackupAndRestore` does it
         in `on_train_begin`). Of several processes one reads and writes files, and has
-        the others go on from where it does.
+        the others continue from where it does.
 
         Args:
             directories: Where the state is kept; the first one that has it is read.

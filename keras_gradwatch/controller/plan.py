@@ -8,7 +8,7 @@ from keras_gradwatch.statistics.names import ALWAYS, NAMES, OF_UPDATES
 
 # Steps in which every step is read, from the first one and after each event.
 ATTENTIVE_STEPS = 100
-# Steps between two samples, where nobody says otherwise.
+# Steps between two samples, by default.
 SAMPLE_FREQ = 10
 
 

@@ -55,7 +55,7 @@ class Divergence(Detector):
         return dict.fromkeys(("mean", "first", "least", "seen", "streak"), 0.0)
 
     def begin_fit(self, state):
-        """Begins anew: of other data, the loss is another."""
+        """Resets the baseline: other data have another loss."""
         state.update(self.initial_state(0))
 
     def observe(self, step, state):

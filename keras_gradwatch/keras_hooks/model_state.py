@@ -6,6 +6,7 @@ from keras import ops
 from keras_gradwatch.keras_hooks.accumulation import applications
 from keras_gradwatch.keras_hooks.layers import layers_of
 from keras_gradwatch.keras_hooks.learning_rate import leaves
+from keras_gradwatch.keras_hooks.moving_average import averages_in
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.keras_hooks.state_metric import StateMetric
 
@@ -14,7 +15,7 @@ def restorable(model):
     """The variables that a batch changes beside weights and optimizer state.
 
     Non-trainable variables (BatchNorm's moving statistics) and metrics; not the seeds
-    of random layers, which go on as they would have.
+    of random layers, which continue as they would have.
 
     Args:
         model: A built Keras trainer.
@@ -83,6 +84,24 @@ def harmed(model):
     for optimizer in optimizers:
         variables += optimizer.variables
     return [v for v in {id(v): v for v in variables}.values() if id(v) not in left_out]
+
+
+def slots(model):
+    """What the optimizers keep of earlier gradients: momenta, second moments.
+
+    Scalars (iterations, learning rates), moving averages of the weights, and windows of
+    accumulation are left out.
+
+    Returns:
+        List of `keras.Variable`.
+    """
+    found = []
+    for optimizer in held_optimizers(model):
+        for leaf in leaves(optimizer):
+            others = averages_in(leaf) + getattr(leaf, "_accumulated_gradients", [])
+            left_out = {id(variable) for variable in others}
+            found += [v for v in leaf.variables if v.shape and id(v) not in left_out]
+    return found
 
 
 def updates(model, access):

@@ -10,7 +10,7 @@ from keras_gradwatch.methods import flag, number, whole
 from keras_gradwatch.policies.base import OFF_SCALE, Policy, scale
 from keras_gradwatch.statistics.names import NAMES
 
-PATIENCE = 25  # steps in a row off the scale after which a level begins anew
+PATIENCE = 25  # steps in a row off the scale after which a level is reset
 LARGEST_LOG = 88.0  # of what float32 holds
 
 
@@ -140,14 +140,14 @@ def _rescaled(norms, clipped, level, state, settings):
 
     last = ops.equal(seen + 1, settings["warmup"])
     floor = ops.where(last, ops.exp(fresh) / OFF_SCALE, 0.0)
-    anew = streak >= PATIENCE
+    reset = streak >= PATIENCE
     share = ops.log(ops.where(known, level, 1.0)) - usual
     share = ops.clip(share, -math.log(OFF_SCALE), 0.0)
     moved = ops.exp(ops.minimum(share + fresh, LARGEST_LOG))
     new = {
-        "level": ops.where(anew, moved, ops.maximum(level, floor)),
-        "usual": ops.where(anew, fresh, usual),
-        "streak": ops.where(anew, 0.0, streak),
+        "level": ops.where(reset, moved, ops.maximum(level, floor)),
+        "usual": ops.where(reset, fresh, usual),
+        "streak": ops.where(reset, 0.0, streak),
         "fresh": fresh,
     }
     # A norm of zero says nothing of the scale.

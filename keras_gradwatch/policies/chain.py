@@ -14,8 +14,8 @@ class Chain(Policy):
     """Applies several policies, each to what the one before it made.
 
     Formula: `g ← pₙ(… p₂(p₁(g)))`. Where a policy has changed the gradients, they are
-    measured anew for the next one, which costs a pass over them; where it has not, they
-    and their statistics are the very same.
+    measured again for the next one, which costs a pass over them; where it has not,
+    they and their statistics are the very same.
 
     State and settings are those of the members.
 

@@ -25,13 +25,12 @@ class ZClip(Policy):
     | what comes | published | robust |
     |---|---|---|
     | a spike in the warm-up | μ is that of the spike | counts as 10 times the median |
-    | a lasting shift upwards | every step is clipped to μ, for good | μ and σ begin \
-anew |
-    | a lasting shift down by more than 10 | no protection for long | they begin anew |
+    | a lasting shift upwards | every step is clipped to μ, for good | they are reset |
+    | a lasting shift down by more than 10 | no protection for long | they are reset |
 
-    They begin anew from the last `warmup` norms, after `warmup` steps in a row that
-    were all spikes, or below μ / 10. In runs without any of these, the two are the
-    same. A step with non-finite gradients is never taken in.
+    They are reset to those of the last `warmup` norms, after `warmup` steps in a row
+    that were all spikes, or below μ / 10. In runs without any of these, the two are the
+    same. A step with non-finite gradients is not included.
 
     State: `recent` [warmup], the newest norms before clipping, `seen` (up to `warmup`),
     `mean` μ, `variance` σ², and `streak`, the steps in a row that are off the baseline.
@@ -89,16 +88,16 @@ anew |
         recent = ops.concatenate([state["recent"][1:], norm[None]])
         off = warm & (spike | (OFF_SCALE * norm < mean))
         streak = ops.where(off, state["streak"] + 1, 0.0)
-        anew = ops.equal(seen + 1, self.warmup)
+        reset = ops.equal(seen + 1, self.warmup)
         if self.robust:
-            anew = anew | (streak >= self.warmup)
+            reset = reset | (streak >= self.warmup)
         first_mean, first_variance = self._first(recent)
         new = {
             "recent": recent,
             "seen": ops.minimum(seen + 1, self.warmup),
-            "mean": ops.where(anew, first_mean, new_mean),
-            "variance": ops.where(anew, first_variance, new_variance),
-            "streak": ops.where(anew, 0.0, streak),
+            "mean": ops.where(reset, first_mean, new_mean),
+            "variance": ops.where(reset, first_variance, new_variance),
+            "streak": ops.where(reset, 0.0, streak),
         }
         return spike, {"norm": measured.global_norm, "limit": limit}, new
 

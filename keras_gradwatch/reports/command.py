@@ -142,7 +142,7 @@ def _report(directory):
         with open(path, encoding="utf-8") as file:
             return file.read().rstrip("\n")
     return (
-        f"no {REPORT} in {directory!r}: the run goes on, or its process was killed; "
+        f"no {REPORT} in {directory!r}: the run continues, or its process was killed; "
         "these are its events so far."
     )
 

@@ -164,7 +164,7 @@ class Forensics:
 
 
 def fingerprint(variables, access):
-    """What tells the values of variables apart, and how sound they are.
+    """What tells the values of variables apart, and how many of them are finite.
 
     Args:
         variables: List of `keras.Variable`.

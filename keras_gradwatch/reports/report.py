@@ -35,7 +35,7 @@ def explain(summary, stopped=False):
     of_size = {f.kind for f in why} & {"rate", "inputs", "targets"}
     if of_size and limit is not None and not any("clipnorm" in a for a in advice):
         advice.append(
-            "If you clip: 90% of the sound steps stay below "
+            "If you clip: 90% of the healthy steps stay below "
             f"global_clipnorm={limit:.2g}."
         )
     lines += [f"what to change: {a}" for a in advice[:1]]
@@ -67,7 +67,8 @@ def _what_happened(summary):
     half, most = summary.quantile(0.5), summary.quantile(0.9)
     if half is not None:
         numbers.append(
-            f"gradient norm of sound steps: half below {half:.2g}, 90% below {most:.2g}"
+            f"gradient norm of healthy steps: half below {half:.2g}, 90% below "
+            f"{most:.2g}"
         )
     return lines + ([f"{'; '.join(numbers)}."] if numbers else [])
 

@@ -36,7 +36,7 @@ class EventFile:
     def __init__(self, log_dir, first_step):
         first_step = _check_first_step(first_step)
         self.path, file = _open_new_file(log_dir)
-        # Ctrl-C ends `fit` without a word to its callbacks: then nobody calls `close`.
+        # Ctrl-C ends `fit` without a word to its callbacks: then `close` is not called.
         weakref.finalize(self, file.close)
         self._records = RecordWriter(file)
         now = time.time()

@@ -35,7 +35,7 @@ class Application(NamedTuple):
         loss: Scalar float32, or None where it is not known.
         scale: Scalar float32 by which the loss was multiplied, or None.
         newly_nonfinite: Scalar float32, in how many of the model's variables the
-            forward pass left a value that is not finite; None where nobody asks.
+            forward pass left a value that is not finite; None: not asked for.
     """
 
     index: int
@@ -91,7 +91,7 @@ class Decision(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of an application.
+    """The result of an application.
 
     Attributes:
         scalars: Tensor [10], columns as in `records.rows.SCALARS`.

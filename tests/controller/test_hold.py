@@ -85,6 +85,29 @@ def test_an_update_that_no_run_survives_is_put_back_at_once(rate, digits):
     assert watching.history.held.tolist() == [False, *[True] * 5]
 
 
+def test_a_harmful_gradient_does_not_stay_in_the_momentum(digits):
+    """It would lead the updates of the next hundred steps."""
+    x, y = digits
+    x = x.copy()
+    x[16:32] *= 1e6  # step 1, before there is any baseline
+    model, *_ = digits_model(keras.optimizers.SGD(0.1, 0.9), [32])
+    slots = []
+
+    def note(batch, logs=None):
+        helper.sync(model)
+        kept = [v for v in model.optimizer.variables if len(v.shape) == 2]
+        slots.append([keras.ops.convert_to_numpy(v).copy() for v in kept])
+
+    keep = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    helper.fit(model, x, y, [watching := GradWatch(verbose=0), keep], 16)
+    (event,) = [e for e in watching.events if e.action == "reverted"]
+    assert event.step == 1 and event.value > 1e3
+    assert all(np.abs(v).max() > 0 for v in slots[0])
+    # The snapshot is that of the begin.
+    assert all((v == 0).all() for v in slots[1])
+    assert all(0 < np.abs(v).max() < 10 for v in slots[-1])
+
+
 def test_an_update_over_the_bound_that_does_no_harm_stands(digits):
     """As in stock Keras, and nothing is reported."""
     x, y = digits

@@ -29,7 +29,7 @@ class Hold(Response):
 
     While updates are held, free ones are tried after 1, 2, 4, ... windows of the trust
     region; see `Trial`. Where that brings less, the run goes back to where the trial
-    began, and a run that has stalled goes on with a smaller radius and rate. The rate
+    began, and a run that has stalled continues with a smaller radius and rate. The rate
     comes back once the run is quiet; see `loan`.
 
     Args:
@@ -143,9 +143,10 @@ class Hold(Response):
         step, quiet = moment.step, self.region.settings["quiet"]
         onset = not self.is_holding(memory, step)
         if onset and step - memory["released"] >= quiet:
-            # What a run reached before its trouble is no measure of its way back.
+            # Reset: losses from before the trouble are not comparable.
             memory.update(self.region.initial_state(), wait=1)
         memory["until"] = float(step + 1 + quiet)
+        moment.controller.put_slots_back()
         self._hold_on(moment, memory, trip, words)
 
     def _hold_on(self, moment, memory, trip, words):

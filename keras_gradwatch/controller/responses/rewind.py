@@ -10,6 +10,7 @@ from keras_gradwatch.controller.responses.streak import (
     initial_streak,
     is_no_chance,
 )
+from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
 # A snapshot is healthy if the loss is at most this many times the best one so far.
@@ -103,6 +104,20 @@ class Rewind(Response):
         elif healthy and controller.step - self._snapshots[-1].step >= self._freq:
             self._snapshots[1:] = [self._take(controller)]
 
+    def put_slots_back(self, controller):
+        """Puts momenta and the like back to those of the newest snapshot.
+
+        They have taken in the gradient of an update that did harm.
+        """
+        if not self._snapshots:
+            return
+        back = self._snapshots[-1]
+        wanted = {id(v) for v in model_state.slots(controller.monitor.model)}
+        pairs = zip(back.variables, back.copies, strict=True)
+        pairs = [pair for pair in pairs if id(pair[0]) in wanted]
+        if pairs:
+            controller.access.put_host_copies(*zip(*pairs, strict=True))
+
     def _go_back(self, tripped, controller, cuts):
         back = self._snapshots[-1]
         if self.count < self._limit:
@@ -122,7 +137,7 @@ class Rewind(Response):
         if self.stopped:
             controller.halt(None)
             return
-        # What came of the harm is no measure of the run that now begins.
+        # Reset the baselines: they come from the diverged run.
         controller.reset_detectors()
         if cuts:
             controller.tighten(self._factor)

@@ -126,5 +126,5 @@ class TrustRegion(Method):
 
 
 def level(loss):
-    """The log of a loss; below zero it goes on, so that less is always lower."""
+    """The log of a loss; below zero it continues, so that less is always lower."""
     return math.log(max(loss, 1e-12)) if loss > 0 else -28.0 - math.asinh(-loss)

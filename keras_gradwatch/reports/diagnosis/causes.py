@@ -14,7 +14,7 @@ LARGE_GAIN, SMALL_GAIN, LARGE_RECURRENT_GAIN = 3.0, 0.2, 1.2
 SHRUNK = 0.01
 # Times that the targets must be larger than what the model says at first.
 LARGE_TARGETS = 5.0
-# Share of sound norms below which the advised clip is, and fewest steps to say so.
+# Share of healthy norms below which the advised clip is, and fewest steps to say so.
 CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
 
 SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
@@ -45,7 +45,7 @@ def causes(summary, symptoms):
 
 
 def clip(summary):
-    """A limit for the global norm from the sound steps of the run, or None."""
+    """A limit for the global norm from the healthy steps of the run, or None."""
     if sum(summary.levels.values()) < ENOUGH_NORMS:
         return None
     return summary.quantile(CLIP_QUANTILE)
@@ -179,7 +179,7 @@ def _spikes(summary, kinds):
     if limit is not None:
         advice += (
             f"; clip the gradients: global_clipnorm={limit:.2g}, below which "
-            f"{CLIP_QUANTILE:.0%} of the sound steps are"
+            f"{CLIP_QUANTILE:.0%} of the healthy steps are"
         )
     if (
         summary.model.get("regression")

@@ -44,7 +44,8 @@ class RunSummary:
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
         norm: `first`, `last` and `largest` finite global norm.
-        levels: Count of sound steps by global norm, in steps of `RESOLUTION` of log₁₀.
+        levels: Count of healthy steps by global norm, in bins of `RESOLUTION` of
+            log₁₀.
         first_bad: The first step that was not finite: `step`, the `loss` in it, and
             the global norm in the step `before` it. Empty: there was none.
         variables: Name to a dict of `norm_first`, `norm_last`, `norm_largest`,
@@ -104,7 +105,7 @@ class RunSummary:
             self.first_event = self.first_event or record
 
     def quantile(self, share):
-        """The global norm below which `share` of the sound steps are, or None."""
+        """The global norm below which `share` of the healthy steps are, or None."""
         total = sum(self.levels.values())
         seen = 0
         for level in sorted(self.levels, key=int):

@@ -52,7 +52,7 @@ def symptoms(summary):
     found = [finding for rule in rules if (finding := rule(summary))]
     # What does not learn for a reason that has a name is not named twice.
     found = found or [f for f in [_not_learning(summary)] if f]
-    # A large gradient at the first step is no harm in a run that is sound.
+    # A large gradient at the first step is no harm in a healthy run.
     steep = _grows_backwards(summary) if found else None
     return ([steep] if steep else []) + found
 
@@ -107,7 +107,9 @@ def _explosion(summary):
     if not words:
         return None
     if usual:
-        words.append(f"half of the sound steps have a gradient norm below {usual:.3g}")
+        words.append(
+            f"half of the healthy steps have a gradient norm below {usual:.3g}"
+        )
     return Finding("explosion", "; ".join(words))
 
 
@@ -132,7 +134,7 @@ def _bad_batches(summary):
     return Finding(
         "bad batches",
         f"{count} of {summary.steps} steps, the first one step {first['step']}, have "
-        "values that are not finite, while the steps around them are sound",
+        "values that are not finite, while the steps around them are finite",
         "Look at the data of that batch: np.isfinite(x).all() and the same for the "
         "targets; then at divisions and logarithms in the loss.",
     )
@@ -174,7 +176,7 @@ def _vanishing(summary):
         "vanishing",
         f"the gradient does not reach {event['variable']}: its norm is "
         f"{event['value']:.3g}, that of the last kernel {event['baseline']:.3g} (step "
-        f"{event['step']}), though the global norm of {norm:.3g} looks sound"
+        f"{event['step']}), though the global norm of {norm:.3g} looks normal"
         + ("; it did reach it at the first step" if early else ""),
         "Use fewer layers, a normalization after each of them, or residual "
         "connections.",
@@ -214,7 +216,7 @@ def _learns(summary):
 
 
 def _rare(summary):
-    """Whether steps that are not finite are few, among sound ones."""
+    """Whether steps that are not finite are few, among finite ones."""
     bad, count = summary.first_bad, summary.outcomes["nonfinite"]
     if not bad or count > 0.2 * summary.steps:
         return False
