@@ -114,6 +114,7 @@ class Trip:
         action: What a response did about it beside what the row says, or None.
         words: That in words.
         what: What tripped, in words; None: as the detector describes it.
+        followed: Whether a response follows the detector.
     """
 
     row: int
@@ -124,6 +125,7 @@ class Trip:
     action: str | None = None
     words: str = ""
     what: str | None = None
+    followed: bool = True
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,8 @@ class Rows:
     def _event(self, trip):
         index, t = trip.variable, trip.row
         variable = None if index is None else self.layout.variables[index]
-        action = self._action(t)
-        done = self._done(t, action)
+        action = self._action(t, trip.followed)
+        done = self._done(t, action, trip.followed)
         if trip.action is not None:
             action, done = trip.action, trip.words
         what = trip.what
@@ -205,7 +207,7 @@ class Rows:
             f"step {self.steps[t]}: {what}; {done}",
         )
 
-    def _action(self, t):
+    def _action(self, t, followed):
         outcome = int(self.scalars["outcome"][t])
         if self.scalars["halted"][t] == STOPPED:
             return "stopped"
@@ -213,16 +215,16 @@ class Rows:
             return "skipped"
         if outcome == REVERTED:
             return "reverted"
-        if self.scalars["rate_factor"][t] < 1:
+        if followed and self.scalars["rate_factor"][t] < 1:
             return "rate reduced"
-        if self.scalars["clipped"][t] or self.scalars["held"][t]:
+        if self.scalars["clipped"][t] or (followed and self.scalars["held"][t]):
             return "clipped"
         return "observed"
 
-    def _done(self, t, action):
+    def _done(self, t, action, followed):
         rate = float(self.scalars["learning_rate"][t])
         factor = float(self.scalars["rate_factor"][t])
-        held = self.scalars["held"][t] > 0
+        held = followed and self.scalars["held"][t] > 0
         radius = float(self.scalars["trust_radius"][t])
         clipped = "the gradients were clipped to norm "
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
@@ -236,6 +238,6 @@ class Rows:
             "rate reduced": [clipped] if held else [],
             "observed": ["observed, nothing was changed"],
         }[action]
-        if factor < 1:
+        if followed and factor < 1:
             parts.append(f"learning rate {rate:.3g} -> {rate * factor:.3g}")
         return ", ".join(parts)

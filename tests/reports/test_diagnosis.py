@@ -124,7 +124,12 @@ def test_a_rate_that_is_too_high(optimizer):
     watching = run(model, x, y, 2)
     assert named(watching) == (["explosion"], ["rate"])
     assert watching.summary.outcomes["held"] > 0
-    assert f"Lower the learning rate, {rate:.3g} at first" in watching.report()
+    words = rf"Lower the learning rate from {rate:.3g} to about (\S+), or warm it up"
+    advised = float(re.search(words, watching.report())[1])
+    model = stack(64, 2, 64, "relu", "he_normal", 10, optimizer(advised))
+    repaired = run(model, x, y, 6)
+    assert repaired.summary.outcomes["held"] == 0 and not repaired.events
+    assert np.mean(repaired.history.loss[-10:]) < 0.5 * repaired.history.loss[0]
 
 
 @pytest.mark.thorough

@@ -17,6 +17,10 @@ LARGE_TARGETS = 5.0
 # Share of healthy norms below which the advised clip is, and fewest steps to say so.
 CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
 
+# Share of a kernel that one update may well change, and the least factor of a rate that
+# is advised.
+TRUSTED, LEAST_FACTOR = 0.05, 1e-3
+
 SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
 UNBOUNDED = ("exponential",)
 
@@ -153,21 +157,31 @@ def _rate(summary, kinds):
     diverged = "explosion" in kinds and bool(summary.first_bad)
     if not diverged and not {"update", "oscillation"} & set(summary.kinds):
         return None
-    first, last = summary.rates
-    advice = f"Lower the learning rate, {first:.3g} at first"
-    lower = f": begin with {last:.3g}, at which it ended" if last < first else ""
     known = [k for k in kernels(summary) if k.inputs is not None and k.gain is not None]
-    sound = ""
+    usual = ""
     if known:
-        sound = (
+        usual = (
             f"; inputs (about {known[0].inputs:.2g} each) and weights (√fan_in · std "
             f"{known[0].gain:.2g}) of {known[0].name} are as usual"
         )
     return Finding(
         "rate",
-        "the learning rate is too high" + sound,
-        f"{advice}{lower}; or warm it up.",
+        "the learning rate is too high" + usual,
+        f"Lower the learning rate from {summary.rates[0]:.3g} to about "
+        f"{_lower_rate(summary):.1g}, or warm it up.",
     )
+
+
+def _lower_rate(summary):
+    """The rate at which the first harmful update would have been `TRUSTED`.
+
+    An update is in proportion to the rate. A tenth where its size is not known.
+    """
+    update = summary.kinds.get("update", {"first": {"value": None}})["first"]["value"]
+    factor = 0.1
+    if isinstance(update, float) and 0 < update < math.inf:
+        factor = min(max(TRUSTED / update, LEAST_FACTOR), 0.5)
+    return factor * summary.rates[0]
 
 
 def _spikes(summary, kinds):
