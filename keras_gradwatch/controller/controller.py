@@ -244,9 +244,9 @@ class Controller:
             moment.trips += self._observer.trips(
                 self.plan, rows, t, self.bounds.of_detectors, self.places
             )
-            followed = {id(d) for r, _ in responses for d in r.detectors}
+            followed = [d for response, _ in responses for d in response.detectors]
             for trip in moment.trips:
-                trip.followed = id(trip.detector) in followed
+                trip.followed = trip.detector in followed
             for response, memory in responses:
                 response.react(moment, memory)
         rows.trips.extend(moment.trips)

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_gradwatch.detectors import NonFinite, Observation
 from keras_gradwatch.detectors.base import checked_observe
-from keras_gradwatch.records.rows import OVERFLOWED, SCALARS, Trip
+from keras_gradwatch.records.rows import OVERFLOWED, REVERTED, SCALARS, Trip
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS
 
 NORM, LOSS, RATE, OUTCOME, SCALE, NONFINITE = (
@@ -83,7 +83,11 @@ class Observer:
             if math.isnan(scalars[OUTCOME]):
                 break
             seen = self._seen(plan, rows, t, index, scalars, places)
-            for label, detector in self._judging(plan, index, scalars):
+            judging = self._judging(plan, index, scalars)
+            if rows.scalars["outcome"][t] == REVERTED:
+                # An update that no run survives: its step is part of no baseline.
+                judging = [(n, d) for n, d in judging if "update_ratio" in d.reads]
+            for label, detector in judging:
                 if label not in tripped:
                     own = limits[index].get(label)
                     trip = self._ask(seen, index, label, detector, own, t)

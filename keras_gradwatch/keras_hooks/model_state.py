@@ -93,14 +93,16 @@ def slots(model):
     accumulation are left out.
 
     Returns:
-        List of `keras.Variable`.
+        List of pairs: a `keras.Variable`, and the number that it first holds.
     """
     found = []
     for optimizer in held_optimizers(model):
         for leaf in leaves(optimizer):
             others = averages_in(leaf) + getattr(leaf, "_accumulated_gradients", [])
             left_out = {id(variable) for variable in others}
-            found += [v for v in leaf.variables if v.shape and id(v) not in left_out]
+            first = getattr(leaf, "initial_accumulator_value", 0.0)
+            own = [v for v in leaf.variables if len(v.shape) and id(v) not in left_out]
+            found += [(v, first) for v in own]
     return found
 
 

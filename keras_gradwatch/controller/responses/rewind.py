@@ -112,11 +112,14 @@ class Rewind(Response):
         if not self._snapshots:
             return
         back = self._snapshots[-1]
-        wanted = {id(v) for v in model_state.slots(controller.monitor.model)}
-        pairs = zip(back.variables, back.copies, strict=True)
-        pairs = [pair for pair in pairs if id(pair[0]) in wanted]
-        if pairs:
-            controller.access.put_host_copies(*zip(*pairs, strict=True))
+        copies = zip(back.variables, back.copies, strict=True)
+        copies = {id(variable): copy for variable, copy in copies}
+        for variable, first in model_state.slots(controller.monitor.model):
+            if id(variable) in copies:
+                copy = copies[id(variable)]
+                controller.access.put_host_copies([variable], [copy])
+            else:  # made since then
+                controller.access.write(variable, np.full(variable.shape, first))
 
     def _go_back(self, tripped, controller, cuts):
         back = self._snapshots[-1]
