@@ -61,7 +61,7 @@ class Controller:
         self._memory = {}  # label of a response -> what it remembers
         self._rate_line = math.inf
         self._waiting = 0  # steps since the last reading, at most
-        self._begun = False
+        self._begun = self._restored = False
         self._share = 1.0  # what all cuts so far have left of the learning rates
         self._optimizers = []  # that this is of
         self.updates = Updates(self.access)
@@ -117,7 +117,9 @@ class Controller:
         if self._begun:
             return
         self._begun = True
-        self._observer.begin_fit(self.plan)
+        if not self._restored:  # else it continues the `fit` of another process
+            self._observer.begin_fit(self.plan)
+        self._restored = False
         for label, response in self.plan.labelled_responses:
             response.begin(self, self._remembered(label, response))
 
@@ -441,6 +443,7 @@ class Controller:
 
     def restore(self, state):
         """Continues from what `state` returned."""
+        self._restored = True
         self.attentive_until = state.get("attentive_until", 0.0)
         self._share = state.get("share", 1.0)
         self._memory = state.get("responses", {})
