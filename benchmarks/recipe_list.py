@@ -223,11 +223,6 @@ def mlp_lion(callbacks):
     return classify(dense(), optimizers.Lion(5e-4), callbacks)
 
 
-@recipe("MLP, Adafactor .003")
-def mlp_adafactor(callbacks):
-    return classify(dense(), optimizers.Adafactor(0.003), callbacks)
-
-
 @recipe("MLP, Muon .01")
 def mlp_muon(callbacks):
     return classify(dense(), optimizers.Muon(0.01), callbacks)

@@ -84,6 +84,16 @@ def test_dirty(tmp_path):
 
 
 @pytest.mark.thorough
+def test_recipes(tmp_path):
+    page = run("recipes", tmp_path, "--seeds", "3", "--only", "linear_scaled")
+    row = numbers(page, "linear regression, scaled targets, SGD .01")
+    stock, error, ours, events, steps, skipped, held, rate = row
+    assert stock == ours and float(stock) > 0.4 and float(error) == 0
+    assert (events, steps, skipped, held, rate) == ("0", "440", "0", "0", "1")
+    assert "No event at all in **1 of 1**" in page
+
+
+@pytest.mark.thorough
 def test_tracing(tmp_path):
     arguments = "--models mlp --variants clipping --rounds 1"
     page = run("tracing", tmp_path, *arguments.split())
