@@ -105,6 +105,11 @@ def main(given=None):
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--out", type=pathlib.Path, help="folder for recipes.md")
     arguments = parser.parse_args(given)
+    if timing.BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        # Idle runs are equal bit for bit where it does not rewrite arithmetic.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     folder = arguments.out or pathlib.Path()
     folder.mkdir(parents=True, exist_ok=True)
     found = measure(arguments.only, arguments.seeds, folder / "recipes.json")
