@@ -40,7 +40,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
     to its last healthy snapshot, `max_rewinds` times (see `RewindOnExplosion`).
 
     Updates are measured, and the weights copied for that, in the first `dense_steps`
-    steps and after each event, in every 50th step, and within 5 steps after the
+    steps and after each event, in every 50th step, and within 6 steps after the
     learning rate has risen by half since the last time.
 
     Args:

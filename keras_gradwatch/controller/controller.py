@@ -246,9 +246,8 @@ class Controller:
             moment.trips += self._observer.trips(
                 self.plan, rows, t, self.bounds.of_detectors, self.places
             )
-            followed = [d for response, _ in responses for d in response.detectors]
             for trip in moment.trips:
-                trip.followed = trip.detector in followed
+                trip.followed = any(trip.detector in r.detectors for r, _ in responses)
             for response, memory in responses:
                 response.react(moment, memory)
         rows.trips.extend(moment.trips)
@@ -400,12 +399,19 @@ class Controller:
         self.halted = True
         self.monitor.push_control()
 
-    def hold(self, on):
-        """Runs the full step, with the trust region, from the next step on; or not."""
+    def hold(self, on, attentive=0):
+        """Runs the full step, with the trust region, from the next step on; or not.
+
+        Args:
+            on: Whether it runs.
+            attentive: Where it no longer runs, so many steps are read at least before
+                the next one begins.
+        """
         held = self.monitor.variant == "full"
         self.monitor.variant = "full" if on else "light"
         if held and not on:
-            end = self.monitor.position + self.plan.dense_steps
+            steps = max(self.plan.dense_steps, attentive)
+            end = self.monitor.position + steps
             self.attentive_until = max(self.attentive_until, end)
         self.monitor.push_control()
 

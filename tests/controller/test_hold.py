@@ -106,6 +106,9 @@ def test_a_harmful_gradient_does_not_stay_in_the_momentum(digits):
     # The snapshot is that of the begin.
     assert all((v == 0).all() for v in slots[1])
     assert all(0 < np.abs(v).max() < 10 for v in slots[-1])
+    # Nor in the baselines: the next such batch is found.
+    states = model.gradwatch.controller.state()["detectors"][0]
+    assert states["ZScore_0"]["peak"] < 100 and states["LossSpike_0"]["peak"] < 100
 
 
 def test_an_update_over_the_bound_that_does_no_harm_stands(digits):
@@ -240,14 +243,14 @@ def test_free_updates_that_do_harm_again_are_undone(digits):
     assert all(b - a > 20 for a, b in itertools.pairwise(begins))
 
 
-def far_from_its_targets():
+def far_from_its_targets(**options):
     """A regression whose kernel has far to go, and one strange batch, step 3."""
     x, y = helper.regression_data(640)
     y = (100 * x[:, :3] - 50).astype("float32")
     y[8 * 3 : 8 * 4] += 1e6
     lax = NormThreshold(1e9) | UpdateRatio(1e-6)
     model = helper.regression(keras.optimizers.SGD(0.01))
-    return x, y, model, GradWatch(detector=lax, verbose=0)
+    return x, y, model, GradWatch(detector=lax, verbose=0, **options)
 
 
 def test_updates_that_were_held_without_need_are_free_again():
@@ -280,6 +283,17 @@ def test_a_trial_ends_with_the_epoch():
     assert (radius[4:24] == np.float32(0.02)).all() and np.isnan(radius[24:31]).all()
     assert watching.events[-1].step == 31
     helper.assert_same(weights_now(model), seen[23], None)
+
+
+def test_every_step_on_trial_is_judged_before_the_next_one():
+    """Also where only few steps are to be read one by one."""
+    x, y, model, watching = far_from_its_targets(dense_steps=5)
+    helper.fit(model, x, y, [watching], 8)
+    assert [event.step for event in watching.events] == [3]
+    ratios = watching.history.statistics["update_ratio"]
+    measured = np.flatnonzero(np.isfinite(ratios).any(axis=1))
+    # The attentive steps, those that are held, those on trial, each 50th.
+    assert measured.tolist() == [*range(44), 50]
 
 
 def test_there_is_no_trial_in_an_epoch_that_is_too_short():

@@ -120,7 +120,7 @@ class Hold(Response):
         if due and room >= trial.LEAST:
             memory["windows"] = 0
             self._trial = trial.Trial(controller, memory["losses"])
-            controller.hold(False)
+            controller.hold(False, attentive=trial.STEPS)
         elif not self.is_holding(memory, controller.step):
             loan.give_back(memory, rows, controller, self)
 
@@ -168,14 +168,14 @@ class Hold(Response):
         if succeeds:
             memory.update(until=-1.0, released=moment.step + 1)
             return False
-        ended.put_back(moment.controller)
+        ended.start.put_back(moment.controller)
         memory["wait"] *= 2
         trip = self._largest(moment)
         trip.what = (
             "updates were free again, and the loss went from "
             f"{_last(memory):.3g} to {moment.loss:.3g}"
         )
-        back = f"the run continues from step {ended.begin}"
+        back = f"the run continues from step {ended.start.step}"
         self._hold_on(moment, memory, trip, back)
         return True
 

@@ -1,10 +1,9 @@
 """Going back to healthy weights when a skip came too late."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from keras_gradwatch.controller.responses.base import Response
+from keras_gradwatch.controller.responses.snapshot import Snapshot
 from keras_gradwatch.controller.responses.streak import (
     count,
     initial_streak,
@@ -17,21 +16,6 @@ from keras_gradwatch.records.rows import APPLIED, SKIPPED
 HEALTHY = 2.0
 # Steps in a row without a finite gradient after which it may be the weights.
 STUCK = 20
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A run as it was before a step.
-
-    Attributes:
-        step: The step.
-        variables: List of variables.
-        copies: List of copies of their values, on the host.
-    """
-
-    step: int
-    variables: list
-    copies: list
 
 
 class Rewind(Response):
@@ -80,7 +64,7 @@ class Rewind(Response):
         """Takes the first snapshot of a `fit`."""
         self.count, self.stopped = 0, False
         self._best = np.inf
-        self._snapshots = [self._take(controller)]
+        self._snapshots = [Snapshot(controller)]
 
     def react(self, moment, memory):
         self._tripped += moment.followed(self)
@@ -102,7 +86,7 @@ class Rewind(Response):
             cuts = bool(tripped) or self.count > 0
             self._go_back(tripped or self._stuck, controller, cuts)
         elif healthy and controller.step - self._snapshots[-1].step >= self._freq:
-            self._snapshots[1:] = [self._take(controller)]
+            self._snapshots[1:] = [Snapshot(controller)]
 
     def put_slots_back(self, controller):
         """Puts momenta and the like back to those of the newest snapshot.
@@ -133,7 +117,7 @@ class Rewind(Response):
             done = "stopped", words
         for trip in tripped:
             trip.action, trip.words = done
-        controller.access.put_host_copies(back.variables, back.copies)
+        back.put_back(controller)
         self._moved = False
         if cuts:
             controller.cut_rate(None, self._factor, self._min_lr)
@@ -149,11 +133,6 @@ class Rewind(Response):
         # Where that one does not hold either, the next way is further back.
         del self._snapshots[1:]
         controller.monitor.keep(epoch_end=True)
-
-    def _take(self, controller):
-        variables = controller.harmed()
-        copies = controller.access.host_copies(variables)
-        return Snapshot(controller.step, variables, copies)
 
     def _is_healthy(self, rows):
         """Whether the model is worth keeping after these steps."""

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from keras_gradwatch.controller.responses.snapshot import Snapshot
 from keras_gradwatch.controller.responses.trust import level
 
 # Steps of a trial. It ends with the epoch, and has at least `LEAST` steps, and as many
@@ -27,15 +28,13 @@ class Trial:
         losses: Losses of the steps before, a list of floats.
 
     Attributes:
-        begin: The first step of the trial.
+        start: `Snapshot` of where it began.
         bound: The loss beyond which it fails.
     """
 
     def __init__(self, controller, losses):
-        self.begin = controller.step
+        self.start = Snapshot(controller)
         self._left = min(STEPS, controller.steps_left)
-        self._variables = controller.harmed()
-        self._copies = controller.access.host_copies(self._variables)
         self._before = np.mean([level(loss) for loss in losses])
         self.bound = FAR * max(abs(loss) for loss in losses)
         self._levels, self._nonfinite = [], 0
@@ -60,7 +59,3 @@ class Trial:
         if self._left > 0:
             return False if len(self._levels) >= LEAST and more > math.log(2) else None
         return bool(more < 0)
-
-    def put_back(self, controller):
-        """Puts weights, optimizers and state back to where the trial began."""
-        controller.access.put_host_copies(self._variables, self._copies)
