@@ -58,7 +58,7 @@ class Access:
     def host_copies(self, variables):
         """Copies of the values of variables in the host's memory."""
         self.sync()
-        return [take_copy(variable) for variable in variables]
+        return [take_copy(variable, self.read) for variable in variables]
 
     def put_host_copies(self, variables, copies):
         """Assigns what `host_copies` gave."""

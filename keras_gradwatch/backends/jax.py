@@ -28,7 +28,6 @@ from keras_gradwatch.tensors.processes import (
     everywhere,
     is_alone,
     is_whole,
-    take_copy,
 )
 
 __all__ = [
@@ -276,12 +275,7 @@ class StateAccess(Access):
     def host_copies(self, variables):
         if self._state is None:
             return super().host_copies(variables)
-        return [
-            take_copy(variable)
-            if (array := self._array(variable)) is None
-            else Shards.of(array)
-            for variable in variables
-        ]
+        return [Shards.of(self._present(variable)) for variable in variables]
 
     def put_host_copies(self, variables, copies):
         if self._state is None:

@@ -96,8 +96,6 @@ class Controller:
         self._clear_gate()
         first = self.plan.dense_steps
         self.attentive_until = max(self.attentive_until, first)
-        self.monitor.push_control()
-        self.push_limits()
 
     def begin_epoch(self, steps):
         """Called at the begin of an epoch.
@@ -370,8 +368,9 @@ class Controller:
         gate = self.monitor.store.get("gate")
         if gate is not None:
             values = self.access.read(gate)
-            values[GATE.index("trips")] = 0
-            self.access.write(gate, values)
+            if values[GATE.index("trips")]:
+                values[GATE.index("trips")] = 0
+                self.access.write(gate, values)
 
     # -- what responses do ---------------------------------------------------------
 

@@ -134,6 +134,7 @@ class GradientMonitor:
         self._collecting = False
         if self._requests:
             self.controller.begin()
+            self._pushed = None
         self._push()
         policy = self.plan.policy and self.plan.policy.structure()
         if self._traced is not None and policy != self._policy:

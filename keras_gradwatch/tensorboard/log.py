@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from keras_gradwatch.tensorboard.layout import scalars_layout
 from keras_gradwatch.tensorboard.norms import NormLog
 from keras_gradwatch.tensorboard.writer import EventWriter
 from keras_gradwatch.tensors.processes import is_chief
+
+# Seconds after which the heatmap is drawn again, however few steps there were.
+REDRAW = 10.0
 
 
 class GradientLog:
@@ -44,6 +48,7 @@ class GradientLog:
         self.include = _patterns(include)
         self._norms = NormLog()
         self._writer = None
+        self._drawn, self._drawn_at, self._eventful = -1, -REDRAW, False
 
     def begin(self, first_step):
         """Opens an event file whose first step will be `first_step`.
@@ -60,8 +65,10 @@ class GradientLog:
         self._writer.layout(scalars_layout())
         self._begin_window()
         self._last = None  # the newest row, as long as it is not written
-        self._histogram_step = self._drawn = first_step - 1
+        self._histogram_step = first_step - 1
         self._first = first_step
+        if first_step <= self._drawn:  # another run
+            self._drawn = -1
 
     def _begin_window(self):
         self._steps = self._clipped = self._bad = self._explosions = 0
@@ -83,6 +90,7 @@ class GradientLog:
         for event in events:
             told.setdefault(event.step, []).append(event.message)
         bad = {event.step for event in tripped(events)}
+        self._eventful |= bool(events)
         for t, step in enumerate(rows.steps.tolist()):
             if rows.scalars["halted"][t] == HALTED:
                 continue
@@ -100,9 +108,18 @@ class GradientLog:
         self._writer.flush()
 
     def heatmap(self, step):
-        """Writes the layer × step heatmap of all norms so far, under `step`."""
+        """Writes the layer × step heatmap of all norms so far, under `step`.
+
+        Where one `fit` follows another, the picture is drawn again once there are half
+        as many steps more, after an event, and after `REDRAW` seconds.
+        """
         if self._writer is None or step <= self._drawn:
             return
+        now = time.monotonic()
+        more = step + 1 >= 1.5 * (self._drawn + 1)
+        if not (more or self._eventful or now - self._drawn_at > REDRAW):
+            return
+        self._drawn_at, self._eventful = now, False
         picture = self._norms.picture()
         if picture is not None:
             self._drawn = step

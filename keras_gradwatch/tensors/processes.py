@@ -9,8 +9,6 @@ import pickle
 import keras
 import numpy as np
 
-from keras_gradwatch.tensors.reading import read
-
 
 def is_chief():
     """Whether this process writes files and prints; of several, one does."""
@@ -39,10 +37,14 @@ def is_whole(array):
     return not _several() or array.is_fully_addressable or array.is_fully_replicated
 
 
-def take_copy(variable):
+def take_copy(variable, read):
     """A copy of a variable's value on the host, for `put_copy`.
 
     Where several processes hold it, each keeps what its own devices have.
+
+    Args:
+        variable: `keras.Variable`.
+        read: Function of a variable that returns its value as a NumPy array.
     """
     return Shards(variable.value) if _several() else read(variable)
 
