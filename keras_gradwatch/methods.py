@@ -141,6 +141,30 @@ def whole(owner, name, value, *, at_least=0):
     return int(value)
 
 
+def frequency(owner, value):
+    """Checks an argument `update_freq`.
+
+    Args:
+        owner: The object whose constructor was called, for the message.
+        value: What came.
+
+    Returns:
+        Number of steps, an int; None for `"epoch"`.
+
+    Raises:
+        ValueError: Where `value` is no integer >= 1, `"batch"` or `"epoch"`.
+    """
+    if isinstance(value, str) and value in ("batch", "epoch"):
+        return 1 if value == "batch" else None
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < 1:
+        raise ValueError(
+            f"{type(owner).__name__}: `update_freq` must be an integer >= 1, "
+            f'"batch" or "epoch". Received: update_freq={value!r}'
+        )
+    return int(value)
+
+
 def local_directory(owner, name, value):
     """Checks one argument that is the path of a local directory.
 

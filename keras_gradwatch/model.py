@@ -10,7 +10,7 @@ from keras_gradwatch.controller.monitor import GradientMonitor
 from keras_gradwatch.detectors.base import flatten
 from keras_gradwatch.keras_hooks.functional_class import class_to_make
 from keras_gradwatch.keras_hooks.interception import active, is_stock
-from keras_gradwatch.policies.base import check_policy
+from keras_gradwatch.policies import named
 from keras_gradwatch.train_step.logs import metrics_result
 from keras_gradwatch.train_step.run import run_step
 
@@ -29,8 +29,9 @@ def watch(model, policy=None, detector=None):
     Args:
         model: Any Keras 3 trainer: Functional, Sequential, subclassed.
         policy: `policies.Policy` that changes gradients from now on, also outside of
-            `fit` with callbacks, or None. Steps with non-finite gradients are skipped
-            then.
+            `fit` with callbacks; its name or a number, as in
+            `callbacks.GradientClipping`; or None. Steps with non-finite gradients are
+            skipped then.
         detector: `detectors.Detector` whose events are recorded from now on, or None:
             they are in `model.gradwatch.recorder.events` after a drain.
 
@@ -53,7 +54,7 @@ def watch(model, policy=None, detector=None):
     ```
     """
     _check(model)
-    check_policy(policy)
+    policy = named.get(policy)
     detectors = flatten(detector)
     if not is_watched(model):
         _attach(model)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.keras_hooks.state_metric import StateMetric
+from keras_gradwatch.records.history import History
 from keras_gradwatch.tensors.reading import read
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -125,6 +127,17 @@ def fit(model, x, y, callbacks=(), batch_size=8, **kwargs):
 def values(variables):
     """Their values, a list of arrays."""
     return [read(v) for v in variables]
+
+
+class Recorded(WatchingCallback, History):
+    """What was recorded of a run, without a detector, and without further readings."""
+
+    def __init__(self):
+        WatchingCallback.__init__(self)
+        History.__init__(self)
+
+    def on_rows(self, rows, events):
+        self.append(rows, events)
 
 
 def sync(model):

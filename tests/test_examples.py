@@ -84,11 +84,11 @@ def test_quickstart(tmp_path):
     assert all(int(events) > 0 for *_, events, _ in found)
     assert re.search(
         r"^  step 1: the update of .+; the weights were put back, and updates are held "
-        "to 0.02 times the weights",
+        "to 2.00% of the weights",
         printed,
         re.M,
     )
-    assert "what to change:" in printed
+    assert "Fix: " in printed
     assert "tensorboard --logdir logs/quickstart" in printed
     sizes = event_files(tmp_path / "logs" / "quickstart")
     assert set(sizes) == {"sgd/gradwatch", "adam/gradwatch"}

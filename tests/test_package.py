@@ -22,6 +22,8 @@ PACKAGE = ROOT / "keras_gradwatch"
 BACKENDS = {"jax", "tensorflow", "torch"}
 MAY_NAME_THEM = ("backends", "keras_hooks", "tensors")
 BROUGHT_ALONG = {"PIL": "tensorboard"}
+# Imported where a method needs them, and only there.
+OPTIONAL = {"matplotlib", "pandas"}
 
 
 def source_files():
@@ -111,7 +113,8 @@ def setup_cfg():
 
 
 def test_dependencies_are_what_the_package_imports():
-    imported = set().union(*map(imported_packages, source_files())) - BACKENDS
+    imported = set().union(*map(imported_packages, source_files()))
+    imported -= BACKENDS | OPTIONAL
     needed = {BROUGHT_ALONG.get(name, name) for name in imported}
     assert needed == requirements(setup_cfg()["options"]["install_requires"])
 

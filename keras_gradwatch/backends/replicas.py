@@ -132,12 +132,12 @@ class Replicas(Runner):
             return super().replace_if(predicate, variables, function)
 
         def replace():
-            values, flag = function()
+            values, number = function()
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-            return flag
+            return number
 
-        return tf.cond(predicate, outlined(replace), lambda: False)
+        return tf.cond(predicate, outlined(replace), lambda: 0.0)
 
 
 def _assign_everywhere(strategy, variable, value):

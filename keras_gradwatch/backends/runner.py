@@ -119,22 +119,23 @@ class Runner:
         Args:
             predicate: The same in all replicas.
             variables: List of N variables.
-            function: Gives N values, and a flag; assigns nothing.
+            function: Gives N values, and a scalar float32, above 0 where they are to
+                be assigned; assigns nothing.
 
         Returns:
-            The flag, a scalar bool tensor; False where `predicate` does not hold.
+            That number; 0 where `predicate` does not hold.
         """
 
         def keep():
-            return [*values_of(variables), ops.convert_to_tensor(False, "bool")]
+            return [*values_of(variables), ops.convert_to_tensor(0.0, "float32")]
 
         def replace():
-            values, flag = function()
-            return [*values, flag]
+            values, number = function()
+            return [*values, number]
 
-        *values, flag = cond(predicate, replace, keep)
-        self.restore(flag, variables, values)
-        return flag
+        *values, number = cond(predicate, replace, keep)
+        self.restore(number > 0, variables, values)
+        return number
 
 
 def values_of(variables):

@@ -6,6 +6,8 @@ import keras
 
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
+from keras_gradwatch.reports.diagnosis.model import describe
+from keras_gradwatch.reports.report import Report, explain
 
 
 class WatchingCallback(keras.callbacks.Callback):
@@ -18,6 +20,9 @@ class WatchingCallback(keras.callbacks.Callback):
 
     # Steps between two drains.
     update_freq = 50
+
+    # `RunSummary` of the callbacks that report.
+    summary = None
 
     # True in one callback of a model, which does for all what is to be done once.
     _leads = False
@@ -51,6 +56,24 @@ class WatchingCallback(keras.callbacks.Callback):
         bar = (params or {}).get("verbose") in (1, "auto")
         self._gradwatch.recorder.before_line = "\n" if bar else ""
 
+    def summarize(self, rows, events):
+        """Takes newly drained rows into `summary`."""
+        if not self.summary.model:
+            self.summary.model = describe(self.model)
+        self.summary.take(rows, events)
+
+    def report(self):
+        """What happened so far, why, and what to change: a text of a few lines."""
+        monitor = getattr(self, "_gradwatch", None)
+        if monitor is None or self.summary is None:
+            return "nothing was watched yet."
+        monitor.drain()
+        return explain(self.summary, monitor.halted)
+
+    def _repr_html_(self):
+        report = self.report()
+        return report._repr_html_() if isinstance(report, Report) else report
+
     def on_first_batch(self):
         """Called before the first batch of a `fit`, when the model is as it will be.
 
@@ -80,10 +103,10 @@ class WatchingCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins the epoch's sums."""
-        del epoch, logs
+        del logs
         if self._leads:
             self._gradwatch.drain()
-            self._gradwatch.recorder.begin_epoch()
+            self._gradwatch.recorder.begin_epoch(epoch + 1)
             self._gradwatch.controller.begin_epoch((self.params or {}).get("steps"))
 
     def on_epoch_end(self, epoch, logs=None):

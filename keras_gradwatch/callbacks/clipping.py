@@ -2,8 +2,12 @@
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import Request
-from keras_gradwatch.policies import ClipByGlobalNorm, ClipByNorm, ClipByValue
-from keras_gradwatch.policies.base import check_policy
+from keras_gradwatch.policies import (
+    ClipByGlobalNorm,
+    ClipByNorm,
+    ClipByValue,
+    named,
+)
 
 
 class GradientClipping(WatchingCallback):
@@ -15,19 +19,20 @@ class GradientClipping(WatchingCallback):
     exactly as in stock Keras.
 
     Args:
-        policy: A `policies.Policy`.
+        policy: A `policies.Policy`; its name, such as `"auto_clip"`; or a number, the
+            limit for the norm of all gradients together.
         clipnorm: Limit for the norm of each variable's gradient, > 0.
         clipvalue: Limit for each component, > 0.
         global_clipnorm: Limit for the norm of all gradients together, > 0.
 
     Raises:
         ValueError: Unless exactly one argument is given, and a limit is > 0.
-        TypeError: If `policy` is not a `Policy`.
+        TypeError: If `policy` is none of these.
 
     Example:
 
     ```python
-    clipping = keras_gradwatch.callbacks.GradientClipping(global_clipnorm=1.0)
+    clipping = keras_gradwatch.callbacks.GradientClipping(1.0)  # the global norm
     model.fit(x, y, callbacks=[clipping])
     ```
     """
@@ -54,7 +59,7 @@ class GradientClipping(WatchingCallback):
             "clipvalue": ClipByValue,
             "global_clipnorm": ClipByGlobalNorm,
         }
-        self.policy = make[name](value) if name in make else check_policy(value)
+        self.policy = make[name](value) if name in make else named.get(value)
 
     def request(self):
         return Request("GradientClipping", policy=self.policy)

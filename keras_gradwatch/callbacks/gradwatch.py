@@ -1,6 +1,7 @@
 """The one callback that does it all."""
 
 from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.callbacks.observing import TRUST_BOUND
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
@@ -8,13 +9,12 @@ from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Skip
 from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
-from keras_gradwatch.methods import local_directory, number, whole
-from keras_gradwatch.policies.base import check_policy
+from keras_gradwatch.methods import frequency, local_directory, number, whole
+from keras_gradwatch.policies import named
+from keras_gradwatch.reports.diagnosis.settings import contradictions
 from keras_gradwatch.reports.forensics import Forensics
-from keras_gradwatch.reports.report import explain
 from keras_gradwatch.statistics.names import NAMES
 
-TRUST_BOUND = 0.5
 # A bad batch says nothing about the rate; as many bad steps in a row may.
 PATIENCE = 3
 
@@ -45,7 +45,8 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.
-        policy: `policies.Policy` that changes the gradients, or None.
+        policy: `policies.Policy` that changes the gradients; its name, or a number, as
+            in `GradientClipping`; or None.
         detector: `detectors.Detector` instead of the default ones.
         trust_bound: Largest share of a kernel that one update may change, > 0; None
             switches it off. A part of the default detectors: with `detector`, add
@@ -61,7 +62,8 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             the first one and after each event, >= 0; None: all.
         sample_freq: Steps between two samples of all statistics of all variables, >= 1;
             None: only what the detectors read is sampled, every 50th step.
-        update_freq: Steps between two points, as in `GradientTensorBoard`.
+        update_freq: Steps between two points, `"batch"` or `"epoch"`, as in
+            `GradientTensorBoard`.
         per_variable: Whether every variable is logged, as in `GradientTensorBoard`.
         histogram_freq: Steps between histograms, as in `GradientTensorBoard`.
         include: Which variables are logged, as in `GradientTensorBoard`.
@@ -119,7 +121,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         verbose=1,
     ):
         super().__init__(detector, verbose)
-        self.policy = check_policy(policy)
+        self.policy = named.get(policy)
         if detector is not None and trust_bound not in (None, TRUST_BOUND):
             raise ValueError(
                 "GradWatch: `trust_bound` belongs to the default detectors; with a "
@@ -149,11 +151,11 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         self._history_options = (sample_freq, history_steps)
         self.history = self._new_history()
-        self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
+        self.update_freq = min(50, frequency(self, update_freq) or 50)
         self.log = None
         if log_dir is not None:
             self.log = GradientTensorBoard(
-                log_dir, update_freq, per_variable, histogram_freq, include
+                log_dir, update_freq, per_variable, histogram_freq, include, self
             )
             self.update_freq = self.log.update_freq
         self.state_dir = self.log.log.log_dir if self.log is not None else None
@@ -185,7 +187,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             return 50
         if self.log is not None and self.log.log.per_variable:
             # A point shows all statistics of its step.
-            return min(self.history.sample_freq, self.log.log.update_freq)
+            return min(self.history.sample_freq, self.log.sample_freq)
         return self.history.sample_freq
 
     def request(self):
@@ -235,8 +237,11 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
 
     def on_rows(self, rows, events):
         """Keeps, logs and tells what was recorded."""
-        before = len(self.events)
+        before, known = len(self.events), bool(self.summary.model)
         super().on_rows(rows, events)
+        if self.verbose and not known:
+            for found in contradictions(self.summary):
+                self._gradwatch.recorder.say_once(f"{found.words}. {found.advice}")
         self._eventful |= len(self.events) > before
         del self.events[:-1000]
         self.history.append(rows, events)
@@ -261,17 +266,10 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
         self._gradwatch.drain()
-        if self.forensics is not None:
-            self.forensics.report(self.report())
         super().on_train_end(logs)
+        if self.forensics is not None:
+            self.forensics.end(self.report())
         if self.log is not None:
             self.log.on_train_end()
         if self.verbose and self._eventful:
             self._gradwatch.recorder.say(self.report())
-
-    def report(self):
-        """What happened so far, why, and what to change: a text of a few lines."""
-        monitor = getattr(self, "_gradwatch", None)
-        if monitor is None:
-            return "nothing was watched yet."
-        return explain(self.summary, monitor.halted)

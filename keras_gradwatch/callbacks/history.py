@@ -1,17 +1,17 @@
 """All that was recorded, as arrays."""
 
-from keras_gradwatch.callbacks.base import WatchingCallback
-from keras_gradwatch.controller.plan import Request
+from keras_gradwatch.callbacks.observing import ObservingCallback
 from keras_gradwatch.methods import whole
 from keras_gradwatch.records.history import History
 from keras_gradwatch.statistics.names import NAMES
 
 
-class GradientHistory(WatchingCallback, History):
+class GradientHistory(ObservingCallback, History):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
-    It only observes. Memory grows with the steps: 4·(12 + 8·V) + 8 bytes each for
-    V variables; `GradWatch.history` is the bounded one.
+    It changes nothing. All detectors of `GradWatch` run, `events` has what they found,
+    and `report()` explains it. Memory grows with the steps: 4·(12 + 8·V) + 8 bytes each
+    for V variables; `GradWatch.history` is the bounded one.
 
     Args:
         sample_freq: Steps between two samples of the statistics that cost a further
@@ -51,7 +51,7 @@ class GradientHistory(WatchingCallback, History):
     """
 
     def __init__(self, sample_freq=1, max_steps=None):
-        WatchingCallback.__init__(self)
+        ObservingCallback.__init__(self)
         self.sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         if max_steps is not None:
             max_steps = whole(self, "max_steps", max_steps, at_least=1)
@@ -60,9 +60,7 @@ class GradientHistory(WatchingCallback, History):
         self._monitor = None
 
     def request(self):
-        return Request(
-            "GradientHistory", statistics=NAMES, sample_freq=self.sample_freq
-        )
+        return self.observing(statistics=NAMES, sample_freq=self.sample_freq)
 
     def set_model(self, model):
         """Watches `model`.
@@ -92,4 +90,5 @@ class GradientHistory(WatchingCallback, History):
 
     def on_rows(self, rows, events):
         """Appends newly drained rows."""
+        super().on_rows(rows, events)
         self.append(rows, events)

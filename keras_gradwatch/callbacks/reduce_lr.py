@@ -17,6 +17,8 @@ class ReduceLROnExplosion(Response):
     Args:
         factor: What the rate is multiplied by, between 0 and 1, both excluded.
         cooldown: Steps after a cut in which no further one is made, >= 0.
+        patience: 1: the rate is cut in each tripped step. More: it is cut after at
+            least as many tripped steps in a row, if chance does not explain them.
         min_lr: The rate is never cut below this, >= 0; 0: a thousandth of what it was.
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
             loss, a spike of the gradient norm, a divergence of the loss.
@@ -34,14 +36,24 @@ class ReduceLROnExplosion(Response):
     ```
     """
 
-    def __init__(self, factor=0.5, cooldown=10, min_lr=0.0, detector=None, verbose=1):
+    def __init__(
+        self,
+        factor=0.5,
+        cooldown=10,
+        min_lr=0.0,
+        detector=None,
+        verbose=1,
+        patience=1,
+    ):
         super().__init__(detector, verbose)
         self.factor = number(self, "factor", factor, above=0, below=1)
         self.cooldown = whole(self, "cooldown", cooldown)
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
+        self.patience = whole(self, "patience", patience, at_least=1)
 
     def request(self):
-        cut = CutRate(self.detectors, self.factor, self.cooldown, self.min_lr)
+        settings = self.factor, self.cooldown, self.min_lr, self.patience
+        cut = CutRate(self.detectors, *settings)
         return Request(
             "ReduceLROnExplosion", responses=(cut,), dense_steps=ATTENTIVE_STEPS
         )

@@ -4,7 +4,6 @@ from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
 from keras_gradwatch.detectors.base import flatten
 from keras_gradwatch.reports.diagnosis import RunSummary
-from keras_gradwatch.reports.diagnosis.model import describe
 
 
 class Response(WatchingCallback):
@@ -62,9 +61,7 @@ class Response(WatchingCallback):
         del events
         mine = rows.events(self._followed())
         self.events.extend(mine)
-        if not self.summary.model:
-            self.summary.model = describe(self.model)
-        self.summary.take(rows, mine)
+        self.summarize(rows, mine)
         if self.verbose:
             self._gradwatch.recorder.tell(mine)
 

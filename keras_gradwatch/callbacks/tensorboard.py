@@ -5,14 +5,19 @@ import atexit
 import keras
 import numpy as np
 
-from keras_gradwatch.callbacks.base import WatchingCallback
-from keras_gradwatch.controller.plan import Request
+from keras_gradwatch.callbacks.observing import ObservingCallback
+from keras_gradwatch.methods import frequency
+from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard.log import GradientLog
 
 
-class GradientTensorBoard(WatchingCallback):
-    """Logs the gradients of the real training steps to TensorBoard. It only observes.
+class GradientTensorBoard(ObservingCallback):
+    """Logs the gradients of the real training steps to TensorBoard.
+
+    It changes nothing. All detectors of `GradWatch` run, what they find is logged, and
+    `report()` explains it; the report and the incidents are written to files as
+    `GradWatch` writes them.
 
     The steps on the axis are training steps, counted over all `fit` calls. What is
     logged, below the run `gradwatch` in `log_dir`:
@@ -30,6 +35,8 @@ class GradientTensorBoard(WatchingCallback):
     | `gradwatch/loss` | the step's own loss |
     | `gradwatch/trust_radius` | share of a kernel that an update may change, while \
 updates are held |
+    | `gradwatch/held_share` | share of steps with a held update since the last point |
+    | `gradwatch/held_back` | share of the step's update that was cut off |
     | `gradwatch/loss_scale` | what the loss was multiplied by, where it was |
     | `gradwatch/overflows` | overflows of a dynamic loss scale since the last point |
     | `gradwatch/heatmap` | picture: log₁₀ norm, variable × step |
@@ -39,12 +46,15 @@ updates are held |
 
     Args:
         log_dir: Local directory of the run; made if missing.
-        update_freq: Steps between two points, >= 1. The first and the last step and
-            each step with an event are written in any case.
+        update_freq: Steps between two points, >= 1; `"batch"` for each step, `"epoch"`
+            for one point an epoch, as in `keras.callbacks.TensorBoard`. The first and
+            the last step, each step with an event and the steps around it are written
+            in any case.
         per_variable: Whether every statistic of every variable is logged, too.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
         include: Regular expression, or a list of them, that a variable's path must
             match somewhere to be logged by itself; None: all.
+        owner: The callback that this one belongs to, for messages; None: itself.
 
     Raises:
         ValueError: If an argument is out of its range, or, when `fit` begins, if
@@ -65,20 +75,23 @@ updates are held |
         per_variable=False,
         histogram_freq=0,
         include=None,
+        owner=None,
     ):
         super().__init__()
+        freq = frequency(owner or self, update_freq)
         self.log = GradientLog(
-            log_dir, update_freq, per_variable, histogram_freq, include
+            log_dir, freq, per_variable, histogram_freq, include, owner or self
         )
+        # A point shows all statistics of its step.
+        self.sample_freq = freq or 50
         # The newest histogram is kept on the device until it is drained.
-        self.update_freq = min(50, update_freq, histogram_freq or 50)
+        self.update_freq = min(50, freq or 50, histogram_freq or 50)
+        self._joined, self.forensics = False, None
 
     def request(self):
-        return Request(
-            "GradientTensorBoard",
-            # A point shows all statistics of its step.
+        return self.observing(
             statistics=NAMES if self.log.per_variable else (),
-            sample_freq=self.log.update_freq,
+            sample_freq=self.sample_freq,
             histogram_freq=self.log.histogram_freq,
             state_dir=self.log.log_dir,
         )
@@ -86,11 +99,13 @@ updates are held |
     def join(self, model):
         """Follows `model` for another callback, which asks and drains for it."""
         keras.callbacks.Callback.set_model(self, model)
-        self._gradwatch = model.gradwatch
+        self._gradwatch, self._joined = model.gradwatch, True
 
     def on_first_batch(self):
         """Opens an event file."""
         self.log.begin(self._gradwatch.step)
+        if not self._joined:
+            self.forensics = Forensics(self.log.log_dir, self._gradwatch, self.model)
         # Keras does not report that `fit` was interrupted.
         atexit.register(self.finish)
 
@@ -103,16 +118,24 @@ updates are held |
 
     def on_rows(self, rows, events):
         """Writes newly drained rows."""
+        if not self._joined:
+            super().on_rows(rows, events)
+            self.forensics.add(rows, events)
         histograms = self._gradwatch.histograms() if self.log.histogram_freq else None
         self.log.write(rows, events, histograms)
 
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and draws the heatmap after epochs 1, 2, 4, 8, ..."""
         super().on_epoch_end(epoch, logs)
+        self.log.end_epoch()
         if np.log2(epoch + 1).is_integer():
             self.log.heatmap(self._gradwatch.step - 1)
+        if not self._joined and self._gradwatch.recorder.exploded:
+            self.forensics.report(self.report())
 
     def on_train_end(self, logs=None):
-        """Drains, draws the heatmap, and closes the file."""
+        """Drains, draws the heatmap, closes the file, and writes the report."""
         super().on_train_end(logs)
+        if not self._joined:
+            self.forensics.end(self.report())
         self.finish()

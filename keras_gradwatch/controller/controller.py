@@ -14,6 +14,7 @@ from keras_gradwatch.controller.updates import Updates
 from keras_gradwatch.detectors import NonFinite
 from keras_gradwatch.detectors.observation import relative_updates
 from keras_gradwatch.keras_hooks import learning_rate, model_state
+from keras_gradwatch.keras_hooks.compiled import compiled_with
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.rows import (
     APPLIED,
@@ -23,6 +24,7 @@ from keras_gradwatch.records.rows import (
     SKIPPED,
     STOPPED,
 )
+from keras_gradwatch.train_step import output_losses
 from keras_gradwatch.train_step.state import GATE
 
 # The learning rate at which an update is measured again: this many times the last one.
@@ -61,9 +63,9 @@ class Controller:
         self._memory = {}  # label of a response -> what it remembers
         self._rate_line = math.inf
         self._waiting = 0  # steps since the last reading, at most
-        self._begun = self._restored = False
+        self._begun = False
         self._share = 1.0  # what all cuts so far have left of the learning rates
-        self._optimizers = []  # that this is of
+        self._compiled = ()  # what the model was compiled with
         self.updates = Updates(self.access)
         self.radius_in_force = 1.0
         self._reading = False
@@ -90,12 +92,18 @@ class Controller:
     def begin(self):
         """Begins a `fit`: what belongs to the last one is forgotten."""
         self.halted, self._begun = False, False
-        optimizers = [id(o) for o in held_optimizers(self.monitor.model)]
-        if optimizers != self._optimizers:
-            self._share, self._optimizers = 1.0, optimizers
+        compiled = compiled_with(self.monitor.model)
+        if compiled != self._compiled:
+            # Another optimizer, loss, or set of trained variables: another run.
+            self._compiled, self._share, self._memory = compiled, 1.0, {}
+            self._observer.reset()
+            end = self.next + self.plan.dense_steps
+            self.attentive_until = max(self.attentive_until, end)
+        self._observer.begin_fit(self.plan)
         self._clear_gate()
-        first = self.plan.dense_steps
-        self.attentive_until = max(self.attentive_until, first)
+        if self.plan.judges_updates:
+            # The first update of a `fit` is judged.
+            self.attentive_until = max(self.attentive_until, self.next + 1)
 
     def begin_epoch(self, steps):
         """Called at the begin of an epoch.
@@ -115,9 +123,6 @@ class Controller:
         if self._begun:
             return
         self._begun = True
-        if not self._restored:  # else it continues the `fit` of another process
-            self._observer.begin_fit(self.plan)
-        self._restored = False
         for label, response in self.plan.labelled_responses:
             response.begin(self, self._remembered(label, response))
 
@@ -244,11 +249,23 @@ class Controller:
             moment.trips += self._observer.trips(
                 self.plan, rows, t, self.bounds.of_detectors, self.places
             )
+            self._name_losses(moment)
+            acted = [d for r, _ in responses if r.acts for d in r.detectors]
             for trip in moment.trips:
-                trip.followed = any(trip.detector in r.detectors for r, _ in responses)
+                trip.followed = trip.detector in acted
             for response, memory in responses:
                 response.react(moment, memory)
         rows.trips.extend(moment.trips)
+
+    def _name_losses(self, moment):
+        """Says which of several losses is not finite."""
+        trips = [t for t in moment.trips if isinstance(t.detector, NonFinite)]
+        store = self.monitor.store
+        if not trips or math.isfinite(moment.loss) or "losses" not in store:
+            return
+        words = output_losses.nonfinite(self.monitor.model, store.read("losses"))
+        if words is not None:
+            trips[0].note = words
 
     def _put_back_insane(self, rows):
         """Puts the weights back after an update that no run survives."""
@@ -323,7 +340,7 @@ class Controller:
             limit,
             self.halted,
         )
-        if any(isinstance(r, Hold) for r in plan.responses):
+        if any(isinstance(r, Hold) and r.acts for r in plan.responses):
             bounds.update_limit = min(bounds.update_limit, INSANE)
         return bounds
 
@@ -427,7 +444,7 @@ class Controller:
     def tighten(self, factor):
         """Has updates held to a smaller trust region."""
         for label, response in self.plan.labelled_responses:
-            if isinstance(response, Hold):
+            if isinstance(response, Hold) and response.acts:
                 memory = self._remembered(label, response)
                 response.tighten(self, memory, factor)
 
@@ -448,7 +465,6 @@ class Controller:
 
     def restore(self, state):
         """Continues from what `state` returned."""
-        self._restored = True
         self.attentive_until = state.get("attentive_until", 0.0)
         self._share = state.get("share", 1.0)
         self._memory = state.get("responses", {})

@@ -17,6 +17,7 @@ from keras_gradwatch.records.rows import Layout
 from keras_gradwatch.statistics.histograms import BINS, edges_of
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS, size
 from keras_gradwatch.train_step.logs import MAX_LOGS
+from keras_gradwatch.train_step.output_losses import MAX_LOSSES, trackers
 from keras_gradwatch.train_step.policy import policy_state
 from keras_gradwatch.train_step.state import GATE, UNLIMITED
 
@@ -230,6 +231,7 @@ class GradientMonitor:
             "gate": lambda: np.float32([0, 0, *[-UNLIMITED] * (len(GATE) - 2)]),
             "peaks": lambda: np.zeros((MAX_APPLICATIONS, 3)),
             "logs": lambda: np.full(MAX_LOGS, np.nan),
+            "losses": lambda: np.zeros(MAX_LOSSES),
         }[name]
         return make(lambda: self.store.variable(name, first()))
 
@@ -246,6 +248,8 @@ class GradientMonitor:
             self.variable("logs")
         if self.plan.many_steps:
             self.variable("peaks")
+        if trackers(model):
+            self.variable("losses")
         self.build(model, [], 1 if stock else None)
         count = len(self.layout.variables)
         for index in range(1 if stock else MAX_APPLICATIONS):

@@ -83,7 +83,7 @@ class Plan:
     @property
     def protects(self):
         """True if anything may ever be changed: a policy or a response is asked for."""
-        return bool(self.policy or self.responses)
+        return bool(self.policy) or any(r.acts for r in self.responses)
 
     @property
     def may_cut(self):
@@ -172,7 +172,7 @@ def unite(requests):
         ValueError: If two requests name different policies.
     """
     plan, policy_owner = Plan(), None
-    frequencies = []
+    frequencies, responses, detectors = [], [], []
     for request in requests:
         if request.policy is not None:
             if plan.policy is not None and plan.policy != request.policy:
@@ -182,11 +182,8 @@ def unite(requests):
                     f"{request.owner}. Keep one of the two."
                 )
             plan.policy, policy_owner = request.policy, request.owner
-        plan.responses.extend(request.responses)
-        followed = [d for r in request.responses for d in r.detectors]
-        for detector in [*request.detectors, *followed]:
-            if detector not in plan.detectors:
-                plan.detectors.append(detector)
+        responses += request.responses
+        detectors += request.detectors
         plan.update_freq = min(plan.update_freq, request.update_freq)
         plan.capacity = max(
             plan.capacity, request.update_freq + request.steps_per_execution
@@ -202,6 +199,14 @@ def unite(requests):
         if request.histogram_freq:
             wanted = (plan.histogram_freq, request.histogram_freq)
             plan.histogram_freq = min(freq for freq in wanted if freq)
+    for response in sorted(responses, key=lambda r: not r.acts):
+        # One that only reports is not needed beside another of its kind.
+        if response.acts or type(response) not in map(type, plan.responses):
+            plan.responses.append(response)
+            detectors += response.detectors
+    for detector in detectors:
+        if detector not in plan.detectors:
+            plan.detectors.append(detector)
     if set(plan.statistics) - set(ALWAYS) or plan.judges_updates:
         plan.sample_freq = min(frequencies, default=SAMPLE_FREQ)
     return plan

@@ -29,8 +29,9 @@ class LogBaseline(Detector):
 
     A spike moves the mean by no more than that limit, and leaves the deviation as it
     is; during warm-up it is ignored. A lasting shift does not trip for ever: after
-    `patience` spikes in a row the mean is reset to the new level. Zeros and non-finite
-    values are ignored.
+    `patience` spikes in a row the mean is reset to the new level. The first step of a
+    later `fit` never trips: its data or weights may be others, and a value that would
+    be a spike resets the baseline. Zeros and non-finite values are ignored.
 
     Args:
         z: Standard deviations above the mean, > 0.
@@ -62,11 +63,17 @@ class LogBaseline(Detector):
     def initial_state(self, num_variables):
         """Moments, number and peaks of the values seen, and spikes in a row."""
         del num_variables
-        names = ("mean", "variance", "seen", "streak", "peak", "last_peak")
+        names = ("mean", "variance", "seen", "streak", "peak", "last_peak", "first")
         return dict.fromkeys(names, 0.0)
+
+    def begin_fit(self, state):
+        """Lets the first step of a `fit` pass."""
+        state["first"] = 1.0
 
     def limits(self, state):
         """From 0 up to the smallest value that is a spike."""
+        if state["first"]:
+            return {self.judged: (0.0, math.inf)}
         high, peak = math.inf, max(state["peak"], state["last_peak"])
         if state["seen"] >= self.settings["warmup"]:
             exponent = state["mean"] + self._reach(state)
@@ -77,7 +84,11 @@ class LogBaseline(Detector):
 
     def observe(self, step, state):
         value = step.quantity(self.judged)
+        first, state["first"] = state["first"], 0.0
         spike = self.crossed(step, state) is not None
+        if first and spike:
+            state.update(self.initial_state(0))
+            spike = False
         verdict = Verdict(None, value, math.exp(state["mean"])) if spike else None
         if not TINY < value < math.inf:
             return verdict

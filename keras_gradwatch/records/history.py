@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 
+from keras_gradwatch.records import plots
 from keras_gradwatch.records.rows import APPLIED, OVERFLOWED
 from keras_gradwatch.statistics.names import NAMES
 
@@ -108,6 +109,38 @@ class History:
         empty = np.zeros((0, len(names)), "float32")
         return {n: np.concatenate(p) if p else empty for n, p in result.items()}
 
+    def __getitem__(self, name):
+        """The gradient norm of one variable, float32 array [T].
+
+        Raises:
+            KeyError: If no variable has this name.
+        """
+        if name not in self.variables:
+            known = ", ".join(self.variables)
+            raise KeyError(f"no variable is called {name!r}; there are: {known}")
+        return self.statistics["norm"][:, self.variables.index(name)]
+
+    def to_dataframe(self):
+        """All that `to_csv` writes, as a `pandas.DataFrame` with the steps as index."""
+        import pandas
+
+        return pandas.DataFrame(self._columns()).set_index("step")
+
+    def plot(self):
+        """Plots loss, norms and learning rate, a `matplotlib.figure.Figure`."""
+        return plots.plot(self)
+
+    def heatmap(self):
+        """Plots the norm of every variable at every step, a `Figure` of matplotlib."""
+        return plots.heatmap(self)
+
+    def __repr__(self):
+        name, steps, variables = type(self).__name__, self.steps, self.variables
+        return (
+            f"<{name}: {len(steps)} steps of {len(variables)} variables, "
+            f"{len(self.events)} events>"
+        )
+
     def to_csv(self, path, begin=None, end=None):
         """Writes one line a step: the scalars, then every statistic of every variable.
 
@@ -116,6 +149,20 @@ class History:
             begin: The first step that is written; None: from the first one on.
             end: The step before which it ends; None: up to the last one.
         """
+        columns = self._columns()
+        chosen = np.ones(len(self.steps), bool)
+        if begin is not None:
+            chosen &= self.steps >= begin
+        if end is not None:
+            chosen &= self.steps < end
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            chosen_rows = zip(*(c[chosen] for c in columns.values()), strict=True)
+            writer.writerows(chosen_rows)
+
+    def _columns(self):
+        """One array [T] for each scalar, and for each statistic of each variable."""
         statistics = self.statistics
         columns = {
             "step": self.steps,
@@ -132,13 +179,4 @@ class History:
         for i, variable in enumerate(self.variables):
             for name in NAMES:
                 columns[f"{variable}:{name}"] = statistics[name][:, i]
-        chosen = np.ones(len(self.steps), bool)
-        if begin is not None:
-            chosen &= self.steps >= begin
-        if end is not None:
-            chosen &= self.steps < end
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            chosen_rows = zip(*(c[chosen] for c in columns.values()), strict=True)
-            writer.writerows(chosen_rows)
+        return columns

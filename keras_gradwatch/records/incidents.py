@@ -6,7 +6,8 @@ QUIET = 50
 
 # Below the directory in which the state of a run is kept.
 FOLDER = "events"
-REPORT = "report.txt"
+REPORT, REPORT_DATA = "report.txt", "report.json"
+RUN = "run.json"
 
 ROWS, EVENTS, WEIGHTS, BATCH = "rows.csv", "event.json", "weights.json", "batch.npz"
 FILES = (EVENTS, ROWS, WEIGHTS, BATCH)

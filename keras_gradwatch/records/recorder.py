@@ -22,6 +22,7 @@ class Recorder:
         events: The newest `Event`s, a deque.
         before_line: What a printed line begins with: a line break where Keras draws a
             progress bar.
+        epoch: Number of the present epoch, or None.
         lost: Number of steps that were overwritten in the ring before they were read.
     """
 
@@ -62,7 +63,8 @@ class Recorder:
             number, first, _ = self._alike.get(alike, (0, event.step, event.step))
             self._alike[alike] = number + 1, first, event.step
             if number < MAX_LINES:
-                self.say(event.message)
+                epoch = "" if self.epoch is None else f"epoch {self.epoch}, "
+                self.say(f"{epoch}{event.message}")
             elif number == MAX_LINES:
                 self.say(f"more events of this kind ({', '.join(alike)}) are counted")
 
@@ -84,8 +86,13 @@ class Recorder:
         if is_chief():
             print(f"{self.before_line}[gradwatch] {message}", flush=True)
 
-    def begin_epoch(self):
-        """Begins the sums of a new epoch."""
+    def begin_epoch(self, epoch=None):
+        """Begins the sums of a new epoch.
+
+        Args:
+            epoch: Its number as Keras prints it, from 1; None: not known.
+        """
+        self.epoch = epoch
         self._norms, self._steps, self._explosions = 0.0, 0, 0
 
     def take(self, rows):

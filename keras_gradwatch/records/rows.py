@@ -15,7 +15,7 @@ SCALARS = (
     "learning_rate",  # in effect in this step
     "outcome",  # APPLIED, SKIPPED, REVERTED or OVERFLOWED
     "clipped",  # 1 where a policy changed the gradients
-    "held",  # 1 where the update was cut down to the trust region
+    "held",  # share of the update that the trust region has cut off
     "loss_scale",  # by which the loss was multiplied; NaN where it was not
     "halted",  # 1 where no update is applied any more
     "nonfinite",  # 1 where a gradient, or the loss where it is known, is not finite
@@ -114,6 +114,7 @@ class Trip:
         action: What a response did about it beside what the row says, or None.
         words: That in words.
         what: What tripped, in words; None: as the detector describes it.
+        note: What else is known of it, in words; None: nothing.
         followed: Whether a response follows the detector.
     """
 
@@ -125,6 +126,7 @@ class Trip:
     action: str | None = None
     words: str = ""
     what: str | None = None
+    note: str | None = None
     followed: bool = True
 
 
@@ -197,6 +199,8 @@ class Rows:
         what = trip.what
         if what is None:
             what = trip.detector.describe(variable, trip.value, trip.baseline)
+        if trip.note is not None:
+            what += f", {trip.note}"
         return Event(
             int(self.steps[t]),
             trip.detector.kind,
@@ -229,7 +233,7 @@ class Rows:
         clipped = "the gradients were clipped to norm "
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
         if held:
-            clipped = f"updates are held to {radius:.2g} times the weights"
+            clipped = f"the update was held to {radius:.2%} of the weights"
         parts = {
             "skipped": ["the update was skipped"],
             "stopped": ["the update was left out, and training is stopped"],

@@ -1,15 +1,29 @@
-"""The command `python -m keras_gradwatch report LOGDIR`: it reads files, no more."""
+"""The command `gradwatch report LOGDIR`, also `python -m keras_gradwatch`.
+
+It reads files, and needs neither Keras nor a backend.
+"""
 
 import argparse
 import json
 import os
+import socket
 import sys
 
-from keras_gradwatch.records.incidents import EVENTS, FOLDER, REPORT, begins, first_step
+from keras_gradwatch.records.incidents import (
+    EVENTS,
+    FOLDER,
+    REPORT,
+    REPORT_DATA,
+    RUN,
+    begins,
+    first_step,
+)
+from keras_gradwatch.version import __version__
 
 LOG = "events.jsonl"
 # Lines that are printed of one incident at most.
 MAX_LINES = 5
+WORDS = {"ended": "ended", "stopped": "was stopped by an explosion"}
 
 
 def main(arguments=None):
@@ -19,26 +33,37 @@ def main(arguments=None):
         arguments: List of str; None: those of the process.
 
     Returns:
-        The exit status: 0, or 2 where there is nothing to report. Wrong arguments exit
-        with 2, too.
+        The exit status: 0; 1 where a run has exploded, and nothing was done about it;
+        2 where there is nothing to report, or for wrong arguments.
     """
-    parser = argparse.ArgumentParser(prog="python -m keras_gradwatch")
+    parser = argparse.ArgumentParser(prog="gradwatch")
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser(
         "report",
         help="print what happened in a run",
-        description="Print the report of a run, and what is on disk of its incidents.",
+        description="Print the report of a run, and what is on disk of its incidents. "
+        "The exit status is 1 where a run has exploded and was not protected.",
     )
     report.add_argument(
-        "logdir", metavar="LOGDIR", help="the run's `log_dir` or `state_dir`"
+        "logdir",
+        metavar="LOGDIR",
+        help="the run's `log_dir` or `state_dir`, or a directory with several of them",
     )
+    report.add_argument("--json", action="store_true", help="print the data as JSON")
     options = parser.parse_args(arguments)
     try:
-        print(text(options.logdir))
+        runs = find_all(options.logdir)
+        if options.json:
+            print(json.dumps({run: data(run) for run in runs}, indent=1))
+        elif len(runs) == 1:
+            print(text(runs[0]))
+        else:
+            print("\n".join(f"{run}: {_summary(run)}" for run in runs))
     except (OSError, ValueError) as error:
         print(f"{report.prog}: {error}", file=sys.stderr)
         return 2
-    return 0
+    return int(any(_exploded(data(run)) for run in runs))
 
 
 def text(logdir):
@@ -53,12 +78,54 @@ def text(logdir):
     directory = find(logdir)
     events = read_events(os.path.join(directory, LOG))
     folders = read_folders(os.path.join(directory, FOLDER))
-    parts = [_report(directory)]
+    parts = [part for part in (_status(directory), _report(directory)) if part]
     found = group(events, folders)
     if found:
         parts.append(f"incidents: {len(found)}")
     parts += [_incident(*incident, folders) for incident in found]
     return "\n".join(parts)
+
+
+def data(directory):
+    """The report of a run as data, a dict with its `status`; empty where unknown."""
+    try:
+        with open(os.path.join(directory, REPORT_DATA), encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        found = {}
+    return {**found, "status": _status(directory)} if isinstance(found, dict) else {}
+
+
+def _exploded(found):
+    return bool(found.get("exploded") and not found.get("protected"))
+
+
+def _summary(directory):
+    verdict = str(data(directory).get("verdict") or "no report yet")
+    return verdict.replace("\n", " ")
+
+
+def find_all(logdir):
+    """The directories of all runs in a directory, a sorted list.
+
+    Args:
+        logdir: The directory of a run, or one with several of them, at any depth.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        return [find(logdir)]
+    except ValueError:
+        runs = []
+        for directory, folders, files in os.walk(logdir):
+            folders.sort()
+            if {REPORT, LOG} & set(files):
+                runs.append(directory)
+                folders.clear()  # its incidents are no runs
+        if not runs:
+            raise
+        return runs
 
 
 def find(logdir):
@@ -136,15 +203,44 @@ def read_incident(path):
         return []
 
 
+def _status(directory):
+    """Whether the run has ended, a line; empty where nothing is known of it."""
+    try:
+        with open(os.path.join(directory, RUN), encoding="utf-8") as file:
+            run = json.load(file)
+        status, step = run["status"], run["step"]
+        host, process = run["host"], run["process"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if status in WORDS:
+        return f"the run {WORDS[status]} at step {step}."
+    where = f"process {process} on {host}"
+    if host != socket.gethostname():
+        return f"the run is still running in {where}, or it was interrupted."
+    if _exists(process):
+        return f"the run is running in {where}."
+    return f"the run was interrupted: {where} has ended."
+
+
+def _exists(process):
+    """Whether a process of this host exists; True where that is not known."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
 def _report(directory):
     path = os.path.join(directory, REPORT)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             return file.read().rstrip("\n")
-    return (
-        f"no {REPORT} in {directory!r}: the run continues, or its process was killed; "
-        "these are its events so far."
-    )
+    return f"no {REPORT} in {directory!r} yet; these are the events so far."
 
 
 def _incident(step, events, folders):

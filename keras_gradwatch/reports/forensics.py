@@ -4,7 +4,8 @@ Below the directory in which a run's state is kept:
 
 | file | what is in it |
 |---|---|
-| `report.txt` | what happened, in plain words |
+| `report.txt`, `report.json` | the report, as text and as data |
+| `run.json` | whether the run has ended, and the process that it runs in |
 | `events/step_0000123/event.json` | the events of the incident that began in step 123 |
 | `events/step_0000123/rows.csv` | what was recorded in the steps around it |
 | `events/step_0000123/weights.json` | fingerprint of the weights soon after it |
@@ -15,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import socket
 import zipfile
 
 import numpy as np
@@ -27,7 +29,9 @@ from keras_gradwatch.records.incidents import (
     FILES,
     FOLDER,
     REPORT,
+    REPORT_DATA,
     ROWS,
+    RUN,
     WEIGHTS,
     begins,
     directory_name,
@@ -71,7 +75,7 @@ class Forensics:
         save_batch: Whether batches are kept.
     """
 
-    def __init__(self, directory, monitor, model, save_batch):
+    def __init__(self, directory, monitor, model, save_batch=False):
         self.directory = os.path.abspath(directory)
         self._monitor, self._model = monitor, model
         self._save_batch = save_batch
@@ -82,6 +86,7 @@ class Forensics:
         self._count = 0
         self._writable = is_chief()
         self._write(lambda: remove(self.directory, monitor.step))
+        self._status("running")
 
     def add(self, rows, events):
         """Takes newly drained `Rows` and their events."""
@@ -104,10 +109,29 @@ class Forensics:
             new = incident is not before
             self._write(lambda i=incident, n=new: self._put(i, rows, n))
 
-    def report(self, text):
-        """Writes the report."""
-        path = os.path.join(self.directory, REPORT)
-        self._write(lambda: _replace(path, f"{text}\n"))
+    def report(self, report):
+        """Writes a `Report`."""
+        for name, content in (
+            (REPORT, f"{report}\n"),
+            (REPORT_DATA, _json(report.to_dict())),
+        ):
+            path = os.path.join(self.directory, name)
+            self._write(lambda p=path, c=content: _replace(p, c))
+
+    def end(self, report):
+        """Writes the last `Report` of a `fit`, and that the `fit` has ended."""
+        self.report(report)
+        self._status("stopped" if self._monitor.halted else "ended")
+
+    def _status(self, status):
+        content = {
+            "status": status,
+            "step": self._monitor.step,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+        }
+        path = os.path.join(self.directory, RUN)
+        self._write(lambda: _replace(path, _json(content)))
 
     def _new(self, step):
         self._count += 1
@@ -222,10 +246,11 @@ def save_arrays(path, arrays):
 def remove(directory, step):
     """Removes what was written of incidents that began in `step` or later.
 
-    And the report, where that is everything.
+    The report is removed, too, where that is everything.
     """
-    if step == 0 and os.path.exists(os.path.join(directory, REPORT)):
-        os.remove(os.path.join(directory, REPORT))
+    for name in (REPORT, REPORT_DATA):
+        if step == 0 and os.path.exists(os.path.join(directory, name)):
+            os.remove(os.path.join(directory, name))
     events = os.path.join(directory, FOLDER)
     for name in os.listdir(events) if os.path.isdir(events) else []:
         begun = first_step(name)

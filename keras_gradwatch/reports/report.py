@@ -1,76 +1,163 @@
-"""What happened, in plain words."""
+"""The report of a run: verdict, fix, diagnosis, cause, and a table of its layers."""
 
-import math
+import html
 
 from keras_gradwatch.reports.diagnosis import causes, symptoms
 from keras_gradwatch.reports.diagnosis.causes import clip
+from keras_gradwatch.reports.table import table
 
-# Lines of the table of kernels, at most.
-MAX_LINES = 8
-COLUMNS = ("norm: first", "largest", "at step", "last", "update/weights", "zeros")
+# Pieces of advice, at most.
+MAX_FIXES = 3
+# Symptoms of a run that has exploded.
+EXPLODED = {"explosion", "non-finite at the start"}
+# What was done about events, in words; "s" is added where there are several.
+DONE = {
+    "skipped": "{} update{s} skipped",
+    "reverted": "{} update{s} put back",
+    "clipped": "{} event{s} while clipped or held",
+    "rate reduced": "{} cut{s} of the learning rate",
+    "rate restored": "{} cut{s} taken back",
+    "rewound": "{} rewind{s}",
+    "stopped": "training stopped",
+}
+
+
+class Report(str):
+    """What happened in a run, why, and what to change; a `str` with attributes.
+
+    Attributes:
+        verdict: The first lines: what happened, and what was done about it.
+        symptoms: List of `Finding`, what the run suffers from; the gravest first.
+        causes: List of `Finding`, why; the most certain first.
+        fixes: List of str, what to change; at most three.
+        exploded: Whether the run has exploded.
+        protected: Whether anything was done about it.
+    """
+
+    def __new__(cls, text, verdict="", symptoms=(), causes=(), fixes=(), summary=None):
+        report = super().__new__(cls, text)
+        report.verdict = verdict
+        report.symptoms, report.causes = list(symptoms), list(causes)
+        report.fixes, report.summary = list(fixes), summary
+        report.exploded = any(f.kind in EXPLODED for f in report.symptoms)
+        report.protected = summary is not None and bool(_done(summary))
+        return report
+
+    def to_dict(self):
+        """All of it as plain data, ready for JSON."""
+        return {
+            "verdict": self.verdict,
+            "exploded": self.exploded,
+            "protected": self.protected,
+            "symptoms": [{"kind": f.kind, "words": f.words} for f in self.symptoms],
+            "causes": [{"kind": f.kind, "words": f.words} for f in self.causes],
+            "fixes": self.fixes,
+            "summary": None if self.summary is None else self.summary.to_dict(),
+        }
+
+    def _repr_html_(self):
+        first, *rest = html.escape(self).split("\n", 1)
+        style = "white-space: pre-wrap; font-family: monospace"
+        return f'<div style="{style}"><b>{first}</b>\n{"".join(rest)}</div>'
 
 
 def explain(summary, stopped=False):
-    """Tells what a run went through, why, and what to change.
+    """Explains what a run went through, why, and what to change.
 
     Args:
         summary: `diagnosis.RunSummary`.
         stopped: True if training was ended because of the events.
 
     Returns:
-        Text of a few lines: what happened, a table of the kernels, what it is, why, and
-        what to change. A healthy run gets two lines.
+        `Report`: verdict, fix, diagnosis, cause, numbers, and a table of the kernels,
+        the most affected first. A healthy run has verdict and numbers.
     """
     found = symptoms(summary)
     why = causes(summary, found)
-    lines = ["training was stopped by an explosion."] if stopped else []
-    lines += _what_happened(summary)
+    fixes = _fixes(summary, found, why)
+    verdict = _verdict(summary, found, why, stopped)
+    lines = [*verdict]
+    lines += [f"Fix: {fix}" for fix in fixes[:1]]
+    lines += [f"Also try: {fix}" for fix in fixes[1:]]
+    lines += [f"Diagnosis ({f.kind}): {f.words}." for f in found]
+    lines += [f"Cause ({f.kind}): {f.words}." for f in why]
+    if summary.first_event:
+        lines.append(f"First event: {summary.first_event['message']}.")
+    lines += _numbers(summary)
     if found:
-        lines += _table(summary)
-    lines += [f"what it is: {f.kind}: {f.words}." for f in found[:1]]
-    lines += [f"and: {f.kind}: {f.words}." for f in found[1:]]
-    lines += [f"why: {f.kind}: {f.words}." for f in why]
-    advice = [f.advice for f in [*why, *found] if f.advice]
-    limit = clip(summary)
-    of_size = {f.kind for f in why} & {"rate", "inputs", "targets"}
-    if of_size and limit is not None and not any("clipnorm" in a for a in advice):
-        advice.append(
-            "If you clip: 90% of the healthy steps stay below "
-            f"global_clipnorm={limit:.2g}."
-        )
-    lines += [f"what to change: {a}" for a in advice[:1]]
-    lines += [f"  then: {a}" for a in advice[1:]]
-    return "\n".join(lines)
+        lines += table(summary, found)
+    text = "\n".join(lines)
+    return Report(text, "\n".join(verdict), found, why, fixes, summary)
 
 
-def _what_happened(summary):
-    if not summary.tripped:
-        lines = [f"no explosion in {summary.steps} steps."]
+def _verdict(summary, found, why, stopped):
+    """Two lines: what happened, and what was done."""
+    if found:
+        words = found[0].headline
+        words += f": {why[0].headline}" if why and why[0].headline else ""
+    elif summary.tripped:
+        kinds = ", ".join(f"{k['count']} {n}" for n, k in _most(summary.kinds))
+        words = f"{summary.tripped} of {summary.steps} steps had an event ({kinds})"
     else:
-        kinds = ", ".join(f"{k['count']} x {n}" for n, k in _most(summary.kinds))
-        actions = ", ".join(f"{count} x {n}" for n, count in _most(summary.actions))
-        lines = [
-            f"steps that tripped: {summary.tripped} of {summary.steps} ({kinds}); "
-            f"what was done: {actions}.",
-            f"first: {summary.first_event['message']}.",
-        ]
+        words = f"No explosion in {summary.steps} steps"
+    lines = [f"{words}."]
+    done = _done(summary)
+    if stopped and "training stopped" not in done:
+        done.append("training stopped")
+    first, last = summary.rates
+    if last < first and (done or summary.outcomes["held"]):
+        done.append(f"learning rate {first:.3g} -> {last:.3g}")
+    if done:
+        lines.append(f"Protected: {', '.join(done)}.")
+    elif summary.tripped:
+        lines.append("Not protected: the events were reported, nothing was changed.")
+    return lines
+
+
+def _done(summary):
+    """What was done about the events of a run, a list of clauses."""
+    counts = _most(summary.actions)
+    done = [
+        DONE[action].format(count, s="s" if count > 1 else "")
+        for action, count in counts
+        if action in DONE and action != "clipped"
+    ]
     held = summary.outcomes["held"]
     if held:
-        lines.append(f"updates cut down to the trust region: {held}.")
-    first, last = summary.rates
-    if last < first:
-        lines.append(f"learning rate: {first:.3g} at first, {last:.3g} now.")
+        share = summary.held_back / held
+        done.append(
+            f"{held} of {summary.steps} updates held to the trust region ({share:.0%} "
+            "of each cut off on average)"
+        )
+    elif "clipped" in summary.actions:
+        done.append(DONE["clipped"].format(summary.actions["clipped"], s="s"))
+    return done
+
+
+def _fixes(summary, found, why):
+    """What to change, a list of sentences."""
+    fixes = [f.advice for f in [*why, *found] if f.advice]
+    limit = clip(summary)
+    of_size = {f.kind for f in why} & {"rate", "inputs", "targets"}
+    if of_size and limit is not None and not any("clipnorm" in fix for fix in fixes):
+        fixes.append(
+            f"Clip with global_clipnorm={limit:.2g}: 90% of the healthy steps stay "
+            "below it."
+        )
+    return fixes[:MAX_FIXES]
+
+
+def _numbers(summary):
     numbers = []
     if summary.early:
         early, recent = summary.losses()
-        numbers.append(f"loss: {early:.3g} in the first steps, {recent:.3g} now")
+        numbers.append(f"loss {early:.3g} in the first steps, {recent:.3g} now")
     half, most = summary.quantile(0.5), summary.quantile(0.9)
     if half is not None:
         numbers.append(
-            f"gradient norm of healthy steps: half below {half:.2g}, 90% below "
-            f"{most:.2g}"
+            f"gradient norm of the healthy steps: median {half:.2g}, p90 {most:.2g}"
         )
-    return lines + ([f"{'; '.join(numbers)}."] if numbers else [])
+    return [f"Numbers: {'; '.join(numbers)}."] if numbers else []
 
 
 def _most(counts):
@@ -78,42 +165,3 @@ def _most(counts):
         return item[1]["count"] if isinstance(item[1], dict) else item[1]
 
     return sorted(counts.items(), key=count, reverse=True)
-
-
-def _table(summary):
-    shapes = summary.model.get("shapes", {})
-    rows = [
-        (name, numbers)
-        for name, numbers in summary.variables.items()
-        if len(shapes.get(name, (0, 0))) >= 2 and "norm_first" in numbers
-    ]
-    if not rows:
-        return []
-    left_out = len(rows) - MAX_LINES
-    if left_out > 0:
-        rows = rows[: MAX_LINES // 2] + rows[-MAX_LINES // 2 :]
-    width = max(len(name) for name, _ in rows)
-    lines = ["  ".join([" " * width, *COLUMNS])]
-    for name, numbers in rows:
-        cells = (
-            _number(numbers["norm_first"]),
-            _number(numbers["norm_largest"]),
-            str(numbers.get("largest_step", "")),
-            _number(numbers["norm_last"]),
-            _number(numbers.get("ratio_largest")),
-            _share(numbers.get("zeros_last")),
-        )
-        padded = [c.rjust(len(h)) for c, h in zip(cells, COLUMNS, strict=True)]
-        lines.append("  ".join([name.ljust(width), *padded]))
-    if left_out > 0:
-        middle = len(lines) // 2 + 1
-        lines.insert(middle, f"... {left_out} more kernels between them")
-    return lines
-
-
-def _number(value):
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2g}"
-
-
-def _share(value):
-    return "-" if value is None else f"{value:.0%}"

@@ -1,5 +1,6 @@
 """What of the drained rows goes to TensorBoard, and when."""
 
+import collections
 import os
 import re
 import time
@@ -18,18 +19,22 @@ from keras_gradwatch.tensors.processes import is_chief
 
 # Seconds after which the heatmap is drawn again, however few steps there were.
 REDRAW = 10.0
+# Steps before and after an event of which each has a point.
+AROUND = 50
 
 
 class GradientLog:
     """Writes rows as TensorBoard scalars, histograms, text and a heatmap.
 
     A point is written for every `update_freq`-th step, for the first and the last one,
-    and for each step with an event.
+    for each step with an event, and for each step around it: those since the last
+    point, and `AROUND` steps after it.
 
     Args:
         log_dir: Directory of the run; the event files go to `gradwatch` in it, so that
             `keras.callbacks.TensorBoard` can write to the same one.
-        update_freq: Steps between two points, >= 1.
+        update_freq: Steps between two points, >= 1; None: at the end of each epoch.
+        owner: The object that the user has made, for messages.
         per_variable: Whether every statistic of every variable is written, too.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
         include: Regular expression, or a list of them, that a variable's path must
@@ -39,11 +44,13 @@ class GradientLog:
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(self, log_dir, update_freq, per_variable, histogram_freq, include):
-        log_dir = local_directory(self, "log_dir", log_dir)
+    def __init__(
+        self, log_dir, update_freq, per_variable, histogram_freq, include, owner
+    ):
+        log_dir = local_directory(owner, "log_dir", log_dir)
         self.log_dir = os.path.join(log_dir, "gradwatch")
-        self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
-        self.histogram_freq = whole(self, "histogram_freq", histogram_freq)
+        self.update_freq = update_freq
+        self.histogram_freq = whole(owner, "histogram_freq", histogram_freq)
         self.per_variable = bool(per_variable)
         self.include = _patterns(include)
         self._norms = NormLog()
@@ -64,7 +71,9 @@ class GradientLog:
         self._writer = EventWriter(self.log_dir, first_step)
         self._writer.layout(scalars_layout())
         self._begin_window()
-        self._last = None  # the newest row, as long as it is not written
+        # The newest rows since the last point, each with its index.
+        self._unwritten = collections.deque(maxlen=AROUND)
+        self._dense_until = first_step
         self._histogram_step = first_step - 1
         self._first = first_step
         if first_step <= self._drawn:  # another run
@@ -72,6 +81,7 @@ class GradientLog:
 
     def _begin_window(self):
         self._steps = self._clipped = self._bad = self._explosions = 0
+        self._held = 0
         self._overflows = 0
         self._largest = np.nan
 
@@ -94,18 +104,31 @@ class GradientLog:
         for t, step in enumerate(rows.steps.tolist()):
             if rows.scalars["halted"][t] == HALTED:
                 continue
+            if step in told:
+                self._dense_until = step + AROUND
+                for earlier in list(self._unwritten):
+                    self._point(*earlier)
             self._count(rows, t, step in bad)
-            due = step % self.update_freq == 0 or step == self._first
-            if due or step in told:
+            due = self.update_freq and step % self.update_freq == 0
+            if due or step == self._first or step <= self._dense_until:
                 self._point(rows, t)
             else:
-                self._last = (rows, t)
+                self._unwritten.append((rows, t))
             if step in told:
                 # One text a step: TensorBoard shows the last of several only.
                 self._writer.text(tags.EVENTS, step, "\n\n".join(told[step]))
         if histograms is not None and histograms[0] > self._histogram_step:
             self._write_histograms(*histograms)
         self._writer.flush()
+
+    def end_epoch(self):
+        """Writes the last step, where points are written at the end of each epoch."""
+        if self.update_freq is None:
+            self._write_last()
+
+    def _write_last(self):
+        if self._writer is not None and self._unwritten:
+            self._point(*self._unwritten[-1])
 
     def heatmap(self, step):
         """Writes the layer × step heatmap of all norms so far, under `step`.
@@ -130,14 +153,14 @@ class GradientLog:
         """Writes the last step, if it was not written yet, and closes the file."""
         if self._writer is None:
             return
-        if self._last is not None:
-            self._point(*self._last)
+        self._write_last()
         self._writer.close()
         self._writer = None
 
     def _count(self, rows, t, bad):
         self._steps += 1
         self._clipped += rows.scalars["clipped"][t]
+        self._held += rows.scalars["held"][t] > 0
         self._bad += np.nansum(rows.statistic("nonfinite_count")[t])
         self._explosions += bad
         self._overflows += rows.scalars["outcome"][t] == OVERFLOWED
@@ -151,7 +174,7 @@ class GradientLog:
             tags.GRAD_NORM_CLIPPED: clipped,
             tags.GRAD_NORM_MAX: self._largest,
             tags.CLIP_FACTOR: clipped / norm if norm > 0 else np.nan,
-            tags.CLIPPED_SHARE: self._clipped / self._steps,
+            tags.CLIPPED_SHARE: self._clipped / max(self._steps, 1),
             tags.NONFINITE_COUNT: self._bad,
             tags.EXPLOSIONS: self._explosions,
             tags.LEARNING_RATE: row["learning_rate"],
@@ -159,6 +182,9 @@ class GradientLog:
             tags.TRUST_RADIUS: row["trust_radius"],
             tags.LOSS_SCALE: row["loss_scale"],
         }
+        if np.isfinite(row["trust_radius"]):
+            values[tags.HELD_SHARE] = self._held / max(self._steps, 1)
+            values[tags.HELD_BACK] = row["held"]
         if np.isfinite(row["loss_scale"]):
             values[tags.OVERFLOWS] = self._overflows
         if self.per_variable:
@@ -170,7 +196,7 @@ class GradientLog:
         finite = {tag: v for tag, v in values.items() if np.isfinite(v)}
         self._writer.scalars(int(rows.steps[t]), finite)
         self._begin_window()
-        self._last = None
+        self._unwritten.clear()
 
     def _write_histograms(self, step, names, counts, edges):
         self._histogram_step = step

@@ -14,6 +14,8 @@ NONFINITE_COUNT = "gradwatch/nonfinite_count"
 LEARNING_RATE = "gradwatch/learning_rate"
 EXPLOSIONS = "gradwatch/explosions"
 LOSS = "gradwatch/loss"
+HELD_SHARE = "gradwatch/held_share"
+HELD_BACK = "gradwatch/held_back"
 TRUST_RADIUS = "gradwatch/trust_radius"
 LOSS_SCALE = "gradwatch/loss_scale"
 OVERFLOWS = "gradwatch/overflows"
@@ -34,7 +36,7 @@ SCALARS = (
 SCALING = (LOSS_SCALE, OVERFLOWS)
 
 # Only while updates are held.
-HOLDING = (TRUST_RADIUS,)
+HOLDING = (TRUST_RADIUS, HELD_SHARE, HELD_BACK)
 
 HEATMAP = "gradwatch/heatmap"
 EVENTS = "gradwatch/events"

@@ -101,17 +101,16 @@ def careful_step(runner, state, application, earlier=(), rare=False, region=Fals
         made = updates.measured(application, before, applied)
     if region:
         held = trust_region.hold(runner, state, application, before, averaged, decision)
-        alert = alert | held
+        alert = alert | (held > 0)
 
     # Record.
     state.plan_next_look(alert)
-    never = constant(False, "bool")
     scalars = row.of_application(
         measured,
         decision,
         clipped_norm=norm,
         clipped=clipped,
-        held=never if held is None else held,
+        held=0.0 if held is None else held,
         loss_scale=MISSING if application.scale is None else application.scale,
         halted=halted,
     )

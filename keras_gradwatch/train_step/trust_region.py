@@ -19,6 +19,8 @@ from keras_gradwatch.train_step.updates import constrained
 # Root mean square below which the weights of a kernel count as this large: one that
 # begins at zero must be able to leave it.
 FLOOR = 0.05
+# The least share of an update that counts as cut off, where anything was.
+LEAST_CUT = 1e-6
 
 
 def limit(before, after, inner, loss, control):
@@ -32,7 +34,8 @@ def limit(before, after, inner, loss, control):
         control: Dict with the scalars `radius`, `element` and `decrease`.
 
     Returns:
-        `(weights, held)`: V float32 tensors, and whether they are not `after`.
+        `(weights, cut)`: V float32 tensors, and the share of the update's norm that
+        was cut off, a scalar float32; 0 where the weights are `after`.
     """
     radius, packed = control["radius"], Packed(after)
     olds, news = packed.join(before), packed.join(after)
@@ -53,16 +56,17 @@ def limit(before, after, inner, loss, control):
     bound = control["decrease"] * loss
     steep = (loss > 0) & (gain > bound)
     share = ops.where(steep, bound / ops.where(steep, gain, 1.0), 1.0)
-    less = [
-        ops.any(ops.not_equal(m, new - old))
-        for m, old, new in zip(moved, olds, news, strict=True)
-    ]
+    wanted = [new - old for old, new in zip(olds, news, strict=True)]
+    less = [ops.any(ops.not_equal(m, w)) for m, w in zip(moved, wanted, strict=True)]
     held = ops.any(ops.stack(less)) | steep
     weights = [
-        ops.where(held, old + cut * share, new)
-        for old, new, cut in zip(olds, news, moved, strict=True)
+        ops.where(held, old + change * share, new)
+        for old, new, change in zip(olds, news, moved, strict=True)
     ]
-    return packed.split(weights), held
+    left = share * _norm(moved) / ops.maximum(_norm(wanted), 1e-30)
+    left = ops.where(ops.isfinite(left), left, 0.0)
+    cut = ops.where(held, ops.clip(1.0 - left, LEAST_CUT, 1.0), 0.0)
+    return packed.split(weights), cut
 
 
 def averages_before(runner, application):
@@ -86,7 +90,7 @@ def hold(runner, state, application, before, averaged, decision):
         decision: `Decision`.
 
     Returns:
-        Scalar bool, whether the update was cut down.
+        Scalar float32, the share of the update's norm that was cut off.
     """
     variables, optimizer = application.trained, application.optimizer
     averages = averages_of(optimizer, variables)
@@ -99,7 +103,7 @@ def hold(runner, state, application, before, averaged, decision):
 
     def limited():
         made = values_of(variables)
-        weights, held = limit(before, made, inner, loss, state.control)
+        weights, cut = limit(before, made, inner, loss, state.control)
         pairs = zip(weights, variables, strict=True)
         weights = [constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
         corrected = [
@@ -107,7 +111,7 @@ def hold(runner, state, application, before, averaged, decision):
             for pair, old, weight in zip(averages, averaged, weights, strict=True)
             if pair
         ]
-        return [*weights, *corrected], held
+        return [*weights, *corrected], cut
 
     wanted = state.responding & ~state.halted & ~decision.skip & ~decision.overflow
     if application.window.partial is not None:
@@ -147,6 +151,11 @@ def _within(change, bound):
     """Each element of a change cut down to ±`bound`; what is NaN does not change."""
     change = ops.where(ops.isnan(change), 0.0, change)
     return ops.maximum(ops.minimum(change, bound), -bound)
+
+
+def _norm(matrices):
+    """The norm of all elements of a list of matrices, a scalar."""
+    return ops.sqrt(ops.sum(ops.concatenate([row_squares(m) for m in matrices])))
 
 
 def _root_mean_squares(packed, matrices, sizes):

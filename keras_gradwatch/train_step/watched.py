@@ -15,7 +15,7 @@ from keras_gradwatch.keras_hooks.model_state import (
 )
 from keras_gradwatch.keras_hooks.optimizers import trained_by
 from keras_gradwatch.statistics import histograms
-from keras_gradwatch.train_step import row
+from keras_gradwatch.train_step import output_losses, row
 from keras_gradwatch.train_step.application import any_of
 from keras_gradwatch.train_step.gradients import collect, written
 from keras_gradwatch.train_step.logs import logs_without_skipped
@@ -164,6 +164,8 @@ class WatchedStep:
             ):
                 seen = self.model.get_metrics_result()
             self._record()
+            if self.runner.count == 1:
+                output_losses.note(self.model, lambda: self.monitor.variable("losses"))
             if self._plan.protects and self._results:
                 skipped = self._skipped()
                 self.runner.restore(skipped, self._kept, self._kept_values)

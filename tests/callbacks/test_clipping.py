@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradwatch.callbacks import GradientClipping, GradientHistory
+from keras_gradwatch.callbacks import GradientClipping, GradientHistory, GradWatch
 from keras_gradwatch.policies import ClipByGlobalNorm
+from keras_gradwatch.policies.named import NAMES
 from tests import helper
 
 LIMITS = {"clipnorm": 0.3, "clipvalue": 0.05, "global_clipnorm": 0.4}
@@ -181,5 +182,25 @@ def test_bad_arguments(arguments, match):
 
 
 def test_a_policy_that_is_none():
-    with pytest.raises(TypeError, match=r"policy.*'clip'"):
+    with pytest.raises(ValueError, match=r"policy.*'clip'"):
         GradientClipping("clip")
+
+
+def test_a_number_is_the_global_norm():
+    assert GradientClipping(1.0).policy == ClipByGlobalNorm(1.0)
+    assert GradWatch(policy=2).policy == ClipByGlobalNorm(2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_policy_has_a_name(name):
+    assert type(GradientClipping(name).policy) is NAMES[name]
+    assert GradWatch(policy=name).policy == GradientClipping(name).policy
+
+
+@pytest.mark.parametrize(
+    ("policy", "error"),
+    [("autoclip", ValueError), (0, ValueError), (True, TypeError), ([1], TypeError)],
+)
+def test_other_policies_are_refused(policy, error):
+    with pytest.raises(error):
+        GradientClipping(policy)

@@ -242,7 +242,7 @@ def test_an_event_is_told_once(capsys):
     x, y = helper.regression_data(24)
     callbacks = [SkipOnExplosion(), ReduceLROnExplosion(), GradWatch(trust_bound=None)]
     helper.fit(helper.regression(), helper.with_nan(x, 1, 8), y, callbacks)
-    assert capsys.readouterr().out.count("] step 1: ") == 1
+    assert capsys.readouterr().out.count("] epoch 1, step 1: ") == 1
 
 
 def test_an_endless_explosion_does_not_flood_the_terminal(capsys):

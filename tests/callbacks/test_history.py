@@ -172,3 +172,30 @@ def test_belongs_to_one_model():
 def test_bad_arguments(arguments, match):
     with pytest.raises(ValueError, match=match):
         GradientHistory(**arguments)
+
+
+def test_one_variable_and_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    x, y = helper.regression_data()
+    helper.fit(helper.regression(), x, y, [seen := GradientHistory()])
+    name = seen.variables[0]
+    np.testing.assert_array_equal(seen[name], seen.statistics["norm"][:, 0])
+    with pytest.raises(KeyError, match="no variable is called 'kernel'"):
+        seen["kernel"]
+    frame = seen.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame) and frame.index.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(frame[f"{name}:norm"], seen[name])
+    assert repr(seen) == "<GradientHistory: 3 steps of 2 variables, 0 events>"
+
+
+def test_plots():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    x, y = helper.regression_data()
+    x = helper.with_nan(x, 1, 8)
+    helper.fit(helper.regression(), x, y, [seen := GradientHistory()])
+    for figure in (seen.plot(), seen.heatmap()):
+        figure.canvas.draw()
+        matplotlib.pyplot.close(figure)
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert labels == seen.variables

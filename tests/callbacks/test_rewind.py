@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gradwatch.callbacks import GradientHistory, GradWatch, RewindOnExplosion
+from keras_gradwatch.callbacks import GradWatch, RewindOnExplosion
 from keras_gradwatch.detectors import Collapse, Divergence, NormThreshold
 from tests import helper
 
@@ -57,7 +57,7 @@ def test_everything_but_the_rate_goes_back(name):
     rewind = RewindOnExplosion(
         snapshot_freq=6, update_freq=3, detector=NormThreshold(100.0), verbose=0
     )
-    keep, seen = Keep(), GradientHistory()
+    keep, seen = Keep(), helper.Recorded()
     helper.fit(model, x, y, [rewind, keep, seen])
     (event,) = rewind.events
     # With accumulation the norm is that of the window, which ends with this step.
@@ -79,7 +79,7 @@ def test_a_schedule_is_cut_too():
     rewind = RewindOnExplosion(
         snapshot_freq=2, update_freq=2, detector=NormThreshold(100.0), verbose=0
     )
-    helper.fit(model, x, y, [rewind, seen := GradientHistory()])
+    helper.fit(model, x, y, [rewind, seen := helper.Recorded()])
     # From step 4 on, the schedule's steps 2, 3, ... again, at a quarter.
     expected = [0.01 * 0.5**i for i in range(4)]
     expected += [0.0025 * 0.5**i for i in range(2, 6)]
@@ -171,7 +171,7 @@ def test_a_loss_that_comes_apart_goes_back():
 
     ruiner = keras.callbacks.LambdaCallback(on_train_batch_begin=ruin)
     rewind = RewindOnExplosion(snapshot_freq=50, verbose=0)
-    seen = GradientHistory()
+    seen = helper.Recorded()
     helper.fit(model, x, y, [rewind, ruiner, seen], 8)
     (event,) = rewind.events
     assert event.kind == "divergence" and 105 < event.step < 150

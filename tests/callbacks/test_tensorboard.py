@@ -101,6 +101,17 @@ def test_per_variable(tmp_path):
     assert weights[0][0] == 0 and np.isfinite(weights[1]).all()
 
 
+@pytest.mark.parametrize(
+    ("freq", "expected"), [("batch", range(24)), ("epoch", [0, 23, 24, 47]), (50, None)]
+)
+def test_update_freq(freq, expected, tmp_path):
+    series, _ = logged(tmp_path, update_freq=freq, fits=2)
+    steps, _ = series[tags.GRAD_NORM]
+    if freq == "batch":
+        expected = range(48)
+    assert steps == list(expected or [0, 23, 24, 47])
+
+
 def test_a_point_has_all_statistics_of_its_step(tmp_path):
     x, y = helper.regression_data(24)
     board = GradientTensorBoard(tmp_path, update_freq=10, per_variable=True)

@@ -103,7 +103,7 @@ def test_two_processes_are_as_one(alone, together, kind):
 
 def test_one_process_writes_and_prints(together):
     directory, _, (chief, other) = together
-    assert chief.count("[gradwatch] step 3: 1024 non-finite gradient values") == 2
+    assert chief.count(", step 3: 1024 non-finite gradient values") == 2
     assert "[gradwatch]" not in other
     assert not (directory / "logs1").exists()
     for kind in ("data", "model"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradwatch.callbacks import GradWatch
+import keras_gradwatch
+from keras_gradwatch.callbacks import GradientTensorBoard, GradWatch
 from keras_gradwatch.reports import command
 from tests import helper
 
@@ -39,7 +41,8 @@ def test_the_report_and_the_incidents(logs, capsys):
     directory, report = logs
     assert command.main(["report", str(directory)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"{report}\nincidents: 2\n")
+    status = "the run ended at step 120."
+    assert printed.startswith(f"{status}\n{report}\nincidents: 2\n")
     events = directory / "gradwatch" / "events"
     messages = [
         json.loads(line)["message"]
@@ -85,7 +88,12 @@ def test_the_process_was_killed(tmp_path, capsys):
     directory = tmp_path / "gradwatch"
     # What was written at the end of the first epoch.
     assert command.main(["report", str(tmp_path)]) == 0
-    assert "steps that tripped: 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    where = f"process {os.getpid()} on "
+    assert printed.startswith(f"the run is running in {where}")
+    assert "1 of 3 steps had values that are not finite" in printed
+    run = json.loads((directory / "run.json").read_text())
+    (directory / "run.json").write_text(json.dumps({**run, "process": 2**22 + 1}))
     (directory / "report.txt").unlink()
     for file in (directory / "events" / "step_0000001").iterdir():
         file.unlink()
@@ -93,8 +101,9 @@ def test_the_process_was_killed(tmp_path, capsys):
     with open(directory / "events.jsonl", "a") as file:
         file.write('{"step": 2, "mess')  # in the middle of a line
     assert command.main(["report", str(tmp_path)]) == 0
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert first.startswith("no report.txt in") and "killed" in first
+    status, first, *rest = capsys.readouterr().out.splitlines()
+    assert status.startswith("the run was interrupted")
+    assert first.startswith("no report.txt in")
     assert rest[:2] == ["incidents: 1", "step 1: nothing more is on disk"]
     assert len(rest) == 3 and rest[2].startswith("  step 1: 15 non-finite gradient")
 
@@ -154,3 +163,46 @@ def test_arguments(arguments, status, words, capsys):
         command.main(arguments)
     assert exit.value.code == status
     assert words in "".join(capsys.readouterr())
+
+
+def test_several_runs_are_listed(logs, tmp_path, capsys):
+    directory, report = logs
+    for name in ("b", "a"):
+        shutil.copytree(directory / "gradwatch", tmp_path / "runs" / name)
+    assert command.main(["report", str(tmp_path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    verdict = report.verdict.replace("\n", " ")
+    assert first == f"{tmp_path / 'runs' / 'a'}: {verdict}"
+    assert second.startswith(f"{tmp_path / 'runs' / 'b'}: ")
+
+
+def test_json(logs, capsys):
+    directory, report = logs
+    assert command.main(["report", "--json", str(directory)]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert found.pop("status") == "the run ended at step 120."
+    assert found == report.to_dict()
+
+
+def test_an_explosion_without_protection_is_an_exit_status(tmp_path):
+    x, y = helper.digits(320)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    helper.compiled(model, keras.optimizers.SGD(1e30))
+    helper.fit(model, x, y, [GradientTensorBoard(tmp_path)])
+    assert command.main(["report", str(tmp_path)]) == 1
+
+
+def test_version_and_no_keras():
+    """The command reads files: it answers without loading Keras."""
+    assert python("--version").stdout.split() == [keras_gradwatch.__version__]
+    code = (
+        "import sys; sys.argv = ['gradwatch']; import keras_gradwatch.reports.command"
+    )
+    code += "; print({'keras', 'numpy', 'tensorboard'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(helper.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "set()\n", done.stderr

@@ -14,7 +14,8 @@ from keras_gradwatch.reports.diagnosis import RunSummary, causes, symptoms
 from keras_gradwatch.reports.diagnosis.causes import clip
 from keras_gradwatch.reports.diagnosis.kernels import kernels
 from keras_gradwatch.reports.diagnosis.model import describe
-from keras_gradwatch.reports.report import MAX_LINES, explain
+from keras_gradwatch.reports.report import Report, explain
+from keras_gradwatch.reports.table import MAX_LINES
 from tests import helper
 
 
@@ -58,8 +59,8 @@ def test_a_healthy_run():
     watching = run(stack(64, 2, 32, "relu", "he_normal", 10, "adam"), x, y, 3)
     assert named(watching) == ([], [])
     text = watching.report()
-    assert text.startswith("no explosion in 60 steps.\nloss: ")
-    assert "what" not in text
+    assert text.startswith("No explosion in 60 steps.\nNumbers: loss ")
+    assert len(text.splitlines()) == 2
     # The quantiles are those of the norms, in steps of 12%.
     norms = watching.history.global_norm
     for share in (0.5, 0.9):
@@ -77,7 +78,9 @@ def test_inputs_that_are_not_scaled():
     root = np.sqrt(np.mean(np.square(16 * x)))
     first = kernels(watching.summary)[0]
     assert root / 1.5 < first.inputs < root * 1.5
-    assert "what to change: Scale the inputs" in watching.report()
+    first, second, third, *_ = watching.report().splitlines()
+    assert first.startswith("Exploded at step") and "the inputs are large" in first
+    assert second.startswith("Protected: ") and third.startswith("Fix: Scale the input")
 
 
 @pytest.mark.thorough
@@ -188,11 +191,11 @@ def test_vanishing_gradients_are_told_and_explained(capsys):
     assert "10 layers use `sigmoid`" in watching.report()
     printed = capsys.readouterr().out
     assert "observed, nothing was changed" in printed
-    assert printed.count("what it is: vanishing") == 1
+    assert printed.count("Diagnosis (vanishing)") == 1
     # The table of a deep model is short.
     lines = watching.report().splitlines()
     assert sum("/kernel  " in line for line in lines) == MAX_LINES
-    assert "... 3 more kernels between them" in lines
+    assert lines[-1] == "and 3 kernels that were less affected"
 
 
 @pytest.mark.thorough
@@ -215,7 +218,7 @@ def test_a_run_that_does_not_learn():
     watching = run(model, x, y, 6)
     assert named(watching)[0] == ["not learning"]
     text = watching.report()
-    assert text.startswith("no explosion in 120 steps.") and "has not fallen" in text
+    assert text.startswith("The loss has not fallen in 120 steps.")
 
 
 @pytest.mark.thorough
@@ -240,10 +243,9 @@ def test_the_error_of_terminate_says_why():
     x, y = helper.digits(640)
     model = stack(64, 3, 64, "relu", "he_normal", 10, keras.optimizers.SGD(3.0))
     stop = TerminateOnExplosion(UpdateRatio(), mode="raise", verbose=0)
-    with pytest.raises(ExplosionError, match=r"stopped by an explosion") as caught:
+    with pytest.raises(ExplosionError, match=r"^Exploded at step") as caught:
         helper.fit(model, 16 * x, y, [stop], 32, epochs=3)
-    assert "what it is" in str(caught.value)
-    assert "why: inputs" in str(caught.value)
+    assert "Cause (inputs)" in str(caught.value)
 
 
 # -- The summary -----------------------------------------------------------------------
@@ -326,4 +328,28 @@ def test_what_is_known_of_a_model():
 
 def test_nothing_was_watched():
     assert GradWatch().report() == "nothing was watched yet."
-    assert explain(RunSummary()) == "no explosion in 0 steps."
+    assert explain(RunSummary()) == "No explosion in 0 steps."
+
+
+def test_the_report_is_text_and_data():
+    x, y = helper.digits(640)
+    model = stack(64, 2, 64, "relu", "he_normal", 10, keras.optimizers.Adam(1.0))
+    report = run(model, x, y, 2).report()
+    assert isinstance(report, Report) and report.startswith(report.verdict)
+    assert report.exploded and report.protected
+    assert [cause.kind for cause in report.causes] == ["rate"]
+    assert f"Fix: {report.fixes[0]}" in report and len(report.fixes) <= 3
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["verdict"] == report.verdict
+    assert RunSummary.from_dict(data["summary"]).steps == 40
+    page = report._repr_html_()
+    assert report.verdict.splitlines()[0] in page and "white-space" in page
+
+
+def test_the_most_affected_kernel_comes_first():
+    x, y = helper.digits(640)
+    model = stack(64, 10, 16, "relu", "he_normal", 10, keras.optimizers.Adam(1.0))
+    watching = run(model, x, y)
+    lines = watching.report().splitlines()
+    head = next(i for i, line in enumerate(lines) if "norm: first" in line)
+    assert lines[head + 1].startswith(watching.events[0].variable)

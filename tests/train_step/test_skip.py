@@ -166,7 +166,7 @@ def test_a_nan_batch_in_the_middle_of_an_epoch(rate, digits, capsys):
         np.testing.assert_allclose(seen.learning_rate[step], uncut, 1e-5)
         done += applied
     printed = capsys.readouterr().out
-    assert printed.count("[gradwatch] step 3: ") == 1
+    assert printed.count("[gradwatch] epoch 1, step 3: ") == 1
     assert event.message in printed and "learning rate" in event.message
 
 

@@ -44,11 +44,13 @@ class Response:
         detectors: The detectors that it follows.
 
     Attributes:
+        acts: Whether it may change anything; else it says what it would have done.
         gates: Whether an update outside of its detectors' limits is left out, in the
             step itself.
         may_cut: Whether it may cut a learning rate.
     """
 
+    acts = True
     gates = False
     may_cut = False
 

@@ -13,6 +13,8 @@ from keras_gradwatch.records.rows import APPLIED, REVERTED, Trip
 WINDOW = 20
 # It does harm if the next loss exceeds all of them by this many times their median.
 MARGIN = 2.0
+# A fit is reported as throttled once so many updates were held, and more than half.
+THROTTLED = 200
 # An update that is this many times as large as the weights is put back at once.
 INSANE = 1e3
 
@@ -32,25 +34,29 @@ class Hold(Response):
     began, and a run that has stalled continues with a smaller radius and rate. The rate
     comes back once the run is quiet; see `loan`.
 
+    Where it does not act, it reports the first update that has done harm, and again
+    after `quiet` steps of the region.
+
     Args:
         detectors: Detectors that judge the update.
         region: The `TrustRegion`.
         min_lr: The rate is never cut below this.
+        acts: Whether weights are put back, and updates held.
 
     Reference: the acceptance of a step by the actual decrease in trust-region methods
     (Conn, Gould and Toint 2000).
     """
 
-    may_cut = True
-
-    def __init__(self, detectors, region=None, min_lr=0.0):
+    def __init__(self, detectors, region=None, min_lr=0.0, acts=True):
         super().__init__(detectors)
+        self.acts = self.may_cut = acts
         self.region = region or TrustRegion()
         self.min_lr = min_lr
         # The trip of the update that is being judged, the bound of the loss, and
         # whether a step since then was not finite.
         self._suspect = None
         self._trial = None
+        self._steps = self._held = 0  # of this `fit`; -inf once it was reported
 
     def initial_memory(self):
         return {
@@ -65,9 +71,11 @@ class Hold(Response):
     def begin(self, controller, memory):
         """Continues to hold updates where an earlier `fit` did."""
         self._suspect = self._trial = None
+        self._steps = self._held = 0
         # The data may be others now.
         memory["losses"] = []
-        controller.hold(self.is_holding(memory, controller.step))
+        if self.acts:
+            controller.hold(self.is_holding(memory, controller.step))
 
     def is_holding(self, memory, step):
         """Whether updates are held in a step."""
@@ -77,7 +85,8 @@ class Hold(Response):
         """The loss beyond which the next update is left out; infinite: none."""
         if self._trial is not None:
             return self._trial.bound
-        return math.inf if self._suspect is None else self._suspect[1]
+        suspects = self.acts and self._suspect is not None
+        return self._suspect[1] if suspects else math.inf
 
     def claims(self, moment, memory):
         """Judges the updates before this step; True if this step is a consequence."""
@@ -95,6 +104,14 @@ class Hold(Response):
             self._suspect = trip, bound, True
             return False
         words = f"the loss went from {_last(memory):.3g} to {moment.loss:.3g}"
+        if not self.acts:
+            memory["until"] = float(moment.step + 1 + self.region.settings["quiet"])
+            trip.row, trip.action = moment.row, "observed"
+            trip.words = (
+                f"{words}; nothing was changed, `GradWatch()` would hold updates"
+            )
+            moment.trips[:] = [trip]
+            return True
         if moment.controller.put_kept_back():
             words += "; the weights were put back"
         self._begin_holding(moment, memory, trip, words)
@@ -106,6 +123,9 @@ class Hold(Response):
             moment.trips.remove(trip)
         if not moment.complete or not moment.finite or self._trial is not None:
             return
+        if not self.acts and memory["until"] > moment.step:
+            return
+        self._steps += 1
         outcome = moment.rows.scalars["outcome"][moment.row]
         if outcome == REVERTED and mine:
             self._begin_holding(moment, memory, mine[0], "the weights were put back")
@@ -115,6 +135,8 @@ class Hold(Response):
             self._watch(moment, memory, mine)
 
     def after(self, rows, controller, memory):
+        if not self.acts:
+            return
         due = memory["windows"] >= memory["wait"]
         room = min(len(memory["losses"]), controller.steps_left)
         if due and room >= trial.LEAST:
@@ -136,7 +158,8 @@ class Hold(Response):
             size = abs(float(np.median(losses)))
             bound = max(losses) + MARGIN * max(size, 1e-30)
             self._suspect = tripped[0], bound, False
-            moment.controller.updates.keep()
+            if self.acts:
+                moment.controller.updates.keep()
 
     def _begin_holding(self, moment, memory, trip, words):
         """Begins to hold updates, and reports it."""
@@ -154,7 +177,7 @@ class Hold(Response):
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
         trip.row, trip.action = moment.row, "reverted"
-        trip.words = f"{words}, and updates are held to {radius:.2g} times the weights"
+        trip.words = f"{words}, and updates are held to {radius:.2%} of the weights"
         moment.trips[:] = [trip]
         moment.rows.scalars["trust_radius"][moment.row] = radius
         moment.controller.hold(True)
@@ -198,6 +221,16 @@ class Hold(Response):
             trip.what = "the loss does not fall although updates are held"
             moment.trips.append(trip)
             moment.controller.hold(True)  # to the smaller radius
+        self._held += held
+        if self._held >= max(THROTTLED, self._steps / 2):
+            trip = self._largest(moment)
+            trip.what = (
+                f"{self._held} of the {self._steps} updates of this fit were held"
+            )
+            trip.action = "clipped"
+            trip.words = f"the update was held to {memory['radius']:.2%} of the weights"
+            moment.trips.append(trip)
+            self._held = -math.inf
         if not self.is_holding(memory, step + 1):
             memory.update(windows=0, released=step + 1)
             memory["losses"].clear()

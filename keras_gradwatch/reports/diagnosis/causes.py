@@ -2,8 +2,10 @@
 
 import math
 
+from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
-from keras_gradwatch.reports.diagnosis.symptoms import Finding, acute
+from keras_gradwatch.reports.diagnosis.settings import contradictions, doubts
+from keras_gradwatch.reports.diagnosis.symptoms import acute
 
 # Root mean square of one input from which inputs are called large; the estimate is too
 # high by up to 3 times, so inputs of unit size are never.
@@ -20,6 +22,12 @@ CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
 # Share of a kernel that one update may well change, and the least factor of a rate that
 # is advised.
 TRUSTED, LEAST_FACTOR = 0.05, 1e-3
+# Largest update ratio of a run whose rate is too low.
+SLOW = 1e-3
+# Symptoms of a run that does not learn, without an explosion.
+STUCK = {"not learning", "no gradient", "dead units"}
+# Causes that are told, at most.
+MAX_CAUSES = 3
 
 SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
 UNBOUNDED = ("exponential",)
@@ -36,8 +44,13 @@ def causes(summary, symptoms):
         List of `Finding`, each with its advice.
     """
     kinds = {finding.kind for finding in symptoms}
-    if not kinds or kinds == {"bad batches"}:
+    if not kinds or kinds <= {"bad batches", "settings", "structure"}:
         return []
+    settings = contradictions(summary)
+    if not settings and kinds & STUCK:
+        settings = doubts(summary)
+    if settings:
+        return settings[:MAX_CAUSES]
     found = [
         finding
         for rule in (_activation, _inputs, _targets, _initializer)
@@ -45,7 +58,8 @@ def causes(summary, symptoms):
     ]
     if not found:
         found = [f for f in [_rate(summary, kinds)] if f]
-    return found + [f for f in [_spikes(summary, kinds)] if f]
+    found += [f for f in [_spikes(summary, kinds)] if f]
+    return found[:MAX_CAUSES]
 
 
 def clip(summary):
@@ -65,6 +79,7 @@ def _activation(summary, kinds):
                 f"{activations[named[0]]} layers use `{named[0]}`, which grows beyond "
                 "all bounds from layer to layer",
                 "Use `relu` or `softplus` instead.",
+                f"`{named[0]}` grows beyond all bounds",
             )
     named = [a for a in activations if a in SATURATING]
     if "vanishing" in kinds and named and not _initializer(summary, kinds):
@@ -74,12 +89,13 @@ def _activation(summary, kinds):
             "fraction of the gradient, at most "
             f"{0.25 if 'sigmoid' in named[0] else 1}, in each of them",
             "Use `relu` with `he_normal` weights in the hidden layers.",
+            f"{activations[named[0]]} layers use `{named[0]}`",
         )
     return None
 
 
 def _inputs(summary, kinds):
-    if not kinds & {"non-finite at the start", "explosion"}:
+    if not kinds & {"non-finite at the start", "explosion", *STUCK}:
         return None
     first = next(iter(kernels(summary)), None)
     if first is None or first.inputs is None or not first.inputs > LARGE_INPUTS:
@@ -90,11 +106,13 @@ def _inputs(summary, kinds):
         "gradients of the first step tell",
         "Scale the inputs to about unit size (keras.layers.Normalization, or divide by "
         f"{first.inputs:.2g}).",
+        f"the inputs are large (about {first.inputs:.2g} each)",
     )
 
 
 def _targets(summary, kinds):
-    if "explosion" not in kinds or not summary.model.get("regression"):
+    stuck = kinds & {"explosion", "not learning"}
+    if not stuck or not summary.model.get("regression"):
         return None
     last = next(reversed(kernels(summary)), None)
     if last is None or not last.inputs or last.gain is None or not summary.early:
@@ -111,6 +129,7 @@ def _targets(summary, kinds):
         f"each, while the model says about {outputs:.2g}: the targets are large",
         f"Scale the targets to about unit size (subtract their mean, divide by about "
         f"{size:.2g}), and the predictions back.",
+        f"the targets are large (about {size:.2g} each)",
     )
 
 
@@ -126,13 +145,15 @@ def _initializer(summary, kinds):
         worst = max(large, key=lambda k: k.gain)
         usual = "1 (orthogonal)" if worst.recurrent else "1.4 (he_normal)"
         words = f"the weights of {_count(large)} were large at the first step"
+        headline = "the initial weights are too large"
     elif len(small) > len(known) / 2 and not acute(summary):
         worst, usual = min(small, key=lambda k: k.gain), "1.4 (he_normal)"
         words = f"the weights of {_count(small)} were small at the first step"
+        headline = "the initial weights are too small"
     else:
         return _shrinks(known, kinds, advice)
     words += f": √fan_in · std is {worst.gain:.2g} in {worst.name}, {usual} is usual"
-    return Finding("initializer", words, advice)
+    return Finding("initializer", words, advice, headline)
 
 
 def _shrinks(known, kinds, advice):
@@ -148,12 +169,15 @@ def _shrinks(known, kinds, advice):
         f"{first.inputs:.2g}, one of {last.name} {last.inputs:.2g} at the first step "
         f"({len(known)} layers whose √fan_in · std is about {known[1].gain:.2g})",
         advice,
+        "the initial weights are too small for so many layers",
     )
 
 
 def _rate(summary, kinds):
     # A norm or a loss that stands out tells of its batch; what follows from an update,
     # of the rate.
+    if "not learning" in kinds:
+        return _small_rate(summary)
     diverged = "explosion" in kinds and bool(summary.first_bad)
     if not diverged and not {"update", "oscillation"} & set(summary.kinds):
         return None
@@ -169,6 +193,23 @@ def _rate(summary, kinds):
         "the learning rate is too high" + usual,
         f"Lower the learning rate from {summary.rates[0]:.3g} to about "
         f"{_lower_rate(summary):.1g}, or warm it up.",
+        f"the learning rate of {summary.rates[0]:.3g} is too high",
+    )
+
+
+def _small_rate(summary):
+    """A rate whose updates are too small for anything to be learned, or None."""
+    ratios = [k.numbers.get("ratio_largest") for k in kernels(summary)]
+    known = [ratio for ratio in ratios if ratio]
+    if not known or not max(known) < SLOW:
+        return None
+    rate, times = summary.rates[0], min(TRUSTED / 10 / max(known), 1e3)
+    return Finding(
+        "low rate",
+        f"the learning rate is too low: at {rate:.3g} the largest update of a kernel "
+        f"was {max(known):.2g} times its weights, about 0.001 to 0.01 is usual",
+        f"Raise the learning rate from {rate:.3g} to about {times * rate:.1g}.",
+        f"the learning rate of {rate:.3g} is too low",
     )
 
 
@@ -200,7 +241,8 @@ def _spikes(summary, kinds):
         and "huber" not in (summary.model.get("loss") or "").lower()
     ):
         advice += "; a Huber loss forgives outliers in the targets"
-    return Finding("spikes", "some steps stand out from the others", f"{advice}.")
+    words = "some steps stand out from the others"
+    return Finding("spikes", words, f"{advice}.", words)
 
 
 def _largest_gain(kernel):

@@ -1,10 +1,12 @@
 """What of a model matters for a diagnosis, as plain data."""
 
+import itertools
 from collections import Counter
 
 import keras
 
 from keras_gradwatch.records.names import unique
+from keras_gradwatch.reports.diagnosis.heads import activation_of, heads, name_of
 
 NORMALIZATIONS = (
     keras.layers.BatchNormalization,
@@ -24,12 +26,13 @@ def describe(model):
 
     Returns:
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
-        (name to number of layers), `normalized` (bool), `loss` (its name, or None) and
-        `regression` (bool).
+        (name to number of layers), `normalized` (bool), `loss` (its name, or None),
+        `regression` (bool), `heads` (see `heads`), `dropout` (the largest rate) and
+        `linear_stack` (whether Dense layers follow each other with no activation).
     """
     layers = list(_layers(model))
     names = unique(v.path for v in model.trainable_variables)
-    loss = _name(getattr(model, "loss", None))
+    loss = name_of(getattr(model, "loss", None))
     # Loss names come as mse, mean_squared_error and MeanSquaredError.
     regression = any(word in (loss or "").lower() for word in REGRESSION)
     return {
@@ -43,6 +46,9 @@ def describe(model):
         "normalized": any(isinstance(layer, NORMALIZATIONS) for layer in layers),
         "loss": loss,
         "regression": regression,
+        "heads": heads(model),
+        "dropout": max((_dropout(layer) for layer in layers), default=0.0),
+        "linear_stack": _has_linear_stack(model),
     }
 
 
@@ -53,14 +59,21 @@ def _layers(layer):
 
 
 def _activation(layer):
-    if isinstance(layer, keras.layers.ReLU):
-        return "relu"
-    return _name(getattr(layer, "activation", None))
+    activation = activation_of(layer)
+    return None if activation == "linear" else activation
 
 
-def _name(thing):
-    """The name of a function, an object, or a string; None for anything else."""
-    if thing is None or isinstance(thing, str):
-        return thing
-    name = getattr(thing, "__name__", None) or type(thing).__name__
-    return None if isinstance(thing, dict | list | tuple) else name
+def _dropout(layer):
+    rate = getattr(layer, "rate", 0.0)
+    return rate if isinstance(layer, keras.layers.Dropout) else 0.0
+
+
+def _has_linear_stack(model):
+    """Whether a Dense layer without an activation feeds the next one."""
+    layers = model.layers if isinstance(model, keras.Sequential) else []
+    kinds = [
+        activation_of(layer) if isinstance(layer, keras.layers.Dense) else None
+        for layer in layers
+        if not isinstance(layer, keras.layers.Dropout | keras.layers.InputLayer)
+    ]
+    return any(a == "linear" and b is not None for a, b in itertools.pairwise(kinds))

@@ -41,6 +41,7 @@ class RunSummary:
         outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust
             region, and `nonfinite`.
         rates: First and last learning rate, NaN before the first step.
+        held_back: Sum over the held steps of the share of the update that was cut off.
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
         norm: `first`, `last` and `largest` finite global norm.
@@ -64,6 +65,7 @@ class RunSummary:
             ("applied", "clipped", "held", "nonfinite"), 0
         )
     )
+    held_back: float = 0.0
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
     early: list = field(default_factory=list)
     recent: list = field(default_factory=list)
@@ -98,7 +100,7 @@ class RunSummary:
         for event in events:
             self.actions[event.action] = self.actions.get(event.action, 0) + 1
         for event in tripped(events):
-            record = _plain(dataclasses.asdict(event))
+            record = dataclasses.asdict(event)
             kind = self.kinds.setdefault(event.kind, {"count": 0, "first": record})
             kind["count"] += 1
             kind["last"] = record
@@ -137,6 +139,7 @@ class RunSummary:
         self.outcomes["applied"] += int((scalars["outcome"] == APPLIED).sum())
         self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
         self.outcomes["held"] += int((scalars["held"] > 0).sum())
+        self.held_back += float(scalars["held"].sum())
 
     def _take_norms(self, rows, events):
         norms = rows.scalars["global_norm"].astype("float64")

@@ -1,9 +1,10 @@
 """What a run suffers from: pure functions of its summary."""
 
 import math
-from dataclasses import dataclass
 
+from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Kinds of events that tell of a state of the model, not of a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
@@ -15,21 +16,6 @@ LARGE_NORM = 1.0
 LEARNED = 0.97
 # Fewest losses that can tell it.
 ENOUGH_LOSSES = 100
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was found.
-
-    Attributes:
-        kind: A word or two, the same for every run that has it.
-        words: What was measured, a sentence without a full stop.
-        advice: What to change, sentences; empty where the causes tell it.
-    """
-
-    kind: str
-    words: str
-    advice: str = ""
 
 
 def symptoms(summary):
@@ -45,13 +31,18 @@ def symptoms(summary):
         _non_finite_start,
         _explosion,
         _bad_batches,
+        _no_gradient,
         _dead_units,
         _vanishing,
         _oscillation,
     )
     found = [finding for rule in rules if (finding := rule(summary))]
+    if any(finding.kind == "no gradient" for finding in found):
+        found = [f for f in found if f.kind not in ("dead units", "vanishing")]
     # What does not learn for a reason that has a name is not named twice.
     found = found or [f for f in [_not_learning(summary)] if f]
+    # A model may learn in spite of them.
+    found = found or contradictions(summary)
     # A large gradient at the first step is no harm in a healthy run.
     steep = _grows_backwards(summary) if found else None
     return ([steep] if steep else []) + found
@@ -73,12 +64,14 @@ def _non_finite_start(summary):
             "before any update was made",
             "Look for a square root, a norm, a logarithm or a division whose argument "
             "is 0: its derivative is infinite. Add a small constant inside.",
+            "The gradients are not finite from the first step on",
         )
     return Finding(
         "non-finite at the start",
         "the loss of the very first step is not finite, before any update was made: "
         "the forward pass overflows or divides by zero with these weights and inputs, "
         "and no learning rate and no clip can help",
+        headline="The loss is not finite from the first step on",
     )
 
 
@@ -110,7 +103,10 @@ def _explosion(summary):
         words.append(
             f"half of the healthy steps have a gradient norm below {usual:.3g}"
         )
-    return Finding("explosion", "; ".join(words))
+    first = summary.first_event or {"step": bad.get("step"), "variable": None}
+    where = f" in {first['variable']}" if first["variable"] else ""
+    headline = f"Exploded at step {first['step']}{where}"
+    return Finding("explosion", "; ".join(words), headline=headline)
 
 
 def _grows_backwards(summary):
@@ -124,6 +120,7 @@ def _grows_backwards(summary):
         "explosion at the first step",
         f"on the way back through the layers the gradient grows {a / b:.3g} times: "
         f"{b:.3g} in the last kernel, {a:.3g} in {first}, at the first step",
+        headline="Gradients grow on their way back through the layers",
     )
 
 
@@ -137,6 +134,22 @@ def _bad_batches(summary):
         "values that are not finite, while the steps around them are finite",
         "Look at the data of that batch: np.isfinite(x).all() and the same for the "
         "targets; then at divisions and logarithms in the loss.",
+        f"{count} of {summary.steps} steps had values that are not finite; the first "
+        f"was step {first['step']}",
+    )
+
+
+def _no_gradient(summary):
+    known = [k.numbers for k in kernels(summary) if "norm_largest" in k.numbers]
+    if summary.steps < 2 or not known or any(n["norm_largest"] > 0 for n in known):
+        return None
+    return Finding(
+        "no gradient",
+        "the gradient of every kernel is exactly 0 from the first step on: the output, "
+        "the loss, or the inputs do not depend on the weights",
+        "Look at the model's output (is it constant?), at the loss, and whether all "
+        "inputs are 0.",
+        "No gradient reaches any kernel",
     )
 
 
@@ -162,6 +175,7 @@ def _dead_units(summary):
         f"{layers} ({when}): what is off for every input never comes back",
         "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
         "ReLU, or with a normalization before each activation.",
+        f"{share:.0%} of the units are dead",
     )
 
 
@@ -180,6 +194,7 @@ def _vanishing(summary):
         + ("; it did reach it at the first step" if early else ""),
         "Use fewer layers, a normalization after each of them, or residual "
         "connections.",
+        f"Gradients vanish: they do not reach {event['variable']}",
     )
 
 
@@ -192,6 +207,7 @@ def _oscillation(summary):
         f"from step {event['step']} on the loss swings by {event['value']:.3g} with "
         f"every step, around {event['baseline']:.3g}",
         "Halve the learning rate until it stops.",
+        f"The loss oscillates from step {event['step']} on",
     )
 
 
@@ -205,6 +221,7 @@ def _not_learning(summary):
         "newest ones",
         "Try learning rates ten times higher and lower, other weights (another seed), "
         "and whether it can learn a single batch by heart.",
+        f"The loss has not fallen in {summary.steps} steps",
     )
 
 
@@ -218,7 +235,7 @@ def _learns(summary):
 def _rare(summary):
     """Whether steps that are not finite are few, among finite ones."""
     bad, count = summary.first_bad, summary.outcomes["nonfinite"]
-    if not bad or count > 0.2 * summary.steps:
+    if not bad or count > max(0.2 * summary.steps, 1) or count == summary.steps:
         return False
     before, usual = bad["before"], summary.quantile(0.5)
     return before is None or usual is None or before < 100 * usual

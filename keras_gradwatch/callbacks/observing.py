@@ -1,0 +1,61 @@
+"""What the callbacks that only observe share: detectors that report, and a report."""
+
+from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
+from keras_gradwatch.controller.responses import Hold
+from keras_gradwatch.detectors import (
+    Collapse,
+    DeadUnits,
+    Divergence,
+    LossSpike,
+    UpdateRatio,
+    Vanishing,
+    ZScore,
+)
+from keras_gradwatch.reports.diagnosis import RunSummary
+
+# Largest share of a kernel that one update may change before its harm is looked at.
+TRUST_BOUND = 0.5
+
+
+class ObservingCallback(WatchingCallback):
+    """Base of the callbacks that report what `GradWatch()` would act on.
+
+    Attributes:
+        summary: `RunSummary` for the report.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.summary = RunSummary()
+
+    def observing(self, **options):
+        """The `Request` of a callback that observes.
+
+        Args:
+            options: Further arguments of `Request`.
+        """
+        return Request(
+            type(self).__name__,
+            detectors=(
+                ZScore(),
+                LossSpike(),
+                Divergence(),
+                Collapse(),
+                Vanishing(),
+                DeadUnits(),
+            ),
+            responses=(Hold((UpdateRatio(TRUST_BOUND),), acts=False),),
+            dense_steps=ATTENTIVE_STEPS,
+            **options,
+        )
+
+    def set_model(self, model):
+        """Watches `model`; what is known of another model before it is dropped."""
+        if self.model is not None and self.model is not model:
+            self.summary = RunSummary()
+        super().set_model(model)
+
+    def on_rows(self, rows, events):
+        """Takes newly drained rows into the summary."""
+        self.summarize(rows, events)

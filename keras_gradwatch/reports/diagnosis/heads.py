@@ -1,0 +1,92 @@
+"""The last layers of a model beside the losses that they are trained with."""
+
+import keras
+
+from keras_gradwatch.keras_hooks.outputs import output_layers
+
+# Losses by what they are made for, lower case and without underscores.
+FAMILIES = {
+    "binary": ("binarycrossentropy", "binaryfocalcrossentropy"),
+    "classes": (
+        "categoricalcrossentropy",
+        "categoricalfocalcrossentropy",
+        "sparsecategoricalcrossentropy",
+    ),
+    "percentage": ("meanabsolutepercentageerror", "mape"),
+    "logarithm": ("meansquaredlogarithmicerror", "msle", "poisson"),
+    "regression": (
+        "meansquarederror",
+        "meanabsoluteerror",
+        "mse",
+        "mae",
+        "huber",
+        "huberloss",
+        "logcosh",
+    ),
+}
+
+
+def heads(model):
+    """What is known of each output, a list of dicts of plain data.
+
+    Args:
+        model: A built and compiled Keras trainer.
+
+    Returns:
+        For each output: `layer`, its name; `activation`, a name, `"linear"` for none,
+        or None where unknown; `units`, or None; `loss`, its name; `family`, a key of
+        `FAMILIES` or None; and `from_logits`, a bool.
+    """
+    layers = output_layers(model)
+    losses = _losses(model, len(layers))
+    return [_head(*pair) for pair in zip(layers, losses, strict=False)]
+
+
+def _head(layer, loss):
+    name = name_of(loss)
+    key = (name or "").lower().replace("_", "")
+    family = next((f for f, names in FAMILIES.items() if key in names), None)
+    shape = getattr(getattr(layer, "output", None), "shape", None) or (None,)
+    return {
+        "layer": getattr(layer, "name", None),
+        "activation": activation_of(layer),
+        "units": shape[-1],
+        "loss": name,
+        "family": family,
+        "from_logits": _from_logits(loss),
+    }
+
+
+def activation_of(layer):
+    """The name of a layer's activation; `"linear"` for none, None where unknown."""
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    if isinstance(layer, keras.layers.ReLU):
+        return "relu"
+    if layer is None or not hasattr(layer, "activation"):
+        return None
+    return name_of(layer.activation) or "linear"
+
+
+def name_of(thing):
+    """The name of a function, an object, or a string; None for anything else."""
+    if thing is None or isinstance(thing, str):
+        return thing
+    name = getattr(thing, "__name__", None) or type(thing).__name__
+    return None if isinstance(thing, dict | list | tuple) else name
+
+
+def _losses(model, count):
+    """The loss of each output, as it was given to `compile`."""
+    given = getattr(model, "loss", None)
+    if isinstance(given, dict):
+        names = list(getattr(model, "output_names", []))
+        return [given.get(name) for name in names]
+    if isinstance(given, list | tuple):
+        return list(given)
+    return [given] * count
+
+
+def _from_logits(loss):
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    return bool(config.get("from_logits", getattr(loss, "from_logits", False)))

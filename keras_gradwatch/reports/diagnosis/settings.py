@@ -1,0 +1,182 @@
+"""Settings that contradict each other: what a compiled model tells by itself.
+
+After the static rules of NeuraLint (Nikanjam et al. 2021, arXiv 2105.08095) and UMLAUT
+(Schoop et al. 2021), restated for Keras 3.
+"""
+
+from keras_gradwatch.reports.diagnosis.finding import Finding
+
+# Activations whose values are no probabilities.
+NO_PROBABILITY = ("linear", "relu", "tanh", "selu", "elu", "gelu", "leaky_relu")
+MAY_BE_NEGATIVE = ("linear", "tanh", "elu", "selu", "leaky_relu", "gelu", "silu")
+
+
+def contradictions(summary):
+    """Settings that are wrong whatever the data are.
+
+    Args:
+        summary: `RunSummary`.
+
+    Returns:
+        List of `Finding`.
+    """
+    found, rate = [], summary.rates[0]
+    if rate < 0:
+        found.append(
+            Finding(
+                "settings",
+                f"the learning rate is negative ({rate:.3g}): each update increases "
+                "the loss",
+                f"Compile with a learning rate of {-rate:.3g}.",
+                "the learning rate is negative",
+            )
+        )
+    rules = (_one_unit, _missing_softmax, _missing_sigmoid, _twice, _logarithm)
+    for head in summary.model.get("heads", []):
+        found += [f for rule in rules if (f := rule(head))][:1]
+    return found
+
+
+def doubts(summary):
+    """Settings that are unusual, and explain a run that does not learn.
+
+    Args:
+        summary: `RunSummary`.
+
+    Returns:
+        List of `Finding`.
+    """
+    model = summary.model
+    found = [f for head in model.get("heads", []) if (f := _unusual(head))]
+    if model.get("linear_stack"):
+        found.append(
+            Finding(
+                "structure",
+                "several Dense layers follow each other without an activation between "
+                "them: together they are one linear layer",
+                'Give the hidden layers an activation, such as `Dense(..., "relu")`.',
+                "the hidden layers have no activation",
+            )
+        )
+    if model.get("dropout", 0) > 0.5:
+        found.append(
+            Finding(
+                "settings",
+                f"a dropout of {model['dropout']:.2g} removes most of the units",
+                "Use a dropout of at most 0.5.",
+                "the dropout is too large",
+            )
+        )
+    return found
+
+
+def _finding(head, what, advice):
+    words = f"the last layer `{head['layer']}` {what}"
+    return Finding("settings", words, advice, f"`{head['layer']}` {what}")
+
+
+def _one_unit(head):
+    if head["activation"] != "softmax" or head["units"] != 1:
+        return None
+    return _finding(
+        head,
+        "is a softmax over one unit: its output is always 1",
+        'Use `Dense(1, activation="sigmoid")` and compile with '
+        '`loss="binary_crossentropy"`.',
+    )
+
+
+def _missing_softmax(head):
+    wrong = head["activation"] in NO_PROBABILITY and not head["from_logits"]
+    if head["family"] != "classes" or not wrong:
+        return None
+    kind = "Sparse" if "sparse" in head["loss"].lower() else ""
+    advice = f"keras.losses.{kind}CategoricalCrossentropy(from_logits=True)"
+    if head["activation"] != "linear":
+        return _finding(
+            head,
+            f"has the activation {head['activation']}, and the loss {head['loss']} "
+            "expects probabilities",
+            'Use `activation="softmax"` in the last layer.',
+        )
+    return _finding(
+        head,
+        f"has no softmax, and the loss {head['loss']} expects probabilities",
+        f"Compile with `loss={advice}`.",
+    )
+
+
+def _missing_sigmoid(head):
+    wrong = head["activation"] in NO_PROBABILITY and not head["from_logits"]
+    if head["family"] != "binary" or not wrong:
+        return None
+    if head["activation"] != "linear":
+        return _finding(
+            head,
+            f"has the activation {head['activation']}, and the loss {head['loss']} "
+            "expects probabilities",
+            'Use `activation="sigmoid"` in the last layer.',
+        )
+    return _finding(
+        head,
+        f"has no sigmoid, and the loss {head['loss']} expects probabilities",
+        "Compile with `loss=keras.losses.BinaryCrossentropy(from_logits=True)`.",
+    )
+
+
+def _twice(head):
+    if not head["from_logits"] or head["activation"] not in ("softmax", "sigmoid"):
+        return None
+    return _finding(
+        head,
+        f"has a {head['activation']}, and the loss {head['loss']}(from_logits=True) "
+        "applies another one",
+        "Remove the activation of the last layer, or `from_logits=True`.",
+    )
+
+
+def _logarithm(head):
+    if head["family"] != "logarithm" or head["activation"] not in MAY_BE_NEGATIVE:
+        return None
+    return _finding(
+        head,
+        f"may be negative, and the loss {head['loss']} takes its logarithm",
+        'Use `activation="softplus"` or `"exponential"` in the last layer.',
+    )
+
+
+def _unusual(head):
+    activation, family = head["activation"], head["family"]
+    if family == "regression" and activation == "softmax":
+        return _finding(
+            head,
+            f"is a softmax, and {head['loss']} is a loss for regression",
+            "For classes compile with a crossentropy; for a regression remove the "
+            "activation of the last layer.",
+        )
+    if family in ("regression", "percentage") and activation in (
+        "relu",
+        "sigmoid",
+        "tanh",
+    ):
+        return _finding(
+            head,
+            f"has the activation {activation}, which limits the values that it can "
+            "predict",
+            "For a regression remove the activation of the last layer; for two classes "
+            "compile with a crossentropy.",
+        )
+    if family == "classes" and activation == "sigmoid":
+        return _finding(
+            head,
+            f"is a sigmoid, and {head['loss']} is a loss for classes that exclude each "
+            "other",
+            'Use `activation="softmax"` in the last layer.',
+        )
+    if family == "binary" and activation == "softmax":
+        return _finding(
+            head,
+            f"is a softmax, and {head['loss']} is a loss for independent labels",
+            "Compile with `loss=keras.losses.CategoricalCrossentropy()`.",
+        )
+    return None
