@@ -5,6 +5,7 @@ state, carried by a metric (`StateMetric`), so they are made before the first st
 """
 
 import contextlib
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -36,6 +37,7 @@ __all__ = [
     "check",
     "check_strategy",
     "create_variable",
+    "first_batch",
     "make_access",
     "make_batches",
     "make_runner",
@@ -145,6 +147,16 @@ def make_access(model):
 
 def build_for(model, iterator):
     """Nothing: Keras has built the model."""
+
+
+def first_batch(model, iterator):
+    """The batch that comes next, and an iterator that gives it; see TensorFlow's."""
+    del model
+    if not is_alone():
+        return None, iterator
+    rest = iter(iterator)
+    batch = next(rest, None)
+    return batch, rest if batch is None else itertools.chain([batch], rest)
 
 
 def make_runner(model, state, data):

@@ -17,6 +17,7 @@ __all__ = [
     "check",
     "check_strategy",
     "create_variable",
+    "first_batch",
     "make_access",
     "make_batches",
     "make_runner",
@@ -121,6 +122,28 @@ def build_for(model, iterator):
             build_ahead(
                 model, model.train_step, tf.nest.pack_sequence_as(spec, tensors)
             )
+
+
+def first_batch(model, iterator):
+    """The batch that comes next, and an iterator that gives it.
+
+    Args:
+        model: The watched model.
+        iterator: What Keras hands to the train function.
+
+    Returns:
+        `(batch, iterator)`; the batch is None where it cannot be looked at.
+    """
+    plain = isinstance(iterator, tf.data.Iterator)
+    if not plain or model.distribute_strategy.num_replicas_in_sync > 1:
+        return None, iterator
+    spec = iterator.element_spec
+    if not all(isinstance(s, tf.TensorSpec) for s in tf.nest.flatten(spec)):
+        return None, iterator
+    batch = next(iterator)
+    # Of the same spec: the step is traced for it, and not again for the next batch.
+    variant = tf.data.experimental.to_variant(tf.data.Dataset.from_tensors(batch))
+    return batch, iter(tf.data.experimental.from_variant(variant, spec))
 
 
 def make_runner(model, data):

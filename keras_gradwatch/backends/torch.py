@@ -18,6 +18,7 @@ __all__ = [
     "check",
     "check_strategy",
     "create_variable",
+    "first_batch",
     "make_access",
     "make_batches",
     "make_runner",
@@ -70,6 +71,12 @@ def prepare(model, step, *arguments):
 
 def build_for(model, iterator):
     """Nothing: Keras has built the model."""
+
+
+def first_batch(model, iterator):
+    """The batch that comes next, and an iterator that gives it; see TensorFlow's."""
+    del model
+    return iterator[0] if isinstance(iterator, list) else None, iterator
 
 
 def make_runner(model, data):

@@ -11,6 +11,7 @@ from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
 from keras_gradwatch.methods import frequency, local_directory, number, whole
 from keras_gradwatch.policies import named
+from keras_gradwatch.reports.diagnosis.data import bad_data
 from keras_gradwatch.reports.diagnosis.settings import contradictions
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
@@ -235,13 +236,17 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             where = (self.state_dir, self._gradwatch, self.model)
             self.forensics = Forensics(*where, save_batch=self.save_batch > 0)
 
+    def on_begin(self):
+        """Says what is wrong with the settings or the data, whatever comes."""
+        super().on_begin()
+        if self.verbose:
+            for found in [*bad_data(self.summary), *contradictions(self.summary)]:
+                self._gradwatch.recorder.say_once(f"{found.words}. {found.advice}")
+
     def on_rows(self, rows, events):
         """Keeps, logs and tells what was recorded."""
-        before, known = len(self.events), bool(self.summary.model)
+        before = len(self.events)
         super().on_rows(rows, events)
-        if self.verbose and not known:
-            for found in contradictions(self.summary):
-                self._gradwatch.recorder.say_once(f"{found.words}. {found.advice}")
         self._eventful |= len(self.events) > before
         del self.events[:-1000]
         self.history.append(rows, events)

@@ -97,6 +97,7 @@ class Controller:
             # Another optimizer, loss, or set of trained variables: another run.
             self._compiled, self._share, self._memory = compiled, 1.0, {}
             self._observer.reset()
+            self.monitor.first_batch = None
             end = self.next + self.plan.dense_steps
             self.attentive_until = max(self.attentive_until, end)
         self._observer.begin_fit(self.plan)

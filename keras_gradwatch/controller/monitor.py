@@ -11,6 +11,7 @@ from keras_gradwatch.controller.plan import Request, unite
 from keras_gradwatch.controller.store import Store
 from keras_gradwatch.keras_hooks import learning_rate, model_state
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.records.first_batch import describe_batch
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.records.recorder import Recorder
 from keras_gradwatch.records.rows import Layout
@@ -49,6 +50,8 @@ class GradientMonitor:
         variant: The step that runs next, `"light"` or `"full"`.
         batches: What keeps the batch in which an incident begins.
         position: The first step that was not read yet.
+        first_batch: What `describe_batch` says of the first batch of a run; None: it
+            was not looked at yet.
         steps_are_stock: Whether the traced step is Keras's own.
         stand_ins: What stands in for methods of model and optimizers during a step.
         store: `Store`, the device variables.
@@ -64,6 +67,7 @@ class GradientMonitor:
         self.batches = backend.make_batches(self)
         self.stand_ins = {}
         self.steps_are_stock = False
+        self.first_batch = None
         self._model = weakref.ref(model)
         self.store = Store(backend, self._model)
         self.keeper = Keeper(self)
@@ -365,6 +369,20 @@ class GradientMonitor:
         self.controller.push_limits()
 
     # -- reading -------------------------------------------------------------------
+
+    def look(self, iterator):
+        """Describes the batch that comes next.
+
+        Args:
+            iterator: What Keras hands to the train function.
+
+        Returns:
+            The same, or one that gives the same batch.
+        """
+        data, iterator = self.backend.first_batch(self.model, iterator)
+        self.first_batch = {} if data is None else describe_batch(data)
+        self.recorder.tell_begin()
+        return iterator
 
     @property
     def model(self):

@@ -29,7 +29,7 @@ class Recorder:
     def __init__(self, max_events=1000):
         self.events = deque(maxlen=max_events)
         self.lost = 0
-        self._listeners, self._deciders = [], []
+        self._listeners, self._deciders, self._at_begin = [], [], []
         self._forget_told()
         self.before_line = ""
         self.begin_epoch()
@@ -38,13 +38,22 @@ class Recorder:
         """Has `listener(rows, events)` called with everything that is drained."""
         self._listeners.append(listener)
 
+    def listen_to_begin(self, listener):
+        """Has `listener()` called before the first step of a run."""
+        self._at_begin.append(listener)
+
+    def tell_begin(self):
+        """Tells that a run begins, and that its first batch is known."""
+        for listener in self._at_begin:
+            listener()
+
     def decide(self, decider):
         """Has `decider(rows)` called before the events of drained rows are told."""
         self._deciders.append(decider)
 
     def begin(self):
         """Begins a new `fit`: forgets the listeners and what has been told."""
-        self._listeners, self._deciders = [], []
+        self._listeners, self._deciders, self._at_begin = [], [], []
         self._forget_told()
 
     def _forget_told(self):

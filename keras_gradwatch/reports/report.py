@@ -9,7 +9,12 @@ from keras_gradwatch.reports.table import table
 # Pieces of advice, at most.
 MAX_FIXES = 3
 # Symptoms of a run that has exploded.
-EXPLODED = {"explosion", "non-finite at the start"}
+EXPLODED = {
+    "explosion",
+    "non-finite at the start",
+    "sudden non-finite loss",
+    "undefined derivative",
+}
 # What was done about events, in words; "s" is added where there are several.
 DONE = {
     "skipped": "{} update{s} skipped",

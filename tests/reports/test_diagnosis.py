@@ -156,8 +156,10 @@ def test_gradients_that_are_not_finite_though_the_loss_is():
     model.compile("sgd", "mse")
     x = np.zeros((64, 3), "float32")
     watching = run(model, x, np.ones((64, 4), "float32"), batch_size=8)
-    assert named(watching)[0] == ["non-finite at the start"]
-    assert "Look for a square root" in watching.report()
+    assert named(watching)[0] == ["undefined derivative"]
+    report = watching.report()
+    assert f"in layer `{model.layers[-1].name}`" in report.fixes[0]
+    assert "square root" in report.fixes[0]
 
 
 def test_single_bad_batches():
@@ -218,7 +220,7 @@ def test_a_run_that_does_not_learn():
     watching = run(model, x, y, 6)
     assert named(watching)[0] == ["not learning"]
     text = watching.report()
-    assert text.startswith("The loss has not fallen in 120 steps.")
+    assert text.startswith("The loss has not fallen in 120 steps: the learning rate")
 
 
 @pytest.mark.thorough

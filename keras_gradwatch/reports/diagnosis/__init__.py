@@ -6,6 +6,8 @@
 | `summary.py` | rows and events, as they come | `RunSummary`, of bounded size |
 | `heads.py` | a Keras model | its last layers, each with its loss |
 | `settings.py` | that data | settings that contradict each other, `Finding`s |
+| `data.py` | that data, with the first batch | values, ranges, scales and labels |
+| `broken.py` | a summary | where steps that are not finite broke |
 | `kernels.py` | a summary | `Kernel`s: weights and inputs against what is usual |
 | `symptoms.py` | a summary | what the run suffers from, `Finding`s |
 | `causes.py` | a summary and its symptoms | why, and what to change, `Finding`s |

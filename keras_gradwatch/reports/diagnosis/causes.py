@@ -2,6 +2,12 @@
 
 import math
 
+from keras_gradwatch.reports.diagnosis.data import (
+    bad_data,
+    doubtful_data,
+    large_inputs,
+    large_targets,
+)
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
 from keras_gradwatch.reports.diagnosis.settings import contradictions, doubts
@@ -26,6 +32,14 @@ TRUSTED, LEAST_FACTOR = 0.05, 1e-3
 SLOW = 1e-3
 # Symptoms of a run that does not learn, without an explosion.
 STUCK = {"not learning", "no gradient", "dead units"}
+# Symptoms that name their own cause.
+NAMED = {
+    "bad batches",
+    "float16 overflow",
+    "non-finite loss",
+    "sudden non-finite loss",
+    "undefined derivative",
+}
 # Causes that are told, at most.
 MAX_CAUSES = 3
 
@@ -44,13 +58,14 @@ def causes(summary, symptoms):
         List of `Finding`, each with its advice.
     """
     kinds = {finding.kind for finding in symptoms}
-    if not kinds or kinds <= {"bad batches", "settings", "structure"}:
+    if not kinds or kinds <= {"settings", "structure", "data", "labels"}:
         return []
-    settings = contradictions(summary)
-    if not settings and kinds & STUCK:
-        settings = doubts(summary)
-    if settings:
-        return settings[:MAX_CAUSES]
+    certain = [*bad_data(summary), *contradictions(summary)]
+    if certain or kinds <= NAMED:
+        return certain[:MAX_CAUSES]
+    if kinds & STUCK and (unusual := [*doubtful_data(summary), *doubts(summary)]):
+        scales = [large_inputs(summary), large_targets(summary)]
+        return [*(f for f in scales if f), *unusual][:MAX_CAUSES]
     found = [
         finding
         for rule in (_activation, _inputs, _targets, _initializer)
@@ -97,6 +112,10 @@ def _activation(summary, kinds):
 def _inputs(summary, kinds):
     if not kinds & {"non-finite at the start", "explosion", *STUCK}:
         return None
+    if (measured := large_inputs(summary)) is not None:
+        return measured
+    if summary.model.get("data", {}).get("inputs"):
+        return None  # they were looked at, and are not large
     first = next(iter(kernels(summary)), None)
     if first is None or first.inputs is None or not first.inputs > LARGE_INPUTS:
         return None

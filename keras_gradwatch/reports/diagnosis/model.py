@@ -15,6 +15,7 @@ NORMALIZATIONS = (
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
 )
+SCALING = (keras.layers.Normalization, keras.layers.Rescaling)
 REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
 
 
@@ -27,8 +28,10 @@ def describe(model):
     Returns:
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
         (name to number of layers), `normalized` (bool), `loss` (its name, or None),
-        `regression` (bool), `heads` (see `heads`), `dropout` (the largest rate) and
-        `linear_stack` (whether Dense layers follow each other with no activation).
+        `regression` (bool), `heads` (see `heads`), `dropout` (the largest rate),
+        `linear_stack` (whether Dense layers follow each other with no activation),
+        `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
+        layer's name and the names of its variables, in the model's order).
     """
     layers = list(_layers(model))
     names = unique(v.path for v in model.trainable_variables)
@@ -49,6 +52,8 @@ def describe(model):
         "heads": heads(model),
         "dropout": max((_dropout(layer) for layer in layers), default=0.0),
         "linear_stack": _has_linear_stack(model),
+        "scales_inputs": _scales_inputs(layers),
+        "order": _order(model, names),
     }
 
 
@@ -61,6 +66,25 @@ def _layers(layer):
 def _activation(layer):
     activation = activation_of(layer)
     return None if activation == "linear" else activation
+
+
+def _order(model, names):
+    """Pairs of a layer's name and the names of its trainable variables."""
+    own = zip(model.trainable_variables, names, strict=True)
+    by_id = {id(variable): name for variable, name in own}
+    order = []
+    for layer in getattr(model, "layers", []):
+        if not isinstance(layer, keras.layers.InputLayer):
+            known = [by_id.get(id(v)) for v in layer.trainable_variables]
+            order.append([layer.name, [name for name in known if name]])
+    return order
+
+
+def _scales_inputs(layers):
+    if any(isinstance(layer, SCALING) for layer in layers):
+        return True
+    inner = (x for x in layers if not isinstance(x, keras.layers.InputLayer))
+    return isinstance(next(inner, None), (*NORMALIZATIONS, keras.layers.Embedding))
 
 
 def _dropout(layer):

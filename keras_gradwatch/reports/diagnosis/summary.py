@@ -47,8 +47,9 @@ class RunSummary:
         norm: `first`, `last` and `largest` finite global norm.
         levels: Count of healthy steps by global norm, in bins of `RESOLUTION` of
             log₁₀.
-        first_bad: The first step that was not finite: `step`, the `loss` in it, and
-            the global norm in the step `before` it. Empty: there was none.
+        first_bad: The first step that was not finite: `step`, the `loss` in it, the
+            global norm in the step `before` it, the `variables` whose gradients were
+            not finite, and the loss `scale` (0: none). Empty: there was none.
         variables: Name to a dict of `norm_first`, `norm_last`, `norm_largest`,
             `largest_step`, and so on, each the value of a finite one.
         kinds: Kind of event to their `count`, and the `first` and `last` of them.
@@ -153,6 +154,16 @@ class RunSummary:
                 "step": broken[0].step,
                 "loss": float(rows.scalars["loss"][place]),
                 "before": float(before[-1]) if len(before) else self.norm.get("last"),
+                "variables": [
+                    name
+                    for name, count in zip(
+                        rows.layout.variables,
+                        rows.statistic("nonfinite_count")[place],
+                        strict=True,
+                    )
+                    if count > 0
+                ],
+                "scale": broken[0].baseline,
             }
         if not finite.any():
             return

@@ -2,16 +2,22 @@
 
 import math
 
+from keras_gradwatch.reports.diagnosis import broken
+from keras_gradwatch.reports.diagnosis.data import bad_data
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
 from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Kinds of events that tell of a state of the model, not of a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
+# Symptoms from which dead units and vanishing gradients follow.
+DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
 # First kernel's gradient over the last one's: AutoTrainer's sign of an explosion.
 GROWTH = 70.0
 # A norm below this is no explosion by itself.
 LARGE_NORM = 1.0
+# First kernel's gradient over the last one's, and kernels, of one that vanishes.
+VANISHED, DEEP = 1e-3, 4
 # Losses below which a run is called one that learns, as a share of the first ones.
 LEARNED = 0.97
 # Fewest losses that can tell it.
@@ -29,6 +35,9 @@ def symptoms(summary):
     """
     rules = (
         _non_finite_start,
+        broken.undefined_derivative,
+        broken.overflow,
+        broken.sudden,
         _explosion,
         _bad_batches,
         _no_gradient,
@@ -37,15 +46,17 @@ def symptoms(summary):
         _oscillation,
     )
     found = [finding for rule in rules if (finding := rule(summary))]
-    if any(finding.kind == "no gradient" for finding in found):
+    if any(finding.kind in DECISIVE for finding in found):
         found = [f for f in found if f.kind not in ("dead units", "vanishing")]
     # What does not learn for a reason that has a name is not named twice.
+    found = found or [f for f in [_vanishing_by_ratio(summary)] if f]
     found = found or [f for f in [_not_learning(summary)] if f]
-    # A model may learn in spite of them.
-    found = found or contradictions(summary)
     # A large gradient at the first step is no harm in a healthy run.
     steep = _grows_backwards(summary) if found else None
-    return ([steep] if steep else []) + found
+    if found:
+        return ([steep] if steep else []) + found
+    # A model may learn in spite of these.
+    return [*bad_data(summary), *contradictions(summary)]
 
 
 def acute(summary):
@@ -55,16 +66,26 @@ def acute(summary):
 
 def _non_finite_start(summary):
     bad = summary.first_bad
-    if not bad or bad["step"] != summary.first_step or _rare(summary):
+    if not bad or bad["step"] != summary.first_step or broken.rare(summary):
         return None
+    if not bad["variables"]:
+        return Finding(
+            "non-finite loss",
+            f"the loss is {bad['loss']:g}, and all gradients are finite: a term of the "
+            "loss, a regularizer or a metric takes the logarithm of a negative number, "
+            "or divides 0 by 0",
+            "Look at the terms of the loss, and keep the arguments of logarithms and "
+            "divisions positive (`ops.maximum(x, 1e-7)`).",
+            "The loss is not finite, but all gradients are",
+        )
     if math.isfinite(bad["loss"]):
+        if not broken.of_inputs(summary):
+            return None  # an undefined derivative
         return Finding(
             "non-finite at the start",
-            "the loss of the very first step is finite, and its gradients are not, "
-            "before any update was made",
-            "Look for a square root, a norm, a logarithm or a division whose argument "
-            "is 0: its derivative is infinite. Add a small constant inside.",
-            "The gradients are not finite from the first step on",
+            "the loss of the very first step is finite, and the gradient of the first "
+            "kernel is not, though that of its bias is: inputs are not finite",
+            headline="The gradients are not finite from the first step on",
         )
     return Finding(
         "non-finite at the start",
@@ -77,7 +98,7 @@ def _non_finite_start(summary):
 
 def _explosion(summary):
     bad = summary.first_bad
-    if bad and bad["step"] == summary.first_step and not _rare(summary):
+    if bad and not broken.rare(summary) and not broken.grew(summary):
         return None
     usual, words = summary.quantile(0.5), []
     if "update" in summary.kinds:
@@ -91,7 +112,7 @@ def _explosion(summary):
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
         words.append(f"{first['kind']} at step {first['step']}, {first['value']:.3g}")
     before = bad.get("before") if bad else None
-    if before is not None and not _rare(summary):
+    if before is not None and not broken.rare(summary):
         words.append(
             f"the gradient norm was {before:.3g} in the step before the first values "
             f"that are not finite (step {bad['step']}), {summary.norm['first']:.3g} "
@@ -125,7 +146,8 @@ def _grows_backwards(summary):
 
 
 def _bad_batches(summary):
-    if not _rare(summary):
+    derived = broken.undefined_derivative(summary) or broken.overflow(summary)
+    if not broken.rare(summary) or derived:
         return None
     count, first = summary.outcomes["nonfinite"], summary.kinds["nonfinite"]["first"]
     return Finding(
@@ -140,12 +162,14 @@ def _bad_batches(summary):
 
 
 def _no_gradient(summary):
-    known = [k.numbers for k in kernels(summary) if "norm_largest" in k.numbers]
+    known = [n for n in summary.variables.values() if "norm_largest" in n]
+    if summary.first_bad and not broken.rare(summary):
+        return None
     if summary.steps < 2 or not known or any(n["norm_largest"] > 0 for n in known):
         return None
     return Finding(
         "no gradient",
-        "the gradient of every kernel is exactly 0 from the first step on: the output, "
+        "every gradient is exactly 0 from the first step on: the output, "
         "the loss, or the inputs do not depend on the weights",
         "Look at the model's output (is it constant?), at the loss, and whether all "
         "inputs are 0.",
@@ -198,6 +222,24 @@ def _vanishing(summary):
     )
 
 
+def _vanishing_by_ratio(summary):
+    """A gradient that vanishes in a network whose global norm is not small."""
+    ends = _ends(summary, "norm_first"), _ends(summary, "norm_last")
+    if None in ends or _learns(summary) or len(kernels(summary)) < DEEP:
+        return None
+    if any(not first[1] < VANISHED * last[1] for first, last in ends):
+        return None
+    (name, first), (_, last) = ends[1]
+    return Finding(
+        "vanishing",
+        f"the gradient does not reach {name}: its norm is {first:.3g}, that of the "
+        f"last kernel {last:.3g}, and the loss does not fall",
+        "Use fewer layers, a normalization after each of them, or residual "
+        "connections.",
+        f"Gradients vanish: they do not reach {name}",
+    )
+
+
 def _oscillation(summary):
     if "oscillation" not in summary.kinds:
         return None
@@ -230,15 +272,6 @@ def _learns(summary):
         return False
     early, recent = summary.losses()
     return early - recent > (1 - LEARNED) * abs(early)
-
-
-def _rare(summary):
-    """Whether steps that are not finite are few, among finite ones."""
-    bad, count = summary.first_bad, summary.outcomes["nonfinite"]
-    if not bad or count > max(0.2 * summary.steps, 1) or count == summary.steps:
-        return False
-    before, usual = bad["before"], summary.quantile(0.5)
-    return before is None or usual is None or before < 100 * usual
 
 
 def _ends(summary, key):

@@ -1,0 +1,84 @@
+"""What the first batch tells of the data: plain numbers of inputs and targets."""
+
+import keras
+import numpy as np
+
+from keras_gradwatch.tensors.reading import to_numpy
+
+# Rows, inputs and targets, and columns that are looked at.
+MAX_ROWS, MAX_ARRAYS, MAX_COLUMNS = 256, 8, 4096
+# Columns that are listed by number.
+LISTED = 5
+
+
+def describe_batch(data):
+    """Describes a batch as plain data.
+
+    Args:
+        data: What `fit` hands to a step: `(x, y)`, `(x, y, sample_weight)`, or `x`, of
+            nested NumPy arrays or tensors.
+
+    Returns:
+        Dict of `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
+        `low`, `high`, `rms` of the finite values, `nonfinite` (share of the values),
+        `bad_columns` (those that are not finite in any row), `zeros`, `negative`
+        (shares), `one_hot` and `constant`. Empty where the batch cannot be read.
+    """
+    try:
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return {"inputs": _arrays(x), "targets": _arrays(y)}
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return {}  # ragged, sparse, or a structure of the user's own
+
+
+def _arrays(nested):
+    if nested is None:
+        return []
+    named = nested.items() if isinstance(nested, dict) else [("", nested)]
+    found = []
+    for name, part in named:
+        for leaf in keras.tree.flatten(part):
+            array = _numbers(leaf)
+            if array is not None:
+                found.append({"name": str(name), **_describe(array)})
+    return found[:MAX_ARRAYS]
+
+
+def _numbers(leaf):
+    """The first rows of an array or tensor in float64; None where it has no numbers."""
+    if leaf is None or not hasattr(leaf, "shape") or not len(leaf.shape):
+        return None
+    part = leaf[:MAX_ROWS]
+    array = part if isinstance(part, np.ndarray) else to_numpy(part)
+    return array if array.dtype.kind in "fiub" and array.size else None
+
+
+def _describe(array):
+    whole = array.dtype.kind in "iub"
+    rows = array.reshape(len(array), -1)[:, :MAX_COLUMNS].astype("float64")
+    finite = np.isfinite(rows)
+    known = rows[finite]
+    bad = np.flatnonzero(~finite.any(axis=0))
+    some = len(known) > 0
+    with np.errstate(over="ignore"):
+        rms = float(np.sqrt(np.mean(known**2))) if some else 0.0
+    return {
+        "shape": list(array.shape[1:]),
+        "integers": bool(whole or (some and (known == np.round(known)).all())),
+        "low": float(known.min()) if some else 0.0,
+        "high": float(known.max()) if some else 0.0,
+        "rms": rms,
+        "nonfinite": float(1 - finite.mean()),
+        "bad_columns": bad[:LISTED].tolist(),
+        "zeros": float((rows == 0).mean()),
+        "negative": float((rows < 0).mean()),
+        "one_hot": _is_one_hot(rows),
+        "constant": bool(some and known.min() == known.max()),
+    }
+
+
+def _is_one_hot(rows):
+    """Whether each row has a single 1, and zeros."""
+    if rows.shape[1] < 2 or not np.isin(rows, (0, 1)).all():
+        return False
+    return bool((rows.sum(axis=1) == 1).all())

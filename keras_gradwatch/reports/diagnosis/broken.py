@@ -1,0 +1,117 @@
+"""Steps that were not finite: what came before them, and where they broke."""
+
+import math
+
+from keras_gradwatch.reports.diagnosis.finding import Finding
+
+# A norm that is this many times the usual one has grown.
+GROWN = 10.0
+# Share of the steps up to which bad ones are single ones.
+FEW = 0.2
+
+
+def rare(summary):
+    """Whether steps that are not finite are few, among finite ones."""
+    bad, count = summary.first_bad, summary.outcomes["nonfinite"]
+    if not bad or count > max(FEW * summary.steps, 1) or count == summary.steps:
+        return False
+    before, usual = bad["before"], summary.quantile(0.5)
+    return before is None or usual is None or before < 100 * usual
+
+
+def grew(summary):
+    """Whether gradients or updates had grown before the first bad step."""
+    bad = summary.first_bad
+    if not bad:
+        return False
+    spikes = [k for k in summary.kinds if k in ("norm spike", "loss spike", "update")]
+    if any(summary.kinds[k]["first"]["step"] <= bad["step"] for k in spikes):
+        return True
+    before, first = bad["before"], summary.norm.get("first")
+    return bool(before and first and before > GROWN * first)
+
+
+def of_inputs(summary):
+    """Whether the first kernel alone is not finite, and its bias is: inputs are not."""
+    bad = summary.first_bad.get("variables", [])
+    return len(bad) == 1 and bad[0].endswith("kernel") and _is_first(bad[0], summary)
+
+
+def undefined_derivative(summary):
+    """A finite loss whose gradients are not finite, out of nothing."""
+    bad = summary.first_bad
+    if not bad or not math.isfinite(bad["loss"]) or not bad["variables"]:
+        return None
+    if grew(summary) or of_inputs(summary) or bad["scale"] > 0:
+        return None
+    where = place(summary)
+    return Finding(
+        "undefined derivative",
+        f"the loss of step {bad['step']} is finite and its gradients are not: a "
+        f"derivative is infinite{where}",
+        f"Look{where or ' there'} for a square root, a norm, a logarithm or a division "
+        "whose argument is 0: its derivative is infinite. Add a small constant inside "
+        "(`ops.sqrt(x + 1e-12)`).",
+        f"A finite loss has gradients that are not finite{where}, first in step "
+        f"{bad['step']}",
+    )
+
+
+def overflow(summary):
+    """Gradients that overflow although the loss scale is small."""
+    bad = summary.first_bad
+    if not bad or not bad["scale"] > 0 or not math.isfinite(bad["loss"]):
+        return None
+    return Finding(
+        "float16 overflow",
+        f"gradients overflow float16 in step {bad['step']}, at a loss scale of "
+        f"{bad['scale']:.3g}",
+        "Compute the last layer and the loss in float32 "
+        '(`Dense(..., dtype="float32")`).',
+        "Gradients overflow float16",
+    )
+
+
+def sudden(summary):
+    """A loss that is not finite from some step on, without growth before."""
+    bad = summary.first_bad
+    if not bad or math.isfinite(bad["loss"]) or rare(summary) or grew(summary):
+        return None
+    if bad["step"] == summary.first_step:
+        return None  # named as that
+    return Finding(
+        "sudden non-finite loss",
+        f"the loss is not finite from step {bad['step']} on, and the gradient norm "
+        "before it was as usual: it is the data, or a logarithm or a division",
+        "Look at the batch of that step, and keep the arguments of logarithms and "
+        "divisions positive.",
+        f"The loss is not finite from step {bad['step']} on, without growth before",
+    )
+
+
+def place(summary):
+    """Where the gradients stop being finite, in words; empty where unknown.
+
+    Everything before the place that broke is not finite, everything after it is.
+    """
+    bad = set(summary.first_bad.get("variables", []))
+    order = summary.model.get("order", [])
+    hit = [i for i, (_, variables) in enumerate(order) if bad & set(variables)]
+    if not hit:
+        return ""
+    after = order[hit[-1] + 1 :]
+    between = []
+    for name, variables in after:
+        if variables:
+            break
+        between.append(name)
+    if between:
+        return f" in layer `{'`, `'.join(between)}`, or in the one before it"
+    if after:
+        return f" in layer `{order[hit[-1]][0]}` or `{after[0][0]}`"
+    return f" in the loss, or in the last layer `{order[hit[-1]][0]}`"
+
+
+def _is_first(name, summary):
+    kernels = [n for n, s in summary.model.get("shapes", {}).items() if len(s) >= 2]
+    return bool(kernels) and kernels[0] == name

@@ -1,0 +1,202 @@
+"""What the first batch explains: values that are not finite, ranges, scales, labels."""
+
+from keras_gradwatch.reports.diagnosis.finding import Finding
+
+# Root mean square from which inputs or targets are called large.
+LARGE = 5.0
+# Targets may be this share of their range outside of an activation's.
+SLACK = 0.05
+# The values that an activation can give.
+RANGES = {
+    "sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "hard_sigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "relu": (0.0, float("inf")),
+    "softplus": (0.0, float("inf")),
+    "exponential": (0.0, float("inf")),
+}
+
+
+def bad_data(summary):
+    """Data that no model can learn from, or that the last layer cannot give.
+
+    Args:
+        summary: `RunSummary`.
+
+    Returns:
+        List of `Finding`.
+    """
+    data = summary.model.get("data") or {}
+    found = [_nonfinite("inputs", a) for a in data.get("inputs", [])]
+    targets = data.get("targets", [])
+    found += [_nonfinite("targets", a) for a in targets]
+    heads = summary.model.get("heads", [])
+    if len(heads) == len(targets):
+        rules = (_labels, _probabilities, _zeros, _out_of_range)
+        for head, array in zip(heads, targets, strict=True):
+            found += [f for rule in rules if (f := rule(head, array))][:1]
+    return [f for f in found if f]
+
+
+def large_inputs(summary):
+    """Inputs that are not scaled, or None."""
+    if summary.model.get("scales_inputs"):
+        return None
+    data = summary.model.get("data") or {}
+    large = [a for a in data.get("inputs", []) if a["shape"] and a["rms"] > LARGE]
+    if not large:
+        return None
+    worst = max(large, key=lambda array: array["rms"])
+    return Finding(
+        "inputs",
+        f"the inputs{_named(worst)} are large: {worst['low']:.3g} to "
+        f"{worst['high']:.3g} in the first batch, a root mean square of "
+        f"{worst['rms']:.2g}",
+        "Scale the inputs to about unit size: add `keras.layers.Normalization()` in "
+        f"front, or divide by {worst['rms']:.2g}.",
+        f"the inputs are large (up to {worst['high']:.3g})",
+    )
+
+
+def large_targets(summary):
+    """Targets of a regression that are not scaled, or None."""
+    data = summary.model.get("data") or {}
+    pairs = zip(summary.model.get("heads", []), data.get("targets", []), strict=False)
+    for head, array in pairs:
+        if head["family"] == "regression" and array["rms"] > LARGE:
+            return Finding(
+                "targets",
+                f"the targets{_named(array)} are large: {array['low']:.3g} to "
+                f"{array['high']:.3g} in the first batch",
+                "Scale the targets to about unit size (subtract their mean, divide by "
+                f"about {array['rms']:.2g}), and the predictions back.",
+                f"the targets are large (up to {array['high']:.3g})",
+            )
+    return None
+
+
+def doubtful_data(summary):
+    """Data that are unusual for the loss, and explain a run that does not learn.
+
+    Returns:
+        List of `Finding`.
+    """
+    data, found = summary.model.get("data") or {}, []
+    pairs = zip(summary.model.get("heads", []), data.get("targets", []), strict=False)
+    for head, array in pairs:
+        binary = array["integers"] and {array["low"], array["high"]} == {0.0, 1.0}
+        if head["family"] == "regression" and (array["one_hot"] or binary):
+            kind = "Categorical" if array["one_hot"] else "Binary"
+            found.append(
+                Finding(
+                    "settings",
+                    f"the targets{_named(array)} are classes, and {head['loss']} is a "
+                    "loss for regression",
+                    f"Compile with `loss=keras.losses.{kind}Crossentropy("
+                    "from_logits=True)`, and no activation in the last layer.",
+                    f"{head['loss']} is no loss for classes",
+                )
+            )
+    return found
+
+
+def _nonfinite(what, array):
+    if not array["nonfinite"]:
+        return None
+    columns, share = array["bad_columns"], array["nonfinite"]
+    if columns:
+        listed = ", ".join(map(str, columns))
+        subject, verb = ("columns", "are") if len(columns) > 1 else ("column", "is")
+        words = f"{subject} {listed} of the {what}{_named(array)} {verb} not finite in "
+        words += "any row of the first batch"
+    else:
+        words = f"{share:.2g} of the values of the {what}{_named(array)} in the first "
+        words += "batch are not finite"
+    return Finding(
+        "data",
+        words,
+        f"Remove or fill these values (`np.nan_to_num`, or leave the rows out): they "
+        f"are in the {what} that `fit` was given.",
+        words,
+    )
+
+
+def _labels(head, array):
+    """Class numbers that the last layer has no unit for."""
+    sparse = head["family"] == "classes" and "sparse" in head["loss"].lower()
+    if not sparse or not head["units"]:
+        return None
+    if array["integers"] and array["low"] >= 0 and array["high"] < head["units"]:
+        return None
+    return Finding(
+        "labels",
+        f"the labels{_named(array)} are from {array['low']:g} to {array['high']:g}, "
+        f"and the last layer `{head['layer']}` has {head['units']} units, for the "
+        f"classes 0 to {head['units'] - 1}",
+        f"Number the classes from 0, and give `{head['layer']}` as many units as there "
+        "are classes.",
+        "there are labels outside of the last layer's range",
+    )
+
+
+def _probabilities(head, array):
+    """Targets of a crossentropy that are no probabilities."""
+    sparse = "sparse" in (head["loss"] or "").lower()
+    if head["family"] not in ("binary", "classes") or sparse:
+        return None
+    if array["low"] >= 0 and array["high"] <= 1:
+        return None
+    return Finding(
+        "labels",
+        f"the targets{_named(array)} are from {array['low']:g} to {array['high']:g}, "
+        f"and the loss {head['loss']} expects values from 0 to 1",
+        "Encode the labels as 0 and 1 (several classes: one column each, or a sparse "
+        "crossentropy).",
+        f"the targets do not fit the loss {head['loss']}",
+    )
+
+
+def _zeros(head, array):
+    """Targets that are 0 under a loss that divides by them."""
+    if head["family"] != "percentage" or not array["zeros"]:
+        return None
+    return Finding(
+        "settings",
+        f"{array['zeros']:.0%} of the targets{_named(array)} are 0, and the loss "
+        f"{head['loss']} divides by them",
+        'Compile with `loss="mean_absolute_error"`, or leave these rows out.',
+        f"targets are 0, and {head['loss']} divides by them",
+    )
+
+
+def _out_of_range(head, array):
+    """Targets that the last activation cannot give."""
+    if head["family"] not in ("regression", "percentage", "logarithm"):
+        return None
+    negative = head["family"] == "logarithm" and array["low"] < 0
+    low, high = RANGES.get(head["activation"], (-float("inf"), float("inf")))
+    slack = SLACK * (array["high"] - array["low"])
+    within = low - slack <= array["low"] and array["high"] <= high + slack
+    if within and not negative:
+        return None
+    if negative:
+        what = f"the loss {head['loss']} expects values from 0 on"
+        advice = 'Compile with a loss that takes negative targets, such as `"mse"`.'
+    else:
+        what = f"the activation {head['activation']} of the last layer "
+        what += f"`{head['layer']}` gives values from {low:g} to {high:g}"
+        advice = f"Remove the activation of `{head['layer']}`, or scale the targets."
+    return Finding(
+        "settings",
+        f"the targets{_named(array)} are from {array['low']:.3g} to "
+        f"{array['high']:.3g}, and {what}",
+        advice,
+        "the last layer cannot give the targets"
+        if not negative
+        else f"targets are negative, and {head['loss']} takes no negative ones",
+    )
+
+
+def _named(array):
+    return f" `{array['name']}`" if array["name"] else ""
