@@ -30,7 +30,7 @@ def test_a_model_of_tf_keras():
 
 def test_wrong_arguments():
     model = helper.regression()
-    with pytest.raises(TypeError, match=r"policy.*'clip'"):
+    with pytest.raises(ValueError, match=r"policy.*'clip'"):
         watch(model, policy="clip")
     with pytest.raises(TypeError, match=r"detector.*5"):
         watch(model, detector=5)

@@ -98,6 +98,7 @@ class RunSummary:
     def add(self, events):
         """Takes events in, of these steps or of an earlier process."""
         self.tripped += len({e.step for e in tripped(events)})
+        self.outcomes["nonfinite"] += sum(e.kind == "nonfinite" for e in events)
         for event in events:
             self.actions[event.action] = self.actions.get(event.action, 0) + 1
         for event in tripped(events):
@@ -146,7 +147,6 @@ class RunSummary:
         norms = rows.scalars["global_norm"].astype("float64")
         finite = np.isfinite(norms)
         broken = [e for e in events if e.kind == "nonfinite"]
-        self.outcomes["nonfinite"] += len(broken)
         if broken and not self.first_bad:
             place = rows.steps.tolist().index(broken[0].step)
             before = norms[:place][finite[:place]]
