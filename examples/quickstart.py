@@ -6,9 +6,17 @@ which no clip saves; and SGD at an ordinary rate, but on pixels that nobody scal
 Keras, by Keras with `global_clipnorm=1.0`, and with `GradWatch` at its defaults.
 
     python examples/quickstart.py [--log-dir DIR] [--epochs N]
+
+The stock runs are logged, too, so that TensorBoard shows them beside the others.
 """
 
 import argparse
+import os
+import sys
+
+# No lines of TensorFlow's own before the table.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
@@ -54,7 +62,7 @@ def train(optimizer, scale, epochs, *callbacks):
     """Trains one network; returns the cells of its row in the table."""
     x_train, x_test, y_train, y_test = data(scale)
     model = network(optimizer)
-    seen = keras_gradwatch.callbacks.GradientHistory()
+    seen = keras_gradwatch.GradientHistory()
     model.fit(
         x_train,
         y_train,
@@ -78,10 +86,11 @@ def train(optimizer, scale, epochs, *callbacks):
 
 def compare(title, make_optimizer, scale, epochs, log_dir):
     """Trains one scenario in the three ways and prints the table."""
-    watch = keras_gradwatch.callbacks.GradWatch(log_dir, update_freq=5, verbose=0)
+    watch = keras_gradwatch.GradWatch(log_dir, update_freq=5, verbose=0)
+    stock = keras_gradwatch.GradientTensorBoard(f"{log_dir}-stock", update_freq=5)
     clipped = make_optimizer(global_clipnorm=1.0)
     rows = {
-        "stock Keras": train(make_optimizer(), scale, epochs),
+        "stock Keras": train(make_optimizer(), scale, epochs, stock),
         "global_clipnorm=1": train(clipped, scale, epochs),
         "GradWatch()": train(make_optimizer(), scale, epochs, watch),
     }
@@ -93,6 +102,14 @@ def compare(title, make_optimizer, scale, epochs, log_dir):
     if watch.events:
         print(f"The first thing that GradWatch did:\n  {watch.events[0].message}")
     return watch
+
+
+def tensorboard():
+    """The command `tensorboard` of this environment."""
+    beside = os.path.join(os.path.dirname(sys.executable), "tensorboard")
+    if not os.path.exists(beside):
+        return "tensorboard"
+    return min(beside, os.path.relpath(beside), key=len)
 
 
 def main():
@@ -121,7 +138,7 @@ def main():
     )
     print(f"\nIts report at the end of the first run:\n{watch.report()}")
     print(
-        f"\nSee the gradients:\n  tensorboard --logdir {arguments.log_dir}\n"
+        f"\nSee the gradients:\n  {tensorboard()} --logdir {arguments.log_dir}\n"
         "then open the Scalars, Images (heatmap) and Text (events) pages."
     )
 

@@ -15,6 +15,8 @@ EXPLODED = {
     "sudden non-finite loss",
     "undefined derivative",
 }
+# Optimizers whose updates grow with the gradient, so that a clip limits them.
+SCALED_BY_NORM = ("SGD", "LossScaleOptimizer", "Muon")
 # What was done about events, in words; "s" is added where there are several.
 DONE = {
     "skipped": "{} update{s} skipped",
@@ -144,7 +146,13 @@ def _fixes(summary, found, why):
     fixes = [f.advice for f in [*why, *found] if f.advice]
     limit = clip(summary)
     of_size = {f.kind for f in why} & {"rate", "inputs", "targets"}
-    if of_size and limit is not None and not any("clipnorm" in fix for fix in fixes):
+    scales = summary.model.get("optimizer") in SCALED_BY_NORM
+    if (
+        of_size
+        and scales
+        and limit is not None
+        and not any("clipnorm" in fix for fix in fixes)
+    ):
         fixes.append(
             f"Clip with global_clipnorm={limit:.2g}: 90% of the healthy steps stay "
             "below it."
