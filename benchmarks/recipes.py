@@ -38,6 +38,7 @@ def run(name, seed, watched):
             "steps": watching.summary.steps,
             "skipped": watching.summary.steps - watching.summary.outcomes["applied"],
             "held": watching.summary.outcomes["held"],
+            "findings": [f.kind for f in watching.report().symptoms],
         }
     return found
 
@@ -59,8 +60,8 @@ def measure(names, seeds, path):
 def page(found, seeds, given):
     """The lines of the page."""
     head = ["recipe", "stock", "± its standard error", "GradWatch", "events"]
-    head += ["steps", "skipped", "held", "last rate of stock's"]
-    cells, quiet, fine = [], 0, 0
+    head += ["steps", "skipped", "held", "last rate of stock's", "the report names"]
+    cells, quiet, fine, named = [], 0, 0, 0
     for name, pairs in found.items():
         stock, watched = zip(*pairs, strict=True)
         scores = np.array([s["score"] for s in stock])
@@ -69,12 +70,14 @@ def page(found, seeds, given):
         events = sum(w["count"] for w in watched)
         quiet += events == 0
         fine += own.mean() >= scores.mean() - error
+        findings = sorted({kind for w in watched for kind in w["findings"]})
+        named += bool(findings)
         rates = [w["rate"] / s["rate"] for s, w in pairs]
         cells.append(
             [RECIPES[name][0], f"{scores.mean():.3f}", f"{error:.3f}"]
             + [f"{own.mean():.3f}", str(events), str(sum(w["steps"] for w in watched))]
             + [str(sum(w[key] for w in watched)) for key in ("skipped", "held")]
-            + [f"{min(rates):.3g}"]
+            + [f"{min(rates):.3g}", ", ".join(findings)]
         )
     backend = timing.TITLES[timing.BACKEND]
     return [
@@ -90,6 +93,7 @@ def page(found, seeds, given):
         f"- No event at all in **{quiet} of {len(found)}**.",
         f"- Not worse than stock Keras by more than the standard error in **{fine} of "
         f"{len(found)}**.",
+        f"- The report names something in **{named} of {len(found)}**.",
         "",
         "Measured by",
         "",

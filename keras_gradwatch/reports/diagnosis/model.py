@@ -28,7 +28,8 @@ def describe(model):
     Returns:
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
         (name to number of layers), `normalized` (bool), `loss` (its name, or None),
-        `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`), `dropout` (the largest rate),
+        `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`),
+        `dropout` (the largest rate),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
         layer's name and the names of its variables, in the model's order).
