@@ -107,7 +107,7 @@ def _verdict(summary, found, why, stopped):
         words = f"{summary.tripped} of {summary.steps} steps had an event ({kinds})"
     else:
         words = f"No explosion in {summary.steps} steps"
-    lines = [f"{words}."]
+    lines = [f"{words[:1].upper()}{words[1:]}."]
     done = _done(summary)
     if stopped and "training stopped" not in done:
         done.append("training stopped")

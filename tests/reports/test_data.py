@@ -129,9 +129,11 @@ def test_every_batch_is_trained_on_once():
 
 def test_what_is_known_of_a_batch():
     x = {"a": np.float32([[1, np.nan], [3, np.nan]]), "b": np.array([["s"], ["t"]])}
-    (known,), (targets,) = describe_batch((x, np.eye(2))).values()
+    batch = describe_batch((x, np.eye(2)))
+    (known,), (targets,) = batch["inputs"], batch["targets"]
+    assert not batch["weighted"]
     assert known["name"] == "a" and known["bad_columns"] == [1]
     assert (known["low"], known["high"], known["nonfinite"]) == (1, 3, 0.5)
     assert known["rms"] == pytest.approx(5**0.5)
     assert targets["one_hot"] and targets["integers"] and not targets["constant"]
-    assert describe_batch(object()) == {"inputs": [], "targets": []}
+    assert describe_batch(object())["inputs"] == []

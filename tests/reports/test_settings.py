@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import losses
+from sklearn.datasets import load_breast_cancer
 
 from keras_gradwatch.callbacks import GradWatch
 from tests import helper
@@ -121,3 +122,43 @@ def test_an_output_that_does_not_depend_on_the_weights():
     helper.fit(model, x, 0 * x[:, :1], [watch := GradWatch(verbose=0)])
     report = watch.report()
     assert report.startswith("No gradient reaches any kernel: `head` is a softmax over")
+
+
+@pytest.mark.parametrize(
+    ("hidden", "cause"), [((), "no hidden layer"), ((None, None), "no activation")]
+)
+def test_a_model_that_can_only_guess(hidden, cause):
+    """The sign of a product of two inputs is nothing that a linear model learns."""
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(640, 2)).astype("float32")
+    y = (x.prod(axis=1, keepdims=True) > 0).astype("float32")
+    layers = [keras.layers.Dense(8, activation) for activation in hidden]
+    model = keras.Sequential([keras.Input((2,)), *layers, head(1, "sigmoid")])
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
+    helper.fit(model, x, y, [watch := GradWatch(verbose=0)], 16, epochs=6)
+    report = watch.report()
+    assert [symptom.kind for symptom in report.symptoms] == ["not learning"]
+    assert [cause.kind for cause in report.causes] == ["structure"]
+    assert cause in report.splitlines()[0]
+
+
+def test_a_momentum_that_is_too_high():
+    sgd = keras.optimizers.SGD(3.0, momentum=0.99)
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    report = report_of(head(10), loss, classes=10, optimizer=sgd, epochs=4)
+    assert report.exploded and report.causes[0].kind == "rate"
+    assert "a momentum of 0.99 multiplies the learning rate of 3 by 100" in report
+
+
+def test_a_first_loss_far_above_guessing():
+    """Large inputs, although nothing explodes."""
+    x, y = load_breast_cancer(return_X_y=True)
+    keras.utils.set_random_seed(0)
+    last = keras.layers.Dense(1, "sigmoid")
+    model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(16, "relu"), last])
+    model.compile(keras.optimizers.Adam(1e-4), "binary_crossentropy")
+    x, y = x.astype("float32"), y.astype("float32")
+    helper.fit(model, x, y, [watch := GradWatch(verbose=0, trust_bound=None)], 32)
+    report = watch.report()
+    assert report.startswith("The first loss is")
+    assert [cause.kind for cause in report.causes] == ["inputs"]

@@ -28,6 +28,8 @@ CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
 # Share of a kernel that one update may well change, and the least factor of a rate that
 # is advised.
 TRUSTED, LEAST_FACTOR = 0.05, 1e-3
+# Momentum from which it explains an explosion.
+LARGE_MOMENTUM = 0.98
 # Largest update ratio of a run whose rate is too low.
 SLOW = 1e-3
 # Symptoms of a run that does not learn, without an explosion.
@@ -63,6 +65,8 @@ def causes(summary, symptoms):
     certain = [*bad_data(summary), *contradictions(summary)]
     if certain or kinds <= NAMED:
         return certain[:MAX_CAUSES]
+    if "large first loss" in kinds:
+        return [large_inputs(summary)]
     if kinds & STUCK and (unusual := [*doubtful_data(summary), *doubts(summary)]):
         scales = [large_inputs(summary), large_targets(summary)]
         return [*(f for f in scales if f), *unusual][:MAX_CAUSES]
@@ -198,9 +202,20 @@ def _rate(summary, kinds):
     if "not learning" in kinds:
         return _small_rate(summary)
     diverged = "explosion" in kinds and bool(summary.first_bad)
+    diverged |= summary.model.get("momentum", 0.0) >= LARGE_MOMENTUM
     if not diverged and not {"update", "oscillation"} & set(summary.kinds):
         return None
     known = [k for k in kernels(summary) if k.inputs is not None and k.gain is not None]
+    rate, momentum = summary.rates[0], summary.model.get("momentum", 0.0)
+    if momentum >= LARGE_MOMENTUM:
+        times = 1 / (1 - momentum) if momentum < 1 else math.inf
+        return Finding(
+            "rate",
+            f"a momentum of {momentum:g} multiplies the learning rate of {rate:.3g} by "
+            f"{times:.3g} in the long run",
+            f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
+            f"the momentum of {momentum:g} is too high for a rate of {rate:.3g}",
+        )
     usual = ""
     if known:
         usual = (

@@ -76,6 +76,26 @@ def large_targets(summary):
     return None
 
 
+def guessing(summary):
+    """The loss of the best constant answer, as the first batch tells it; or None.
+
+    The variance of the targets for a squared error, their entropy for a crossentropy.
+    """
+    data = summary.model.get("data") or {}
+    heads, targets = summary.model.get("heads", []), data.get("targets", [])
+    if len(heads) != 1 or len(targets) != 1 or data.get("weighted"):
+        return None
+    if summary.model.get("penalized"):
+        return None  # the loss has further terms
+    (head,), (array,) = heads, targets
+    if head["family"] in ("binary", "classes"):
+        return array["entropy"]
+    name = (head["loss"] or "").lower().replace("_", "")
+    if name in ("mse", "meansquarederror"):
+        return array["deviation"] ** 2
+    return None
+
+
 def doubtful_data(summary):
     """Data that are unusual for the loss, and explain a run that does not learn.
 
@@ -83,6 +103,16 @@ def doubtful_data(summary):
         List of `Finding`.
     """
     data, found = summary.model.get("data") or {}, []
+    inputs = data.get("inputs", [])
+    if inputs and all(array["constant"] for array in inputs):
+        found.append(
+            Finding(
+                "data",
+                f"all inputs of the first batch are {inputs[0]['low']:g}",
+                "Look at how the inputs are made: they are all equal.",
+                "all inputs are equal",
+            )
+        )
     pairs = zip(summary.model.get("heads", []), data.get("targets", []), strict=False)
     for head, array in pairs:
         binary = array["integers"] and {array["low"], array["high"]} == {0.0, 1.0}

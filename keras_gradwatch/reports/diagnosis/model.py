@@ -29,7 +29,8 @@ def describe(model):
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
         (name to number of layers), `normalized` (bool), `loss` (its name, or None),
         `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`),
-        `dropout` (the largest rate),
+        `dropout` (the largest rate), `momentum` (of the optimizer), `penalized`
+        (whether a layer has a regularizer),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
         layer's name and the names of its variables, in the model's order).
@@ -53,6 +54,8 @@ def describe(model):
         "regression": regression,
         "heads": heads(model),
         "dropout": max((_dropout(layer) for layer in layers), default=0.0),
+        "momentum": _momentum(model),
+        "penalized": any(map(_has_regularizer, layers)),
         "linear_stack": _has_linear_stack(model),
         "scales_inputs": _scales_inputs(layers),
         "order": _order(model, names),
@@ -87,6 +90,16 @@ def _scales_inputs(layers):
         return True
     inner = (x for x in layers if not isinstance(x, keras.layers.InputLayer))
     return isinstance(next(inner, None), (*NORMALIZATIONS, keras.layers.Embedding))
+
+
+def _momentum(model):
+    value = getattr(getattr(model, "optimizer", None), "momentum", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _has_regularizer(layer):
+    names = ("kernel", "recurrent", "bias", "activity", "embeddings", "beta", "gamma")
+    return any(getattr(layer, f"{name}_regularizer", None) for name in names)
 
 
 def _dropout(layer):

@@ -58,6 +58,17 @@ def doubts(summary):
                 "the hidden layers have no activation",
             )
         )
+    kernels = [s for s in model.get("shapes", {}).values() if len(s) >= 2]
+    if len(kernels) == 1 and model.get("heads"):
+        found.append(
+            Finding(
+                "structure",
+                "the model has a single layer with weights, so it can only learn what "
+                "is linear in its inputs",
+                'Add a hidden layer, such as `Dense(32, "relu")`.',
+                "the model has no hidden layer",
+            )
+        )
     if model.get("dropout", 0) > 0.5:
         found.append(
             Finding(

@@ -3,7 +3,7 @@
 import math
 
 from keras_gradwatch.reports.diagnosis import broken
-from keras_gradwatch.reports.diagnosis.data import bad_data
+from keras_gradwatch.reports.diagnosis.data import bad_data, guessing, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
 from keras_gradwatch.reports.diagnosis.settings import contradictions
@@ -22,6 +22,10 @@ VANISHED, DEEP = 1e-3, 4
 LEARNED = 0.97
 # Fewest losses that can tell it.
 ENOUGH_LOSSES = 100
+# Fewest steps after which a model should be better than a constant answer.
+ENOUGH_STEPS = 200
+# A first loss that is this many times that of guessing is far above it.
+FAR = 10.0
 
 
 def symptoms(summary):
@@ -51,6 +55,8 @@ def symptoms(summary):
     # What does not learn for a reason that has a name is not named twice.
     found = found or [f for f in [_vanishing_by_ratio(summary)] if f]
     found = found or [f for f in [_not_learning(summary)] if f]
+    found = found or [f for f in [_guesses(summary)] if f]
+    found = found or [f for f in [_large_first_loss(summary)] if f]
     # A large gradient at the first step is no harm in a healthy run.
     steep = _grows_backwards(summary) if found else None
     if found:
@@ -264,6 +270,40 @@ def _not_learning(summary):
         "Try learning rates ten times higher and lower, other weights (another seed), "
         "and whether it can learn a single batch by heart.",
         f"The loss has not fallen in {summary.steps} steps",
+    )
+
+
+def _guesses(summary):
+    """A loss that is no better than that of the best constant answer."""
+    constant = guessing(summary)
+    if not constant or summary.steps < ENOUGH_STEPS or not summary.recent:
+        return None
+    _, recent = summary.losses()
+    if not recent > LEARNED * constant:
+        return None
+    return Finding(
+        "not learning",
+        f"the loss is {recent:.4g} in the newest steps, and a constant answer has "
+        f"{constant:.4g}",
+        "Try learning rates ten times higher and lower, other weights (another seed), "
+        "and whether it can learn a single batch by heart.",
+        f"The model is no better than a constant answer after {summary.steps} steps",
+    )
+
+
+def _large_first_loss(summary):
+    """A first loss that is far above that of guessing, since the inputs are large."""
+    constant = guessing(summary)
+    if not constant or not summary.early or large_inputs(summary) is None:
+        return None
+    if not summary.early[0] > FAR * constant:
+        return None
+    return Finding(
+        "large first loss",
+        f"the first loss is {summary.early[0]:.3g}, and a constant answer has "
+        f"{constant:.3g}",
+        headline=f"The first loss is {summary.early[0] / constant:.2g} times that of "
+        "guessing",
     )
 
 
