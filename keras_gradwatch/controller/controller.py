@@ -225,7 +225,7 @@ class Controller:
             response.after(rows, self, memory)
         self._rate_line = self._next_rate_line(rows)
         self._plan_attention(rows)
-        if responses:
+        if any(response.acts for response, _ in responses):
             self.push_limits()
         self.monitor.keeper.add(self.monitor.recorder.take(rows))
         return rows

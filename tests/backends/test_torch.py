@@ -98,7 +98,8 @@ def test_no_step_waits_for_an_accelerator(way, optimizer, accelerated, digits):
     stock_waits, stock_copies = counted(optimizer, [], *digits)
     waits, copies = counted(optimizer, WAYS[way](), *digits)
     assert waits == stock_waits
-    assert copies <= stock_copies
+    # The first step of a later `fit` is read, and limits are written.
+    assert copies <= stock_copies + (way != "observe")
 
 
 def test_limits_are_written_once_a_step_while_every_step_is_read(accelerated, digits):

@@ -154,9 +154,10 @@ def test_a_first_loss_far_above_guessing():
     """Large inputs, although nothing explodes."""
     x, y = load_breast_cancer(return_X_y=True)
     keras.utils.set_random_seed(0)
-    last = keras.layers.Dense(1, "sigmoid")
-    model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(16, "relu"), last])
-    model.compile(keras.optimizers.Adam(1e-4), "binary_crossentropy")
+    hidden, last = keras.layers.Dense(16, "relu"), keras.layers.Dense(1)
+    model = keras.Sequential([keras.Input((30,)), hidden, last])
+    loss = losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-4), loss)
     x, y = x.astype("float32"), y.astype("float32")
     helper.fit(model, x, y, [watch := GradWatch(verbose=0, trust_bound=None)], 32)
     report = watch.report()
