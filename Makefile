@@ -53,9 +53,10 @@ test-matrix: $(VENV)/.installed-test  ## run the full matrix, hours (JOBS=2 at a
 test-keras: $(VENV)/.installed-test  ## run Keras's own tests on watched models (10 to 20 minutes)
 	$(python) tests/keras_own/run.py $(PYTEST_ARGS)
 
-lint: $(VENV)/.installed-lint  ## check the code with ruff
+lint: $(VENV)/.installed-lint  ## check the code with ruff, and its types with mypy
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	$(python) -m mypy
 
 docs: $(VENV)/.installed-docs  ## build the documentation into site/
 	$(python) -m mkdocs build --strict

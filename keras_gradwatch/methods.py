@@ -2,7 +2,6 @@
 
 import math
 import os
-from typing import ClassVar
 
 import numpy as np
 
@@ -21,7 +20,7 @@ class Method:
             at every step then.
     """
 
-    settings: ClassVar[dict] = {}
+    settings: dict = {}  # noqa: RUF012 (replaced by each constructor)
     reads_details = False
 
     def initial_state(self, num_variables):

@@ -7,10 +7,10 @@ import keras
 from keras_gradwatch import backends
 from keras_gradwatch.controller.dispatcher import make_dispatcher
 from keras_gradwatch.controller.monitor import GradientMonitor
-from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.detectors.base import Detector, flatten
 from keras_gradwatch.keras_hooks.functional_class import class_to_make
 from keras_gradwatch.keras_hooks.interception import active, is_stock
-from keras_gradwatch.policies import named
+from keras_gradwatch.policies import Policy, named
 from keras_gradwatch.train_step.logs import metrics_result
 from keras_gradwatch.train_step.run import run_step
 
@@ -18,7 +18,11 @@ from keras_gradwatch.train_step.run import run_step
 METHODS = ("train_step", "make_train_function", "get_metrics_result")
 
 
-def watch(model, policy=None, detector=None):
+def watch(
+    model: keras.Model,
+    policy: Policy | str | float | None = None,
+    detector: Detector | None = None,
+) -> keras.Model:
     """Has the gradients of every training step of a model captured, in place.
 
     The model's own `train_step`, stock or custom, runs unchanged. Without further
@@ -63,7 +67,7 @@ def watch(model, policy=None, detector=None):
     return model
 
 
-def unwatch(model):
+def unwatch(model: keras.Model) -> keras.Model:
     """Undoes `watch`: the model is as if it had never been watched.
 
     A schedule that was cut runs uncut again; a float rate stays as it is.
@@ -84,7 +88,7 @@ def unwatch(model):
     return model
 
 
-def is_watched(model):
+def is_watched(model: object) -> bool:
     """Whether `watch` was called on this model (and `unwatch` was not)."""
     return isinstance(vars(model).get("gradwatch"), GradientMonitor)
 

@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 MOST = 4096  # constants that are kept
 SMALL = 4096  # elements of one of them, at most: a batch is none
 
-_made = {}  # what is asked for -> the tensor
+_made: dict = {}  # what is asked for -> the tensor
 
 
 class Constants(TorchFunctionMode):

@@ -6,6 +6,7 @@ import keras
 
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
+from keras_gradwatch.reports.diagnosis import RunSummary
 from keras_gradwatch.reports.diagnosis.model import describe
 from keras_gradwatch.reports.report import Report, explain
 
@@ -22,7 +23,7 @@ class WatchingCallback(keras.callbacks.Callback):
     update_freq = 50
 
     # `RunSummary` of the callbacks that report.
-    summary = None
+    summary: RunSummary | None = None
 
     # True in one callback of a model, which does for all what is to be done once.
     _leads = False
@@ -69,7 +70,7 @@ class WatchingCallback(keras.callbacks.Callback):
             known = {"data": self._gradwatch.first_batch}
             self.summary.model = {**describe(self.model), **known}
 
-    def report(self):
+    def report(self) -> Report | str:
         """What happened so far, why, and what to change: a text of a few lines."""
         monitor = getattr(self, "_gradwatch", None)
         if monitor is None or self.summary is None:

@@ -8,6 +8,7 @@ from keras_gradwatch.policies import (
     ClipByValue,
     named,
 )
+from keras_gradwatch.policies.base import Policy
 
 
 class GradientClipping(WatchingCallback):
@@ -38,8 +39,12 @@ class GradientClipping(WatchingCallback):
     """
 
     def __init__(
-        self, policy=None, clipnorm=None, clipvalue=None, global_clipnorm=None
-    ):
+        self,
+        policy: Policy | str | float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+    ) -> None:
         super().__init__()
         arguments = {
             "policy": policy,
@@ -53,13 +58,13 @@ class GradientClipping(WatchingCallback):
                 "GradientClipping takes exactly one of `policy`, `clipnorm`, "
                 f"`clipvalue` and `global_clipnorm`. Received: {given or 'none'}"
             )
-        ((name, value),) = given.items()
-        make = {
-            "clipnorm": ClipByNorm,
-            "clipvalue": ClipByValue,
-            "global_clipnorm": ClipByGlobalNorm,
-        }
-        self.policy = make[name](value) if name in make else named.get(value)
+        if clipnorm is not None:
+            policy = ClipByNorm(clipnorm)
+        elif clipvalue is not None:
+            policy = ClipByValue(clipvalue)
+        elif global_clipnorm is not None:
+            policy = ClipByGlobalNorm(global_clipnorm)
+        self.policy = named.get(policy)
 
     def request(self):
         return Request("GradientClipping", policy=self.policy)

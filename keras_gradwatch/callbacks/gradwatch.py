@@ -1,5 +1,8 @@
 """The one callback that does it all."""
 
+import os
+from collections.abc import Iterable
+
 from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.observing import TRUST_BOUND
 from keras_gradwatch.callbacks.responses import Response
@@ -9,8 +12,10 @@ from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Skip
 from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
+from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.methods import frequency, local_directory, number, whole
 from keras_gradwatch.policies import named
+from keras_gradwatch.policies.base import Policy
 from keras_gradwatch.reports.diagnosis.data import bad_data
 from keras_gradwatch.reports.diagnosis.settings import contradictions
 from keras_gradwatch.reports.forensics import Forensics
@@ -100,27 +105,27 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
 
     def __init__(
         self,
-        log_dir=None,
-        policy=None,
-        detector=None,
-        trust_bound=TRUST_BOUND,
-        factor=0.5,
-        cooldown=10,
-        min_lr=0.0,
-        max_events=100,
-        max_rewinds=3,
-        snapshot_freq=200,
-        dense_steps=100,
-        sample_freq=None,
-        update_freq=50,
-        per_variable=False,
-        histogram_freq=0,
-        include=None,
-        history_steps=1000,
-        state_dir=None,
-        save_batch=None,
-        verbose=1,
-    ):
+        log_dir: str | os.PathLike[str] | None = None,
+        policy: Policy | str | float | None = None,
+        detector: Detector | None = None,
+        trust_bound: float | None = TRUST_BOUND,
+        factor: float = 0.5,
+        cooldown: int = 10,
+        min_lr: float = 0.0,
+        max_events: int = 100,
+        max_rewinds: int = 3,
+        snapshot_freq: int = 200,
+        dense_steps: int | None = 100,
+        sample_freq: int | None = None,
+        update_freq: int | str = 50,
+        per_variable: bool = False,
+        histogram_freq: int = 0,
+        include: str | Iterable[str] | None = None,
+        history_steps: int = 1000,
+        state_dir: str | os.PathLike[str] | None = None,
+        save_batch: int | None = None,
+        verbose: int = 1,
+    ) -> None:
         super().__init__(detector, verbose)
         self.policy = named.get(policy)
         if detector is not None and trust_bound not in (None, TRUST_BOUND):

@@ -50,7 +50,7 @@ class GradientHistory(ObservingCallback, History):
     ```
     """
 
-    def __init__(self, sample_freq=1, max_steps=None):
+    def __init__(self, sample_freq: int = 1, max_steps: int | None = None) -> None:
         ObservingCallback.__init__(self)
         self.sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         if max_steps is not None:

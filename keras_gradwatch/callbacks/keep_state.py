@@ -1,5 +1,7 @@
 """Keeping what is known of a run for a process that continues it."""
 
+import os
+
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.methods import local_directory
@@ -36,7 +38,7 @@ class KeepState(WatchingCallback):
     ```
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
         super().__init__()
         self.directory = local_directory(self, "directory", directory)
 

@@ -25,7 +25,7 @@ class ObservingCallback(WatchingCallback):
         summary: `RunSummary` for the report.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.summary = RunSummary()
 

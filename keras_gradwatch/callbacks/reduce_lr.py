@@ -3,6 +3,7 @@
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
 from keras_gradwatch.controller.responses import CutRate
+from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.methods import number, whole
 
 
@@ -38,13 +39,13 @@ class ReduceLROnExplosion(Response):
 
     def __init__(
         self,
-        factor=0.5,
-        cooldown=10,
-        min_lr=0.0,
-        detector=None,
-        verbose=1,
-        patience=1,
-    ):
+        factor: float = 0.5,
+        cooldown: int = 10,
+        min_lr: float = 0.0,
+        detector: Detector | None = None,
+        verbose: int = 1,
+        patience: int = 1,
+    ) -> None:
         super().__init__(detector, verbose)
         self.factor = number(self, "factor", factor, above=0, below=1)
         self.cooldown = whole(self, "cooldown", cooldown)

@@ -2,7 +2,8 @@
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
-from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.detectors.base import Detector, flatten
+from keras_gradwatch.records.events import Event
 from keras_gradwatch.reports.diagnosis import RunSummary
 
 
@@ -20,9 +21,9 @@ class Response(WatchingCallback):
     """
 
     # Detectors whose events are told beside those of `detectors`.
-    told = ()
+    told: tuple[Detector, ...] = ()
 
-    def __init__(self, detector=None, verbose=1):
+    def __init__(self, detector: Detector | None = None, verbose: int = 1) -> None:
         super().__init__()
         self.detectors = tuple(flatten(detector)) or (
             NonFinite(),
@@ -30,7 +31,7 @@ class Response(WatchingCallback):
             LossSpike(),
         )
         self.verbose = verbose
-        self.events = []
+        self.events: list[Event] = []
         self.summary = RunSummary()
 
     def set_model(self, model):

@@ -4,7 +4,7 @@ from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import Rewind
 from keras_gradwatch.detectors import Collapse, Divergence
-from keras_gradwatch.detectors.base import flatten
+from keras_gradwatch.detectors.base import Detector, flatten
 from keras_gradwatch.methods import number, whole
 
 
@@ -50,14 +50,14 @@ class RewindOnExplosion(Response):
 
     def __init__(
         self,
-        snapshot_freq=200,
-        factor=0.25,
-        max_rewinds=3,
-        min_lr=0.0,
-        update_freq=50,
-        detector=None,
-        verbose=1,
-    ):
+        snapshot_freq: int = 200,
+        factor: float = 0.25,
+        max_rewinds: int = 3,
+        min_lr: float = 0.0,
+        update_freq: int | str = 50,
+        detector: Detector | None = None,
+        verbose: int = 1,
+    ) -> None:
         super().__init__(detector, verbose)
         self.detectors = tuple(flatten(detector)) or (Collapse(), Divergence())
         self.snapshot_freq = whole(self, "snapshot_freq", snapshot_freq, at_least=1)

@@ -1,6 +1,8 @@
 """Gradients in TensorBoard."""
 
 import atexit
+import os
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -70,13 +72,13 @@ updates are held |
 
     def __init__(
         self,
-        log_dir,
-        update_freq=50,
-        per_variable=False,
-        histogram_freq=0,
-        include=None,
-        owner=None,
-    ):
+        log_dir: str | os.PathLike[str],
+        update_freq: int | str = 50,
+        per_variable: bool = False,
+        histogram_freq: int = 0,
+        include: str | Iterable[str] | None = None,
+        owner: object = None,
+    ) -> None:
         super().__init__()
         freq = frequency(owner or self, update_freq)
         self.log = GradientLog(

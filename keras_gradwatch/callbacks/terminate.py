@@ -3,7 +3,9 @@
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
 from keras_gradwatch.controller.responses import Halt, Skip
+from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.methods import whole
+from keras_gradwatch.records.events import Event
 from keras_gradwatch.reports.diagnosis import RunSummary
 from keras_gradwatch.reports.report import explain
 
@@ -15,7 +17,7 @@ class ExplosionError(RuntimeError):
         events: The `Event`s that led to it.
     """
 
-    def __init__(self, message, events):
+    def __init__(self, message: str, events: list[Event]) -> None:
         super().__init__(message)
         self.events = events
 
@@ -48,7 +50,13 @@ class TerminateOnExplosion(Response):
 
     update_freq = 10
 
-    def __init__(self, detector=None, limit=1, mode="stop", verbose=1):
+    def __init__(
+        self,
+        detector: Detector | None = None,
+        limit: int = 1,
+        mode: str = "stop",
+        verbose: int = 1,
+    ) -> None:
         super().__init__(detector, verbose)
         self.limit = whole(self, "limit", limit, at_least=1)
         if mode not in ("stop", "raise"):

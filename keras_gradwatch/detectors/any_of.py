@@ -1,5 +1,7 @@
 """Several detectors as one."""
 
+from collections.abc import Iterable
+
 import keras
 
 from keras_gradwatch.detectors.base import Detector, flatten
@@ -25,7 +27,7 @@ class AnyOf(Detector):
 
     kind = "any"
 
-    def __init__(self, detectors):
+    def __init__(self, detectors: Iterable[Detector]) -> None:
         if not detectors:
             raise ValueError(
                 "AnyOf: `detectors` must hold at least one detector. "
@@ -53,4 +55,4 @@ def _either(self, other):
 
 
 # Here, since the base class cannot import what is made of it.
-Detector.__or__ = _either
+Detector.__or__ = _either  # type: ignore

@@ -54,8 +54,8 @@ class Detector(Method):
     """
 
     kind = "explosion"
-    reads = ()
-    patience = None
+    reads: tuple[str, ...] = ()
+    patience: int | None = None
 
     def initial_state(self, num_variables):
         """The state before the first step.

@@ -47,7 +47,14 @@ class LogBaseline(Detector):
     # What is compared: "global_norm" or "loss".
     judged = "global_norm"
 
-    def __init__(self, z=6.0, factor=10.0, decay=0.97, warmup=20, patience=5):
+    def __init__(
+        self,
+        z: float = 6.0,
+        factor: float = 10.0,
+        decay: float = 0.97,
+        warmup: int = 20,
+        patience: int = 5,
+    ) -> None:
         self.settings = {
             "z": number(self, "z", z, above=0),
             "factor": number(self, "factor", factor, above=1),

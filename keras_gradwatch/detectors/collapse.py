@@ -36,7 +36,7 @@ class Collapse(Detector):
 
     kind = "collapse"
 
-    def __init__(self, steps=20):
+    def __init__(self, steps: int = 20) -> None:
         self.settings = {"steps": whole(self, "steps", steps, at_least=1)}
 
     def initial_state(self, num_variables):

@@ -47,7 +47,7 @@ class DeadUnits(Onset):
     kind = "dead units"
     reads = ("zero_fraction",)
 
-    def __init__(self, limit=0.7, apart=10, patience=3):
+    def __init__(self, limit: float = 0.7, apart: int = 10, patience: int = 3) -> None:
         super().__init__(patience)
         self.settings |= {
             "limit": number(self, "limit", limit, above=0, below=1),

@@ -43,7 +43,7 @@ class Divergence(Detector):
 
     kind = "divergence"
 
-    def __init__(self, factor=10.0, steps=20):
+    def __init__(self, factor: float = 10.0, steps: int = 20) -> None:
         self.settings = {
             "factor": number(self, "factor", factor, above=1),
             "steps": whole(self, "steps", steps, at_least=1),

@@ -31,7 +31,7 @@ class NormThreshold(Detector):
 
     kind = "norm"
 
-    def __init__(self, limit):
+    def __init__(self, limit: float) -> None:
         self.settings = {"limit": number(self, "limit", limit, above=0)}
 
     def limits(self, state):

@@ -17,7 +17,7 @@ class Onset(Detector):
         ValueError: If `patience` is out of its range.
     """
 
-    def __init__(self, patience):
+    def __init__(self, patience: int) -> None:
         self.settings = {"patience": whole(self, "patience", patience, at_least=1)}
 
     def initial_state(self, num_variables):

@@ -48,7 +48,13 @@ class Oscillation(Onset):
 
     kind = "oscillation"
 
-    def __init__(self, limit=0.9, amplitude=0.1, decay=0.95, patience=20):
+    def __init__(
+        self,
+        limit: float = 0.9,
+        amplitude: float = 0.1,
+        decay: float = 0.95,
+        patience: int = 20,
+    ) -> None:
         super().__init__(patience)
         self.settings |= {
             "limit": number(self, "limit", limit, at_least=0.5, below=1),

@@ -42,7 +42,7 @@ class UpdateRatio(Detector):
     kind = "update"
     reads = ("update_ratio", "weight_norm")
 
-    def __init__(self, limit=0.5, floor=FLOOR):
+    def __init__(self, limit: float = 0.5, floor: float = FLOOR) -> None:
         self.settings = {
             "limit": number(self, "limit", limit, above=0),
             "floor": number(self, "floor", floor, at_least=0),

@@ -46,7 +46,13 @@ class Vanishing(Onset):
 
     kind = "vanishing"
 
-    def __init__(self, ratio=1e-3, floor=1e-4, decay=0.9, patience=20):
+    def __init__(
+        self,
+        ratio: float = 1e-3,
+        floor: float = 1e-4,
+        decay: float = 0.9,
+        patience: int = 20,
+    ) -> None:
         super().__init__(patience)
         self.settings |= {
             "ratio": number(self, "ratio", ratio, above=0),

@@ -10,7 +10,7 @@ the optimizer, a loss scale), it sums those, and that costs a second all-reduce.
 # gone, or a subclass has another way, every step pays for two all-reduces.
 HOOK = "_all_reduce_sum_gradients"
 
-_sums = {}  # id(gradient) -> (gradient, its sum), while a step is traced
+_sums: dict = {}  # id(gradient) -> (gradient, its sum), while a step is traced
 
 
 def remember(gradients, sums):

@@ -14,7 +14,7 @@ from keras_gradwatch.tensors.branch import uncompiled
 # `apply` asks here whose step it is in.
 _active = threading.local()
 _lock = threading.Lock()
-_users = {}  # id(object) -> number of steps that intercept it just now
+_users: dict = {}  # id(object) -> number of steps that intercept it just now
 
 
 def is_stock(step):

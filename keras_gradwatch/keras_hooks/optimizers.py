@@ -8,7 +8,7 @@ from keras_gradwatch.keras_hooks.layers import layers_of
 
 # model -> (its `optimizer`, all optimizers): to look for them takes as long as a small
 # step on PyTorch.
-_found = weakref.WeakKeyDictionary()
+_found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def held_optimizers(model):

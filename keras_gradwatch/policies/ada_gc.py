@@ -62,8 +62,13 @@ class AdaGC(Policy):
     """
 
     def __init__(
-        self, factor=1.05, decay=0.98, warmup=100, global_clipnorm=1.0, robust=True
-    ):
+        self,
+        factor: float = 1.05,
+        decay: float = 0.98,
+        warmup: int = 100,
+        global_clipnorm: float = 1.0,
+        robust: bool = True,
+    ) -> None:
         self.settings = {
             "factor": number(self, "factor", factor, above=1),
             "decay": number(self, "decay", decay, at_least=0, below=1),

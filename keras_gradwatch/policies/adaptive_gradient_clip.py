@@ -1,6 +1,7 @@
 """Clipping each unit's gradient relative to its weights."""
 
 import re
+from collections.abc import Iterable
 
 import keras
 from keras import ops
@@ -46,7 +47,9 @@ class AdaptiveGradientClip(Policy):
     without normalization" (arXiv 2102.06171).
     """
 
-    def __init__(self, clipping=0.01, eps=1e-3, exclude=()):
+    def __init__(
+        self, clipping: float = 0.01, eps: float = 1e-3, exclude: Iterable[str] = ()
+    ) -> None:
         self.settings = {
             "clipping": number(self, "clipping", clipping, above=0),
             "eps": number(self, "eps", eps, above=0),

@@ -41,7 +41,7 @@ class AutoClip(Policy):
     separation networks" (arXiv 2007.14469).
     """
 
-    def __init__(self, percentile=10.0, window=1000):
+    def __init__(self, percentile: float = 10.0, window: int = 1000) -> None:
         self.settings = {
             "percentile": number(self, "percentile", percentile, above=0, below=100)
         }

@@ -1,5 +1,7 @@
 """Several policies, one after the other."""
 
+from collections.abc import Iterable
+
 import keras
 from keras import ops
 
@@ -34,7 +36,7 @@ class Chain(Policy):
     ```
     """
 
-    def __init__(self, policies):
+    def __init__(self, policies: Iterable[Policy]) -> None:
         if not isinstance(policies, list | tuple) or not policies:
             raise ValueError(
                 "Chain: `policies` must be a list of at least one policy. "

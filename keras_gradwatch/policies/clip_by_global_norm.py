@@ -28,7 +28,7 @@ class ClipByGlobalNorm(Policy):
     recurrent neural networks" (arXiv 1211.5063); in Keras, `global_clipnorm=`.
     """
 
-    def __init__(self, global_clipnorm):
+    def __init__(self, global_clipnorm: float) -> None:
         self.settings = {
             "global_clipnorm": number(self, "global_clipnorm", global_clipnorm, above=0)
         }

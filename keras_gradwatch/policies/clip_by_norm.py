@@ -30,7 +30,7 @@ class ClipByNorm(Policy):
     Keras, `clipnorm=`.
     """
 
-    def __init__(self, clipnorm):
+    def __init__(self, clipnorm: float) -> None:
         self.settings = {"clipnorm": number(self, "clipnorm", clipnorm, above=0)}
 
     def decide(self, measured, state, settings):

@@ -32,7 +32,7 @@ class ClipByValue(Policy):
 
     reads_details = True  # the largest magnitude
 
-    def __init__(self, clipvalue):
+    def __init__(self, clipvalue: float) -> None:
         self.settings = {"clipvalue": number(self, "clipvalue", clipvalue, above=0)}
 
     def decide(self, measured, state, settings):

@@ -54,7 +54,9 @@ class ZClip(Policy):
     pre-training" (arXiv 2504.02507).
     """
 
-    def __init__(self, z=2.5, alpha=0.97, warmup=25, robust=True):
+    def __init__(
+        self, z: float = 2.5, alpha: float = 0.97, warmup: int = 25, robust: bool = True
+    ) -> None:
         self.settings = {
             "z": number(self, "z", z, above=0),
             "alpha": number(self, "alpha", alpha, at_least=0, below=1),

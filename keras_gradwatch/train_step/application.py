@@ -38,7 +38,7 @@ class Application(NamedTuple):
             forward pass left a value that is not finite; None: not asked for.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides `tuple.index`, which nobody needs
     optimizer: object
     apply: object
     gradients: list
