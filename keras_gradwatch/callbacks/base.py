@@ -74,7 +74,7 @@ class WatchingCallback(keras.callbacks.Callback):
         """What happened so far, why, and what to change: a text of a few lines."""
         monitor = getattr(self, "_gradwatch", None)
         if monitor is None or self.summary is None:
-            return "nothing was watched yet."
+            return "Nothing has been watched yet; pass this callback to `fit` first."
         monitor.drain()
         return explain(self.summary, monitor.halted)
 

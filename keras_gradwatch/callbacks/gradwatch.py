@@ -31,7 +31,7 @@ class GradWatch(Response):
     | what is seen | what is done |
     |---|---|
     | a gradient is NaN or infinite | the update is skipped |
-    | only the loss is | it is reported; the update is made, as in stock Keras |
+    | only the loss is NaN or infinite | reported only; the update is applied |
     | the norm or the loss spikes | the update is skipped |
     | three spikes in a row or more, more than chance explains | the rate is cut, too; \
 after 200 quiet steps the cut is taken back |

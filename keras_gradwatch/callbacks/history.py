@@ -16,7 +16,7 @@ class GradientHistory(ObservingCallback, History):
     Args:
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
-            always sampled; of several callbacks the one that wants most is heard.
+            always sampled; with several callbacks, the most frequent sampling wins.
         max_steps: How many of the newest steps are kept, or None for all.
 
     Attributes:

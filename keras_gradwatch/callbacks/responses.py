@@ -53,8 +53,8 @@ class Response(WatchingCallback):
         self.summary.steps = step
         if self.verbose:
             recorder.say_once(
-                f"the run continues at step {step}, with its baselines and "
-                f"{len(events)} events before"
+                f"resuming at step {step}, with baselines and {len(events)} earlier "
+                "events"
             )
 
     def on_rows(self, rows, events):

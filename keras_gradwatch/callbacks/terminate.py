@@ -25,8 +25,8 @@ class ExplosionError(RuntimeError):
 class TerminateOnExplosion(Response):
     """Stops training when a detector has tripped, with the weights from before it.
 
-    From the step that trips, no update is applied any more; `fit` ends at the next
-    drain of the ring. So the model holds the last healthy weights.
+    No update is applied from the tripped step on (the `limit`-th of them), so the model
+    keeps its last healthy weights. `fit` ends when the recorded steps are next read.
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or

@@ -78,4 +78,4 @@ class DeadUnits(Onset):
 
     def describe(self, variable, value, baseline):
         del baseline
-        return f"{value:.0%} of the units get no gradient, and none in {variable}"
+        return f"{value:.0%} of the units get no gradient, including all of {variable}"

@@ -79,4 +79,4 @@ class Divergence(Detector):
 
     def describe(self, variable, value, baseline):
         del variable
-        return f"the loss has come to {value:.3g} and stays there, from {baseline:.3g}"
+        return f"the loss has stayed near {value:.3g}, up from {baseline:.3g}"

@@ -233,10 +233,10 @@ class Rows:
         clipped = "the gradients were clipped to norm "
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
         if held:
-            clipped = f"the update was held to {radius:.2%} of the weights"
+            clipped = f"the update was limited to {radius:.2%} of the weights"
         parts = {
             "skipped": ["the update was skipped"],
-            "stopped": ["the update was left out, and training is stopped"],
+            "stopped": ["the update was skipped; training stopped"],
             "reverted": ["the weights were put back"],
             "clipped": [clipped],
             "rate reduced": [clipped] if held else [],

@@ -133,8 +133,8 @@ def _done(summary):
     if held:
         share = summary.held_back / held
         done.append(
-            f"{held} of {summary.steps} updates held to the trust region ({share:.0%} "
-            "of each cut off on average)"
+            f"{held} of {summary.steps} updates limited to the trust region (shrunk by "
+            f"{share:.0%} on average)"
         )
     elif "clipped" in summary.actions:
         done.append(DONE["clipped"].format(summary.actions["clipped"], s="s"))

@@ -18,7 +18,9 @@ def of_normal(norm, loss, rate):
     """The scalars [10] of an application in which nothing happened.
 
     Args:
-        norm, loss, rate: Scalars, float32: global norm, loss, learning rate.
+        norm: Scalar float32, the global norm.
+        loss: Scalar float32.
+        rate: Scalar float32, the learning rate.
     """
     rest = [APPLIED, 0, 0, MISSING, 0, 0]
     measured = ops.stack([norm, norm, loss, rate])

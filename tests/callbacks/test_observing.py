@@ -28,7 +28,7 @@ def test_an_explosion_is_seen_and_nothing_is_changed():
     helper.assert_same(watched.get_weights(), stock.get_weights())
     assert {event.action for event in seen.events} == {"observed"}
     first = next(event for event in seen.events if event.kind == "update")
-    assert "`GradWatch()` would hold updates" in first.message
+    assert "use `GradWatch()` to limit updates" in first.message
     assert logs["explosions"][0] > 0
     assert first.message in seen.report()
 
@@ -45,7 +45,7 @@ def test_the_report_is_written(tmp_path):
     x, y = helper.digits(480)
     exploding([board := GradientTensorBoard(tmp_path)], x, y)
     text = (tmp_path / "gradwatch" / "report.txt").read_text()
-    assert text == board.report() + "\n" and "would hold updates" in text
+    assert text == board.report() + "\n" and "to limit updates" in text
     run = json.loads((tmp_path / "gradwatch" / "run.json").read_text())
     assert (run["status"], run["step"]) == ("ended", 30)
 

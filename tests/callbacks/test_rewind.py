@@ -62,7 +62,7 @@ def test_everything_but_the_rate_goes_back(name):
     (event,) = rewind.events
     # With accumulation the norm is that of the window, which ends with this step.
     assert (event.step, event.kind, event.action) == (8, "norm", "rewound")
-    assert "the run continues from step 6" in event.message
+    assert "the snapshot of step 6 was restored" in event.message
     # Found at the drain before step 9; what a step was given is what 6 was given.
     helper.assert_same(keep.states[9], keep.states[6])
     last, now = keep.states[8]["optimizer"], keep.states[9]["optimizer"]
@@ -107,7 +107,7 @@ def test_the_second_time_it_goes_further_back_and_then_it_stops(capsys):
     assert model.gradwatch.step < 50
     helper.assert_same(model.get_weights(), keep.states[0]["weights"])
     out = capsys.readouterr().out
-    assert "training is stopped: 2 rewinds did not help" in out
+    assert "training stopped: still failing after 2 rewinds" in out
 
 
 def test_no_snapshot_of_what_is_not_sound():
@@ -121,7 +121,7 @@ def test_no_snapshot_of_what_is_not_sound():
     )
     helper.fit(model, x, y, [rewind])
     (event,) = rewind.events
-    assert "from step 8," in event.message
+    assert "the snapshot of step 8 was restored" in event.message
 
 
 @pytest.mark.tensorflow
@@ -150,7 +150,7 @@ def test_a_network_that_has_died_goes_back():
     (event,) = rewound
     assert (event.step, event.kind) == (14 + 19, "collapse")
     assert "no gradient has reached any kernel for 20 steps" in event.message
-    assert "from step 10," in event.message
+    assert "the snapshot of step 10 was restored" in event.message
     assert (model.layers[0].get_weights()[1] > -1).all()
     # Held to a smaller trust region from there on.
     assert watching.history.trust_radius[14 + 22] == np.float32(0.02 * 0.25)
@@ -175,7 +175,7 @@ def test_a_loss_that_comes_apart_goes_back():
     helper.fit(model, x, y, [rewind, ruiner, seen], 8)
     (event,) = rewind.events
     assert event.kind == "divergence" and 105 < event.step < 150
-    assert "from step 100," in event.message
+    assert "the snapshot of step 100 was restored" in event.message
     assert seen.loss[-1] < 5 < seen.loss[110]
 
 

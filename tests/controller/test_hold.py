@@ -64,7 +64,7 @@ def test_every_update_after_one_that_did_harm_is_held(compile_it, digits):
         "of its norm, limit 50%",
         f"the loss went from {history.loss[0]:.3g} to {history.loss[1]:.3g}",
         "the weights were put back",
-        "updates are held to 2.00% of the weights",
+        "updates are limited to 2.00% of the weights",
     ):
         assert words in event.message
     assert history.applied.tolist() == [True, False, *[True] * 4]
@@ -200,11 +200,11 @@ def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
     assert onset.action == "reverted" and "of its norm, limit 50%" in onset.message
     cuts = [e for e in others if e.action == "rate reduced"]
     rest = [e for e in others if e not in cuts and e.action != "reverted"]
-    assert cuts and all("updates of this fit were held" in e.message for e in rest)
+    assert cuts and all("updates of this fit were limited" in e.message for e in rest)
     history = watching.history
     for cut in cuts:
         assert "trust bound" not in cut.message
-        assert "the loss does not fall although updates are held" in cut.message
+        assert "the loss does not fall although updates are limited" in cut.message
         radius = history.trust_radius[cut.step : cut.step + 2]
         assert radius[1] == max(radius[0] / 2, np.float32(5e-4))
     # What is recorded is what was in force: steps are read some steps later.
@@ -231,10 +231,12 @@ def test_free_updates_that_do_harm_again_are_undone(digits):
     count = keras.callbacks.LambdaCallback(on_train_batch_end=note)
     watching = GradWatch(verbose=0)
     helper.fit(model, *digits, [watching, count, keep], 16, epochs=6)
-    trials = [e for e in watching.events if "updates were free again" in e.message]
+    trials = [
+        e for e in watching.events if "once updates were no longer limited" in e.message
+    ]
     assert trials
     for event in trials:
-        begin = int(re.search(r"continues from step (\d+)", event.message)[1])
+        begin = int(re.search(r"state of step (\d+) was restored", event.message)[1])
         assert event.action == "reverted" and event.kind == "update"
         # `seen` begins with the first weights.
         helper.assert_same(seen[event.step + 1], seen[begin], None)

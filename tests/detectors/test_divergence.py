@@ -31,7 +31,7 @@ def test_by_hand():
     assert watch.tripped == [5]
     np.testing.assert_allclose(watch.verdict[1:], np.exp([3.0, -3.0]))
     assert watch.detector.describe(None, 2.0, 1.0) == (
-        "the loss has come to 2 and stays there, from 1"
+        "the loss has stayed near 2, up from 1"
     )
 
 

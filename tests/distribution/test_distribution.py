@@ -123,4 +123,4 @@ def test_a_run_is_taken_up_in_all_processes(together):
     for record in records:
         begin = len(record["data"]["norm"]) + 1
         assert record["data"]["taken_up"] == begin
-        assert f"[gradwatch] the run continues at step {begin}" in chief
+        assert f"[gradwatch] resuming at step {begin}" in chief

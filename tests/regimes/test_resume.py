@@ -111,7 +111,7 @@ def test_killed_and_resumed(whole, tmp_path):
     before = shown(tmp_path)
     assert before[tags.GRAD_NORM][0][-1] >= 70  # readable, up to the last drain
     printed = run(tmp_path)
-    assert "the run continues at step 60" in printed
+    assert "resuming at step 60" in printed
     # The state of the detectors, and of all that goes on, is that of the whole run.
     actual, expected = (
         lines(d / "logs" / "gradwatch" / "state.jsonl")[-1] for d in (tmp_path, whole)
@@ -151,7 +151,7 @@ def test_a_backup_in_the_middle_of_an_epoch(tmp_path):
     state = lines(tmp_path / "logs" / "gradwatch" / "state.jsonl")
     steps = [s["step"] for s in state]
     assert steps == sorted(set(steps))
-    assert "the run continues at step 75," in printed
+    assert "resuming at step 75," in printed
     kept = lines(tmp_path / "logs" / "gradwatch" / "events.jsonl")
     assert [e["step"] for e in kept][:6] == [5, 12, 35, 42, 65, 72]
     for steps, _ in shown(tmp_path).values():
@@ -310,7 +310,7 @@ def test_under_a_strategy(strategy, tmp_path, capsys):
     second, cut = callbacks()
     helper.fit(resumed, bad, y, second, epochs=2)
     assert [e.step for e in cut.events] == [3, 13]
-    assert capsys.readouterr().out.count("the run continues at step 10,") == 1
+    assert capsys.readouterr().out.count("resuming at step 10,") == 1
     expected = model()
     helper.fit(expected, bad, y, [ReduceLROnExplosion(), SkipOnExplosion()], epochs=2)
     helper.assert_same(

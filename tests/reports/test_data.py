@@ -31,7 +31,7 @@ def test_a_column_of_the_inputs_that_is_nan():
     x[:, 3] = np.nan
     report = report_of(x, y)
     assert [cause.kind for cause in report.causes] == ["data"]
-    words = "column 3 of the inputs is not finite in any row of the first batch"
+    words = "column 3 of the inputs is NaN or infinite in every row of the first batch"
     assert words in report.splitlines()[0]
     assert report.fixes[0].startswith("Remove or fill these values")
 
@@ -40,7 +40,7 @@ def test_targets_that_are_nan():
     x, y = data()
     y[::4] = np.nan
     report = report_of(x, y)
-    words = "0.25 of the values of the targets in the first batch are not finite"
+    words = "25.00% of the values of the targets in the first batch are not finite"
     assert words in report
 
 

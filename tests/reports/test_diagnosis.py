@@ -329,7 +329,7 @@ def test_what_is_known_of_a_model():
 
 
 def test_nothing_was_watched():
-    assert GradWatch().report() == "nothing was watched yet."
+    assert GradWatch().report().startswith("Nothing has been watched yet")
     assert explain(RunSummary()) == "No explosion in 0 steps."
 
 

@@ -34,8 +34,8 @@ class Hold(Response):
     began, and a run that has stalled continues with a smaller radius and rate. The rate
     comes back once the run is quiet; see `loan`.
 
-    Where it does not act, it reports the first update that has done harm, and again
-    after `quiet` steps of the region.
+    With `acts=False` it only reports: the first harmful update, then no other until the
+    region's `quiet` steps have passed.
 
     Args:
         detectors: Detectors that judge the update.
@@ -108,7 +108,7 @@ class Hold(Response):
             memory["until"] = float(moment.step + 1 + self.region.settings["quiet"])
             trip.row, trip.action = moment.row, "observed"
             trip.words = (
-                f"{words}; nothing was changed, `GradWatch()` would hold updates"
+                f"{words}; nothing was changed; use `GradWatch()` to limit updates"
             )
             moment.trips[:] = [trip]
             return True
@@ -177,7 +177,7 @@ class Hold(Response):
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
         trip.row, trip.action = moment.row, "reverted"
-        trip.words = f"{words}, and updates are held to {radius:.2%} of the weights"
+        trip.words = f"{words}, and updates are limited to {radius:.2%} of the weights"
         moment.trips[:] = [trip]
         moment.rows.scalars["trust_radius"][moment.row] = radius
         moment.controller.hold(True)
@@ -195,10 +195,10 @@ class Hold(Response):
         memory["wait"] *= 2
         trip = self._largest(moment)
         trip.what = (
-            "updates were free again, and the loss went from "
-            f"{_last(memory):.3g} to {moment.loss:.3g}"
+            f"the loss went from {_last(memory):.3g} to {moment.loss:.3g} once updates "
+            "were no longer limited"
         )
-        back = f"the run continues from step {ended.start.step}"
+        back = f"the state of step {ended.start.step} was restored"
         self._hold_on(moment, memory, trip, back)
         return True
 
@@ -218,17 +218,19 @@ class Hold(Response):
         if stalled and not tries and (factor := self.region.shrink(memory)) < 1:
             loan.cut(memory, moment, factor, self.min_lr)
             trip = self._largest(moment)
-            trip.what = "the loss does not fall although updates are held"
+            trip.what = "the loss does not fall although updates are limited"
             moment.trips.append(trip)
             moment.controller.hold(True)  # to the smaller radius
         self._held += held
         if self._held >= max(THROTTLED, self._steps / 2):
             trip = self._largest(moment)
             trip.what = (
-                f"{self._held} of the {self._steps} updates of this fit were held"
+                f"{self._held} of the {self._steps} updates of this fit were limited"
             )
             trip.action = "clipped"
-            trip.words = f"the update was held to {memory['radius']:.2%} of the weights"
+            trip.words = (
+                f"the update was limited to {memory['radius']:.2%} of the weights"
+            )
             moment.trips.append(trip)
             self._held = -math.inf
         if not self.is_holding(memory, step + 1):

@@ -108,12 +108,12 @@ class Rewind(Response):
     def _go_back(self, tripped, controller, cuts):
         back = self._snapshots[-1]
         if self.count < self._limit:
-            words = f"the run continues from step {back.step}"
-            words += ", at a lower rate" if cuts else ""
+            words = f"the snapshot of step {back.step} was restored"
+            words += ", at a lower learning rate" if cuts else ""
             done = "rewound", words
         else:
             self.stopped = True
-            words = f"training is stopped: {self.count} rewinds did not help"
+            words = f"training stopped: still failing after {self.count} rewinds"
             done = "stopped", words
         for trip in tripped:
             trip.action, trip.words = done

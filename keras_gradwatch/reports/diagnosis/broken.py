@@ -81,8 +81,8 @@ def sudden(summary):
         return None  # named as that
     return Finding(
         "sudden non-finite loss",
-        f"the loss is not finite from step {bad['step']} on, and the gradient norm "
-        "before it was as usual: it is the data, or a logarithm or a division",
+        f"the loss is not finite from step {bad['step']} on, though the gradient norm "
+        "was normal before: suspect the data, a logarithm or a division",
         "Look at the batch of that step, and keep the arguments of logarithms and "
         "divisions positive.",
         f"The loss is not finite from step {bad['step']} on, without growth before",

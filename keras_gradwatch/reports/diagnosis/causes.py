@@ -104,9 +104,8 @@ def _activation(summary, kinds):
     if "vanishing" in kinds and named and not _initializer(summary, kinds):
         return Finding(
             "activation",
-            f"{activations[named[0]]} layers use `{named[0]}`, which passes on a "
-            "fraction of the gradient, at most "
-            f"{0.25 if 'sigmoid' in named[0] else 1}, in each of them",
+            f"{activations[named[0]]} layers use `{named[0]}`, which multiplies the "
+            f"gradient by at most {0.25 if 'sigmoid' in named[0] else 1} in each layer",
             "Use `relu` with `he_normal` weights in the hidden layers.",
             f"{activations[named[0]]} layers use `{named[0]}`",
         )
@@ -148,10 +147,11 @@ def _targets(summary, kinds):
         return None
     return Finding(
         "targets",
-        f"the loss is {summary.early[0]:.3g} at first, an error of about {size:.2g} "
-        f"each, while the model says about {outputs:.2g}: the targets are large",
+        f"the first loss is {summary.early[0]:.3g}, an error of about {size:.2g} per "
+        f"target, but the model's outputs are only about {outputs:.2g}: the targets "
+        "are large",
         f"Scale the targets to about unit size (subtract their mean, divide by about "
-        f"{size:.2g}), and the predictions back.",
+        f"{size:.2g}), and undo it on the predictions.",
         f"the targets are large (about {size:.2g} each)",
     )
 
@@ -175,7 +175,7 @@ def _initializer(summary, kinds):
         headline = "the initial weights are too small"
     else:
         return _shrinks(known, kinds, advice)
-    words += f": √fan_in · std is {worst.gain:.2g} in {worst.name}, {usual} is usual"
+    words += f": √fan_in · std is {worst.gain:.2g} in {worst.name} (typical: {usual})"
     return Finding("initializer", words, advice, headline)
 
 
@@ -188,8 +188,8 @@ def _shrinks(known, kinds, advice):
         return None
     return Finding(
         "initializer",
-        f"signals shrink on their way: one input of {first.name} is about "
-        f"{first.inputs:.2g}, one of {last.name} {last.inputs:.2g} at the first step "
+        f"activations shrink through the network: at the first step, inputs are about "
+        f"{first.inputs:.2g} at {first.name} and {last.inputs:.2g} at {last.name} "
         f"({len(known)} layers whose √fan_in · std is about {known[1].gain:.2g})",
         advice,
         "the initial weights are too small for so many layers",
@@ -241,7 +241,7 @@ def _small_rate(summary):
     return Finding(
         "low rate",
         f"the learning rate is too low: at {rate:.3g} the largest update of a kernel "
-        f"was {max(known):.2g} times its weights, about 0.001 to 0.01 is usual",
+        f"was {max(known):.2g} times its weights (0.001 to 0.01 is typical)",
         f"Raise the learning rate from {rate:.3g} to about {times * rate:.1g}.",
         f"the learning rate of {rate:.3g} is too low",
     )

@@ -70,7 +70,7 @@ def large_targets(summary):
                 f"the targets{_named(array)} are large: {array['low']:.3g} to "
                 f"{array['high']:.3g} in the first batch",
                 "Scale the targets to about unit size (subtract their mean, divide by "
-                f"about {array['rms']:.2g}), and the predictions back.",
+                f"about {array['rms']:.2g}), and undo it on the predictions.",
                 f"the targets are large (up to {array['high']:.3g})",
             )
     return None
@@ -125,7 +125,7 @@ def doubtful_data(summary):
                     "loss for regression",
                     f"Compile with `loss=keras.losses.{kind}Crossentropy("
                     "from_logits=True)`, and no activation in the last layer.",
-                    f"{head['loss']} is no loss for classes",
+                    f"{head['loss']} is not a classification loss",
                 )
             )
     return found
@@ -138,16 +138,16 @@ def _nonfinite(what, array):
     if columns:
         listed = ", ".join(map(str, columns))
         subject, verb = ("columns", "are") if len(columns) > 1 else ("column", "is")
-        words = f"{subject} {listed} of the {what}{_named(array)} {verb} not finite in "
-        words += "any row of the first batch"
+        words = f"{subject} {listed} of the {what}{_named(array)} {verb} NaN or "
+        words += "infinite in every row of the first batch"
     else:
-        words = f"{share:.2g} of the values of the {what}{_named(array)} in the first "
+        words = f"{share:.2%} of the values of the {what}{_named(array)} in the first "
         words += "batch are not finite"
     return Finding(
         "data",
         words,
         f"Remove or fill these values (`np.nan_to_num`, or leave the rows out): they "
-        f"are in the {what} that `fit` was given.",
+        f"are in the {what} passed to `fit`.",
         words,
     )
 
@@ -222,7 +222,7 @@ def _out_of_range(head, array):
         f"the targets{_named(array)} are from {array['low']:.3g} to "
         f"{array['high']:.3g}, and {what}",
         advice,
-        "the last layer cannot give the targets"
+        "the last layer cannot produce these targets"
         if not negative
         else f"targets are negative, and {head['loss']} takes no negative ones",
     )

@@ -106,13 +106,13 @@ def _missing_softmax(head):
     if head["activation"] != "linear":
         return _finding(
             head,
-            f"has the activation {head['activation']}, and the loss {head['loss']} "
+            f"has the activation {head['activation']}, but the loss {head['loss']} "
             "expects probabilities",
             'Use `activation="softmax"` in the last layer.',
         )
     return _finding(
         head,
-        f"has no softmax, and the loss {head['loss']} expects probabilities",
+        f"has no softmax, but the loss {head['loss']} expects probabilities",
         f"Compile with `loss={advice}`.",
     )
 
@@ -124,13 +124,13 @@ def _missing_sigmoid(head):
     if head["activation"] != "linear":
         return _finding(
             head,
-            f"has the activation {head['activation']}, and the loss {head['loss']} "
+            f"has the activation {head['activation']}, but the loss {head['loss']} "
             "expects probabilities",
             'Use `activation="sigmoid"` in the last layer.',
         )
     return _finding(
         head,
-        f"has no sigmoid, and the loss {head['loss']} expects probabilities",
+        f"has no sigmoid, but the loss {head['loss']} expects probabilities",
         "Compile with `loss=keras.losses.BinaryCrossentropy(from_logits=True)`.",
     )
 
@@ -140,7 +140,7 @@ def _twice(head):
         return None
     return _finding(
         head,
-        f"has a {head['activation']}, and the loss {head['loss']}(from_logits=True) "
+        f"has a {head['activation']}, but the loss {head['loss']}(from_logits=True) "
         "applies another one",
         "Remove the activation of the last layer, or `from_logits=True`.",
     )
@@ -151,7 +151,7 @@ def _logarithm(head):
         return None
     return _finding(
         head,
-        f"may be negative, and the loss {head['loss']} takes its logarithm",
+        f"may be negative, but the loss {head['loss']} takes its logarithm",
         'Use `activation="softplus"` or `"exponential"` in the last layer.',
     )
 

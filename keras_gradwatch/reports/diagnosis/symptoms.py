@@ -20,6 +20,10 @@ LARGE_NORM = 1.0
 VANISHED, DEEP = 1e-3, 4
 # Losses below which a run is called one that learns, as a share of the first ones.
 LEARNED = 0.97
+OVERFIT = (
+    "Try a learning rate 10x higher and 10x lower, try another seed, and check that "
+    "the model can overfit a single batch."
+)
 # Fewest losses that can tell it.
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
@@ -89,8 +93,9 @@ def _non_finite_start(summary):
             return None  # an undefined derivative
         return Finding(
             "non-finite at the start",
-            "the loss of the very first step is finite, and the gradient of the first "
-            "kernel is not, though that of its bias is: inputs are not finite",
+            "at the first step the loss and the gradient of the first layer's bias are "
+            "finite, but the gradient of its kernel is not: the inputs contain NaN or "
+            "infinite values",
             headline="The gradients are not finite from the first step on",
         )
     return Finding(
@@ -110,8 +115,8 @@ def _explosion(summary):
     if "update" in summary.kinds:
         first = summary.kinds["update"]["first"]
         words.append(
-            f"at step {first['step']} one update would have changed "
-            f"{first['variable']} by {first['value']:.3g} times its own size"
+            f"at step {first['step']} the update of {first['variable']} was "
+            f"{first['value']:.3g} times the size of its weights"
         )
     spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
     if spikes:
@@ -120,9 +125,8 @@ def _explosion(summary):
     before = bad.get("before") if bad else None
     if before is not None and not broken.rare(summary):
         words.append(
-            f"the gradient norm was {before:.3g} in the step before the first values "
-            f"that are not finite (step {bad['step']}), {summary.norm['first']:.3g} "
-            "at first"
+            f"the gradient norm was {summary.norm['first']:.3g} at the first step and "
+            f"{before:.3g} just before the first non-finite values (step {bad['step']})"
         )
     if not words:
         return None
@@ -145,8 +149,8 @@ def _grows_backwards(summary):
         return None
     return Finding(
         "explosion at the first step",
-        f"on the way back through the layers the gradient grows {a / b:.3g} times: "
-        f"{b:.3g} in the last kernel, {a:.3g} in {first}, at the first step",
+        f"at the first step the gradient grows {a / b:.3g}-fold in the backward pass: "
+        f"from {b:.3g} in the last kernel to {a:.3g} in {first}",
         headline="Gradients grow on their way back through the layers",
     )
 
@@ -160,8 +164,8 @@ def _bad_batches(summary):
         "bad batches",
         f"{count} of {summary.steps} steps, the first one step {first['step']}, have "
         "values that are not finite, while the steps around them are finite",
-        "Look at the data of that batch: np.isfinite(x).all() and the same for the "
-        "targets; then at divisions and logarithms in the loss.",
+        "Check that batch: np.isfinite(x).all(), and the same for the targets. Then "
+        "check divisions and logarithms in the loss.",
         f"{count} of {summary.steps} steps had values that are not finite; the first "
         f"was step {first['step']}",
     )
@@ -197,12 +201,13 @@ def _dead_units(summary):
     if not told and not (share > 0.7 and dead and not _learns(summary)):
         return None
     since = summary.kinds["dead units"]["first"]["step"] if told else None
-    when = f"since step {since} at the latest" if told else "in the newest sample"
-    layers = f"; {len(dead)} layers get none at all" if dead else ""
+    when = f" (since step {since} at the latest)" if told else ""
+    noun = "layer gets" if len(dead) == 1 else "layers get"
+    layers = f"; {len(dead)} {noun} no gradient at all" if dead else ""
     return Finding(
         "dead units",
-        f"{share:.0%} of the units get exactly no gradient in the newest sample"
-        f"{layers} ({when}): what is off for every input never comes back",
+        f"{share:.0%} of the units have zero gradient in the latest sample{layers}"
+        f"{when}: a unit that is off for every input cannot recover",
         "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
         "ReLU, or with a normalization before each activation.",
         f"{share:.0%} of the units are dead",
@@ -267,8 +272,7 @@ def _not_learning(summary):
         "not learning",
         f"the loss has not fallen: {early:.4g} in the first steps, {recent:.4g} in the "
         "newest ones",
-        "Try learning rates ten times higher and lower, other weights (another seed), "
-        "and whether it can learn a single batch by heart.",
+        OVERFIT,
         f"The loss has not fallen in {summary.steps} steps",
     )
 
@@ -283,10 +287,9 @@ def _guesses(summary):
         return None
     return Finding(
         "not learning",
-        f"the loss is {recent:.4g} in the newest steps, and a constant answer has "
-        f"{constant:.4g}",
-        "Try learning rates ten times higher and lower, other weights (another seed), "
-        "and whether it can learn a single batch by heart.",
+        f"the loss is {recent:.4g} in the latest steps; always predicting the same "
+        f"value would give {constant:.4g}",
+        OVERFIT,
         f"The model is no better than a constant answer after {summary.steps} steps",
     )
 
@@ -300,8 +303,8 @@ def _large_first_loss(summary):
         return None
     return Finding(
         "large first loss",
-        f"the first loss is {summary.early[0]:.3g}, and a constant answer has "
-        f"{constant:.3g}",
+        f"the first loss is {summary.early[0]:.3g}; always predicting the same value "
+        f"would give {constant:.3g}",
         headline=f"The first loss is {summary.early[0] / constant:.2g} times that of "
         "guessing",
     )
