@@ -1,5 +1,6 @@
 """What all callbacks share: watching, asking for a plan, receiving rows."""
 
+import copy
 import dataclasses
 
 import keras
@@ -73,7 +74,12 @@ class WatchingCallback(keras.callbacks.Callback):
     def report(self) -> Report | str:
         """What happened so far, why, and what to change: a text of a few lines."""
         monitor = getattr(self, "_gradwatch", None)
-        if monitor is None or self.summary is None:
+        if self.summary is None:
+            name = type(self).__name__
+            return f"{name} keeps no report: put `GradientHistory()` beside it."
+        if monitor is None and self.summary.steps:
+            return explain(self.summary)  # of a callback that was copied or loaded
+        if monitor is None:
             return "Nothing has been watched yet; pass this callback to `fit` first."
         monitor.drain()
         return explain(self.summary, monitor.halted)
@@ -81,6 +87,28 @@ class WatchingCallback(keras.callbacks.Callback):
     def _repr_html_(self):
         report = self.report()
         return report._repr_html_() if isinstance(report, Report) else report
+
+    # What belongs to a model and its `fit`, and stays behind when a callback is copied.
+    _bound = ("_model", "_gradwatch", "_monitor", "_owner", "forensics")
+
+    def __getstate__(self):
+        """What a pickle keeps: settings, history, events and report."""
+        return {k: None if k in self._bound else v for k, v in vars(self).items()}
+
+    def __deepcopy__(self, memo):
+        """A callback with the same settings that has watched nothing yet."""
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        new.forget()
+        return new
+
+    def forget(self):
+        """Drops what is known of the runs so far."""
+        if self.summary is not None:
+            self.summary = RunSummary()
+        if hasattr(self, "events"):
+            self.events = []
 
     def on_first_batch(self):
         """Called before the first batch of a `fit`, when the model is as it will be.

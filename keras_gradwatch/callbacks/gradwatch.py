@@ -182,6 +182,11 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         sample_freq, steps = self._history_options
         return GradientHistory(sample_freq or 50, max_steps=steps)
 
+    def forget(self):
+        """Drops what is known of the runs so far."""
+        super().forget()
+        self.history = self._new_history()
+
     @property
     def _samples(self):
         """Whether all statistics of all variables are asked for."""

@@ -78,6 +78,11 @@ class GradientHistory(ObservingCallback, History):
         super().set_model(model)
         self.follow(self._gradwatch)
 
+    def forget(self):
+        """Drops all steps, and the model that they belong to."""
+        super().forget()
+        self._parts = []
+
     def follow(self, monitor):
         """Has whoever reads this history see what `monitor` still has in its ring."""
         self._monitor = monitor

@@ -22,8 +22,7 @@ def describe_batch(data):
         Dict of `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
         `low`, `high`, `rms` of the finite values, `nonfinite` (share of the values),
         `bad_columns` (those that are not finite in any row), `zeros`, `negative`
-        (shares), `one_hot`, `constant`, `deviation` (the standard deviation) and
-        `entropy` (of the values as classes, in nats; None for other numbers); and
+        (shares), `one_hot`, `constant` and `deviation` (the standard deviation); and
         `weighted`, whether there are sample weights. Empty where the batch cannot be
         read.
     """
@@ -79,21 +78,7 @@ def _describe(array):
         "one_hot": _is_one_hot(rows),
         "constant": bool(some and known.min() == known.max()),
         "deviation": float(known.std()) if some else 0.0,
-        "entropy": _entropy(rows),
     }
-
-
-def _entropy(rows):
-    """The entropy of classes: of the rows if they are one-hot, else of one column."""
-    if _is_one_hot(rows):
-        shares = rows.mean(axis=0)
-    elif rows.shape[1] == 1 and (rows == np.round(rows)).all():
-        _, counts = np.unique(rows, return_counts=True)
-        shares = counts / counts.sum()
-    else:
-        return None
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())
 
 
 def _is_one_hot(rows):

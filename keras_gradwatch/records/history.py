@@ -122,8 +122,12 @@ class History:
 
     def to_dataframe(self):
         """All that `to_csv` writes, as a `pandas.DataFrame` with the steps as index."""
-        import pandas
-
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "`to_dataframe` needs pandas: `pip install pandas`, or use `to_csv`."
+            ) from error
         return pandas.DataFrame(self._columns()).set_index("step")
 
     def plot(self):

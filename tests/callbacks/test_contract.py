@@ -1,5 +1,8 @@
 """What holds for every callback."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -259,3 +262,31 @@ def test_evaluate_with_a_callback_leaves_nothing_for_the_next_fit():
     helper.fit(model, x, y, [history], batch_size=1)
     assert len(history.steps) == len(x)
     np.testing.assert_array_equal(history.clipped_norm, history.global_norm)
+
+
+def made(tmp_path):
+    return [
+        GradWatch(tmp_path / "a", verbose=0),
+        GradientHistory(),
+        GradientTensorBoard(tmp_path / "b"),
+        GradientClipping(1.0),
+        SkipOnExplosion(verbose=0),
+    ]
+
+
+def test_a_used_callback_can_be_copied_and_pickled(tmp_path):
+    """A copy has watched nothing yet; a pickle keeps what was seen."""
+    x, y = helper.regression_data(24)
+    for used in made(tmp_path):
+        helper.fit(helper.regression(), helper.with_nan(x, 1, 8), y, [used])
+        kept, fresh = pickle.loads(pickle.dumps(used)), copy.deepcopy(used)
+        assert kept.report() == used.report() != fresh.report() or used.summary is None
+        assert not getattr(fresh, "events", [])
+        assert len(getattr(kept, "events", [])) == len(getattr(used, "events", []))
+        helper.fit(helper.regression(), x, y, [fresh])  # another model
+        if used.summary is not None:
+            assert fresh.summary.steps == 3 and fresh.summary.tripped == 0
+
+
+def test_a_callback_without_a_report_says_so():
+    assert "keeps no report" in GradientClipping(1.0).report()

@@ -163,3 +163,26 @@ def test_a_first_loss_far_above_guessing():
     report = watch.report()
     assert report.startswith("The first loss is")
     assert [cause.kind for cause in report.causes] == ["inputs"]
+
+
+def test_many_classes_that_are_learned_slowly():
+    """A batch does not show all classes: its labels are no measure of guessing."""
+    random = np.random.default_rng(0)
+    classes, centers = random.integers(0, 200, 4000), random.normal(size=(200, 16))
+    x = (centers[classes] + 2 * random.normal(size=(4000, 16))).astype("float32")
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(200)])
+    helper.compiled(model, keras.optimizers.Adam(1e-3))
+    watch = GradWatch(verbose=0)
+    helper.fit(model, x, classes, [watch], 32, epochs=3)
+    assert watch.report().symptoms == []
+
+
+def test_a_frozen_base_is_a_hidden_layer():
+    x, y = helper.digits(320)
+    keras.utils.set_random_seed(0)
+    base = keras.layers.Dense(16, "relu", trainable=False)
+    model = keras.Sequential([keras.Input((64,)), base, head(10)])
+    helper.compiled(model, keras.optimizers.SGD(1e-6))
+    helper.fit(model, x, y, [watch := GradWatch(verbose=0)], 16, epochs=12)
+    assert "hidden layer" not in watch.report()

@@ -1,5 +1,7 @@
 """What the first batch explains: values that are not finite, ranges, scales, labels."""
 
+import math
+
 from keras_gradwatch.reports.diagnosis.finding import Finding
 
 # Root mean square from which inputs or targets are called large.
@@ -77,9 +79,11 @@ def large_targets(summary):
 
 
 def guessing(summary):
-    """The loss of the best constant answer, as the first batch tells it; or None.
+    """The loss of an answer that does not depend on the inputs; None: not known.
 
-    The variance of the targets for a squared error, their entropy for a crossentropy.
+    That of guessing among all classes for a crossentropy. For a squared error the
+    variance of the targets in the first batch: an estimate, which is not used where the
+    losses contradict it.
     """
     data = summary.model.get("data") or {}
     heads, targets = summary.model.get("heads", []), data.get("targets", [])
@@ -88,12 +92,17 @@ def guessing(summary):
     if summary.model.get("penalized"):
         return None  # the loss has further terms
     (head,), (array,) = heads, targets
-    if head["family"] in ("binary", "classes"):
-        return array["entropy"]
+    if head["family"] == "binary":
+        return math.log(2)
+    if head["family"] == "classes":
+        return math.log(head["units"]) if (head["units"] or 0) > 1 else None
     name = (head["loss"] or "").lower().replace("_", "")
-    if name in ("mse", "meansquarederror"):
-        return array["deviation"] ** 2
-    return None
+    variance = array["deviation"] ** 2
+    if name not in ("mse", "meansquarederror") or not summary.early:
+        return None
+    early, recent = summary.losses()
+    fits = variance > early / 100 and recent > early / 2
+    return variance if fits else None
 
 
 def doubtful_data(summary):

@@ -29,7 +29,8 @@ def describe(model):
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
         (name to number of layers), `normalized` (bool), `loss` (its name, or None),
         `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`),
-        `dropout` (the largest rate), `momentum` (of the optimizer), `penalized`
+        `dropout` (the largest rate), `kernels` (their number, frozen ones included),
+        `momentum` (of the optimizer), `penalized`
         (whether a layer has a regularizer),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
@@ -54,6 +55,7 @@ def describe(model):
         "regression": regression,
         "heads": heads(model),
         "dropout": max((_dropout(layer) for layer in layers), default=0.0),
+        "kernels": sum(len(v.shape) >= 2 for v in model.weights),
         "momentum": _momentum(model),
         "penalized": any(map(_has_regularizer, layers)),
         "linear_stack": _has_linear_stack(model),

@@ -47,7 +47,9 @@ def doubts(summary):
         List of `Finding`.
     """
     model = summary.model
-    found = [f for head in model.get("heads", []) if (f := _unusual(head))]
+    # Whether the last layer can give the targets is known where they were looked at.
+    known = bool((model.get("data") or {}).get("targets"))
+    found = [f for head in model.get("heads", []) if (f := _unusual(head, known))]
     if model.get("linear_stack"):
         found.append(
             Finding(
@@ -58,8 +60,7 @@ def doubts(summary):
                 "the hidden layers have no activation",
             )
         )
-    kernels = [s for s in model.get("shapes", {}).values() if len(s) >= 2]
-    if len(kernels) == 1 and model.get("heads"):
+    if model.get("kernels") == 1 and model.get("heads"):
         found.append(
             Finding(
                 "structure",
@@ -156,7 +157,7 @@ def _logarithm(head):
     )
 
 
-def _unusual(head):
+def _unusual(head, known):
     activation, family = head["activation"], head["family"]
     if family == "regression" and activation == "softmax":
         return _finding(
@@ -165,11 +166,8 @@ def _unusual(head):
             "For classes compile with a crossentropy; for a regression remove the "
             "activation of the last layer.",
         )
-    if family in ("regression", "percentage") and activation in (
-        "relu",
-        "sigmoid",
-        "tanh",
-    ):
+    bounded = activation in ("relu", "sigmoid", "tanh") and not known
+    if family in ("regression", "percentage") and bounded:
         return _finding(
             head,
             f"has the activation {activation}, which limits the values that it can "

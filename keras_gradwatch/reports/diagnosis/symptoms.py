@@ -28,6 +28,8 @@ OVERFIT = (
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
 ENOUGH_STEPS = 200
+# A loss below this share of that of a constant answer is a good one.
+GOOD = 0.2
 # A first loss that is this many times that of guessing is far above it.
 FAR = 10.0
 
@@ -299,7 +301,8 @@ def _large_first_loss(summary):
     constant = guessing(summary)
     if not constant or not summary.early or large_inputs(summary) is None:
         return None
-    if not summary.early[0] > FAR * constant:
+    _, recent = summary.losses()
+    if not summary.early[0] > FAR * constant or recent < GOOD * constant:
         return None
     return Finding(
         "large first loss",
