@@ -72,7 +72,8 @@ def page(found, seeds, given):
         fine += own.mean() >= scores.mean() - error
         findings = sorted({kind for w in watched for kind in w["findings"]})
         named += bool(findings)
-        rates = [w["rate"] / s["rate"] for s, w in pairs]
+        # A schedule may end at 0.
+        rates = [w["rate"] / s["rate"] if s["rate"] else 1.0 for s, w in pairs]
         cells.append(
             [RECIPES[name][0], f"{scores.mean():.3f}", f"{error:.3f}"]
             + [f"{own.mean():.3f}", str(events), str(sum(w["steps"] for w in watched))]
