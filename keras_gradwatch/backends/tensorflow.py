@@ -135,7 +135,10 @@ def first_batch(model, iterator):
         `(batch, iterator)`; the batch is None where it cannot be looked at.
     """
     plain = isinstance(iterator, tf.data.Iterator)
-    if not plain or model.distribute_strategy.num_replicas_in_sync > 1:
+    # An execution of several steps takes as many batches from the iterator.
+    several = int(getattr(model, "steps_per_execution", 1) or 1) > 1
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if not plain or several or replicas > 1:
         return None, iterator
     spec = iterator.element_spec
     if not all(isinstance(s, tf.TensorSpec) for s in tf.nest.flatten(spec)):

@@ -50,7 +50,8 @@ class WatchingCallback(keras.callbacks.Callback):
         self._gradwatch = model.gradwatch
         self._leads = self._gradwatch.ask(request)
         self._gradwatch.recorder.listen(self.on_rows)
-        self._gradwatch.recorder.listen_to_begin(self.on_begin)
+        if self.summary is not None:
+            self._gradwatch.recorder.listen_to_begin(self.on_begin)
         self._begun = False
 
     def set_params(self, params):
@@ -66,10 +67,12 @@ class WatchingCallback(keras.callbacks.Callback):
         self.summary.take(rows, events)
 
     def on_begin(self):
-        """Called before the first step of a run, when its first batch is known."""
-        if self.summary is not None:
-            known = {"data": self._gradwatch.first_batch}
-            self.summary.model = {**describe(self.model), **known}
+        """Called before the first step of a run, when its first batch is known.
+
+        Only where the callback has a `summary`.
+        """
+        known = {"data": self._gradwatch.first_batch}
+        self.summary.model = {**describe(self.model), **known}
 
     def report(self) -> Report | str:
         """What happened so far, why, and what to change: a text of a few lines."""

@@ -16,8 +16,7 @@ from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.methods import frequency, local_directory, number, whole
 from keras_gradwatch.policies import named
 from keras_gradwatch.policies.base import Policy
-from keras_gradwatch.reports.diagnosis.data import bad_data
-from keras_gradwatch.reports.diagnosis.settings import contradictions
+from keras_gradwatch.reports.diagnosis.data import certain
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 
@@ -250,7 +249,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         """Says what is wrong with the settings or the data, whatever comes."""
         super().on_begin()
         if self.verbose:
-            for found in [*bad_data(self.summary), *contradictions(self.summary)]:
+            for found in certain(self.summary):
                 self._gradwatch.recorder.say_once(f"{found.words}. {found.advice}")
 
     def on_rows(self, rows, events):

@@ -250,10 +250,11 @@ class Controller:
             moment.trips += self._observer.trips(
                 self.plan, rows, t, self.bounds.of_detectors, self.places
             )
-            self._name_losses(moment)
-            acted = [d for r, _ in responses if r.acts for d in r.detectors]
-            for trip in moment.trips:
-                trip.followed = trip.detector in acted
+            if moment.trips:
+                self._name_losses(moment)
+                acted = [d for r, _ in responses if r.acts for d in r.detectors]
+                for trip in moment.trips:
+                    trip.followed = trip.detector in acted
             for response, memory in responses:
                 response.react(moment, memory)
         rows.trips.extend(moment.trips)

@@ -96,8 +96,7 @@ class Dispatcher:
         if not monitor.model.built:
             # Or there would be no weights yet to compare the first update with.
             monitor.backend.build_for(monitor.model, iterator)
-        if monitor.live and monitor.first_batch is None and self._steps == 1:
-            iterator = monitor.look(iterator)
+        iterator = monitor.look(iterator)
         controller.before_step()
         keeps = monitor.live and isinstance(monitor.batches, RecentBatches)
         if monitor.plan.save_batch and keeps:
@@ -137,8 +136,7 @@ class StateDispatcher(Dispatcher):
         access.attach(state)
         try:
             controller = self._monitor.controller
-            if self._monitor.live and self._monitor.first_batch is None:
-                iterator = self._monitor.look(iterator)
+            iterator = self._monitor.look(iterator)
             controller.before_step()
             if self._monitor.live and self._monitor.plan.save_batch:
                 batches = self._monitor.batches

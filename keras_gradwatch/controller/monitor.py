@@ -371,7 +371,7 @@ class GradientMonitor:
     # -- reading -------------------------------------------------------------------
 
     def look(self, iterator):
-        """Describes the batch that comes next.
+        """Describes the batch that comes next, where a callback reports of this run.
 
         Args:
             iterator: What Keras hands to the train function.
@@ -379,6 +379,9 @@ class GradientMonitor:
         Returns:
             The same, or one that gives the same batch.
         """
+        wanted = self.live and self.recorder.is_listened_to
+        if not wanted or self.first_batch is not None:
+            return iterator
         data, iterator = self.backend.first_batch(self.model, iterator)
         self.first_batch = {} if data is None else describe_batch(data)
         self.recorder.tell_begin()

@@ -29,7 +29,7 @@ class Recorder:
     def __init__(self, max_events=1000):
         self.events = deque(maxlen=max_events)
         self.lost = 0
-        self._listeners, self._deciders, self._at_begin = [], [], []
+        self._listeners, self._at_begin = [], []
         self._forget_told()
         self.before_line = ""
         self.begin_epoch()
@@ -42,18 +42,19 @@ class Recorder:
         """Has `listener()` called before the first step of a run."""
         self._at_begin.append(listener)
 
+    @property
+    def is_listened_to(self):
+        """Whether anybody wants to know that a run begins."""
+        return bool(self._at_begin)
+
     def tell_begin(self):
         """Tells that a run begins, and that its first batch is known."""
         for listener in self._at_begin:
             listener()
 
-    def decide(self, decider):
-        """Has `decider(rows)` called before the events of drained rows are told."""
-        self._deciders.append(decider)
-
     def begin(self):
         """Begins a new `fit`: forgets the listeners and what has been told."""
-        self._listeners, self._deciders, self._at_begin = [], [], []
+        self._listeners, self._at_begin = [], []
         self._forget_told()
 
     def _forget_told(self):
@@ -107,8 +108,6 @@ class Recorder:
     def take(self, rows):
         """Takes newly drained `Rows`: events are derived, returned, listeners told."""
         self._told = set()
-        for decider in self._deciders:
-            decider(rows)
         events = rows.events()
         self.events.extend(events)
         norms = rows.scalars["global_norm"].astype("float64")

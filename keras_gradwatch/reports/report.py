@@ -112,7 +112,7 @@ def _verdict(summary, found, why, stopped):
     if stopped and "training stopped" not in done:
         done.append("training stopped")
     first, last = summary.rates
-    if last < first and (done or summary.outcomes["held"]):
+    if last < first and done:
         done.append(f"learning rate {first:.3g} -> {last:.3g}")
     if done:
         lines.append(f"Protected: {', '.join(done)}.")
@@ -124,20 +124,18 @@ def _verdict(summary, found, why, stopped):
 def _done(summary):
     """What was done about the events of a run, a list of clauses."""
     counts = _most(summary.actions)
+    held = summary.outcomes["held"]
     done = [
         DONE[action].format(count, s="s" if count > 1 else "")
         for action, count in counts
-        if action in DONE and action != "clipped"
+        if action in DONE and not (held and action == "clipped")
     ]
-    held = summary.outcomes["held"]
     if held:
         share = summary.held_back / held
         done.append(
             f"{held} of {summary.steps} updates limited to the trust region (shrunk by "
             f"{share:.0%} on average)"
         )
-    elif "clipped" in summary.actions:
-        done.append(DONE["clipped"].format(summary.actions["clipped"], s="s"))
     return done
 
 

@@ -71,8 +71,8 @@ class GradientLog:
         self._writer = EventWriter(self.log_dir, first_step)
         self._writer.layout(scalars_layout())
         self._begin_window()
-        # The newest rows since the last point, each with its index.
-        self._unwritten = collections.deque(maxlen=AROUND)
+        # The newest rows since the last point: what `_count` takes of each.
+        self._unwritten = collections.deque()
         self._dense_until = first_step
         self._histogram_step = first_step - 1
         self._first = first_step
@@ -106,14 +106,14 @@ class GradientLog:
                 continue
             if step in told:
                 self._dense_until = step + AROUND
-                for earlier in list(self._unwritten):
-                    self._point(*earlier)
-            self._count(rows, t, step in bad)
+                while self._unwritten:
+                    self._point([self._unwritten.popleft()])
+            self._unwritten.append((rows, t, step in bad))
             due = self.update_freq and step % self.update_freq == 0
             if due or step == self._first or step <= self._dense_until:
-                self._point(rows, t)
-            else:
-                self._unwritten.append((rows, t))
+                self._write_last()
+            elif len(self._unwritten) > AROUND:
+                self._count(*self._unwritten.popleft())
             if step in told:
                 # One text a step: TensorBoard shows the last of several only.
                 self._writer.text(tags.EVENTS, step, "\n\n".join(told[step]))
@@ -127,8 +127,10 @@ class GradientLog:
             self._write_last()
 
     def _write_last(self):
+        """Writes a point for the newest row, which stands for those before it."""
         if self._writer is not None and self._unwritten:
-            self._point(*self._unwritten[-1])
+            self._point(self._unwritten)
+            self._unwritten.clear()
 
     def heatmap(self, step):
         """Writes the layer × step heatmap of all norms so far, under `step`.
@@ -166,7 +168,15 @@ class GradientLog:
         self._overflows += rows.scalars["outcome"][t] == OVERFLOWED
         self._largest = np.fmax(self._largest, _finite(rows.scalars["global_norm"][t]))
 
-    def _point(self, rows, t):
+    def _point(self, window):
+        """Writes a point for the last row of a window, with the sums of all its rows.
+
+        Args:
+            window: Sequence of what `_count` takes of each row.
+        """
+        for counted in window:
+            self._count(*counted)
+        rows, t, _ = window[-1]
         row = {name: float(values[t]) for name, values in rows.scalars.items()}
         norm, clipped = row["global_norm"], row["clipped_norm"]
         values = {
@@ -174,7 +184,7 @@ class GradientLog:
             tags.GRAD_NORM_CLIPPED: clipped,
             tags.GRAD_NORM_MAX: self._largest,
             tags.CLIP_FACTOR: clipped / norm if norm > 0 else np.nan,
-            tags.CLIPPED_SHARE: self._clipped / max(self._steps, 1),
+            tags.CLIPPED_SHARE: self._clipped / self._steps,
             tags.NONFINITE_COUNT: self._bad,
             tags.EXPLOSIONS: self._explosions,
             tags.LEARNING_RATE: row["learning_rate"],
@@ -183,7 +193,7 @@ class GradientLog:
             tags.LOSS_SCALE: row["loss_scale"],
         }
         if np.isfinite(row["trust_radius"]):
-            values[tags.HELD_SHARE] = self._held / max(self._steps, 1)
+            values[tags.HELD_SHARE] = self._held / self._steps
             values[tags.HELD_BACK] = row["held"]
         if np.isfinite(row["loss_scale"]):
             values[tags.OVERFLOWS] = self._overflows
@@ -196,7 +206,6 @@ class GradientLog:
         finite = {tag: v for tag, v in values.items() if np.isfinite(v)}
         self._writer.scalars(int(rows.steps[t]), finite)
         self._begin_window()
-        self._unwritten.clear()
 
     def _write_histograms(self, step, names, counts, edges):
         self._histogram_step = step

@@ -101,6 +101,15 @@ def test_per_variable(tmp_path):
     assert weights[0][0] == 0 and np.isfinite(weights[1]).all()
 
 
+def test_points_before_an_event_count_their_own_step(tmp_path):
+    """They are written when the event is known, later than their steps."""
+    clipping = GradientClipping(global_clipnorm=1e-3)
+    series, _ = logged(tmp_path, clipping, steps=24, bad=7, update_freq=50)
+    steps, shares = series[tags.CLIPPED_SHARE]
+    assert steps == list(range(24))
+    assert [step for step, share in zip(steps, shares, strict=True) if not share] == [7]
+
+
 @pytest.mark.parametrize(
     ("freq", "expected"), [("batch", range(24)), ("epoch", [0, 23, 24, 47]), (50, None)]
 )

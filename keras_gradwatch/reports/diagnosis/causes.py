@@ -3,14 +3,14 @@
 import math
 
 from keras_gradwatch.reports.diagnosis.data import (
-    bad_data,
+    certain,
     doubtful_data,
     large_inputs,
     large_targets,
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
-from keras_gradwatch.reports.diagnosis.settings import contradictions, doubts
+from keras_gradwatch.reports.diagnosis.settings import doubts
 from keras_gradwatch.reports.diagnosis.symptoms import acute
 
 # Root mean square of one input from which inputs are called large; the estimate is too
@@ -62,9 +62,9 @@ def causes(summary, symptoms):
     kinds = {finding.kind for finding in symptoms}
     if not kinds or kinds <= {"settings", "structure", "data", "labels"}:
         return []
-    certain = [*bad_data(summary), *contradictions(summary)]
-    if certain or kinds <= NAMED:
-        return certain[:MAX_CAUSES]
+    wrong = certain(summary)
+    if wrong or kinds <= NAMED:
+        return wrong[:MAX_CAUSES]
     if "large first loss" in kinds:
         return [large_inputs(summary)]
     if kinds & STUCK and (unusual := [*doubtful_data(summary), *doubts(summary)]):

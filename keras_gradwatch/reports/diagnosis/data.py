@@ -3,6 +3,7 @@
 import math
 
 from keras_gradwatch.reports.diagnosis.finding import Finding
+from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Root mean square from which inputs or targets are called large.
 LARGE = 5.0
@@ -39,6 +40,18 @@ def bad_data(summary):
         for head, array in zip(heads, targets, strict=True):
             found += [f for rule in rules if (f := rule(head, array))][:1]
     return [f for f in found if f]
+
+
+def certain(summary):
+    """What is wrong whatever comes: data, and settings that contradict each other.
+
+    Args:
+        summary: `RunSummary`.
+
+    Returns:
+        List of `Finding`.
+    """
+    return [*bad_data(summary), *contradictions(summary)]
 
 
 def large_inputs(summary):

@@ -30,8 +30,7 @@ def describe(model):
         (name to number of layers), `normalized` (bool), `loss` (its name, or None),
         `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`),
         `dropout` (the largest rate), `kernels` (their number, frozen ones included),
-        `momentum` (of the optimizer), `penalized`
-        (whether a layer has a regularizer),
+        `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
         layer's name and the names of its variables, in the model's order).

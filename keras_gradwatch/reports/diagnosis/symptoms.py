@@ -3,10 +3,9 @@
 import math
 
 from keras_gradwatch.reports.diagnosis import broken
-from keras_gradwatch.reports.diagnosis.data import bad_data, guessing, large_inputs
+from keras_gradwatch.reports.diagnosis.data import certain, guessing, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
-from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Kinds of events that tell of a state of the model, not of a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
@@ -68,7 +67,7 @@ def symptoms(summary):
     if found:
         return ([steep] if steep else []) + found
     # A model may learn in spite of these.
-    return [*bad_data(summary), *contradictions(summary)]
+    return certain(summary)
 
 
 def acute(summary):
