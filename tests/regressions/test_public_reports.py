@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gradwatch.callbacks import GradWatch, SkipOnExplosion
+from keras_gradwatch.callbacks import GradWatch, RewindOnExplosion, SkipOnExplosion
+from keras_gradwatch.detectors import NormThreshold
 from tests import helper
 
 
@@ -144,3 +145,46 @@ def test_a_cut_is_taken_back_when_all_is_quiet():
     last = watch.events[-1]
     assert last.action == "rate restored" and "-> 0.01" in last.message
     assert watch.summary.tripped <= 12
+
+
+def test_a_target_that_follows_the_model():
+    """keras-rl#376: Q learning without a target network, a `fit` for each batch.
+
+    The targets grow by themselves; stock Keras settles once an update has gone too far.
+    """
+    state, following = (np.array([[a, a / 2]] * 160, "float32") for a in (1, 2))
+
+    def run(callbacks):
+        keras.utils.set_random_seed(0)
+        random = np.random.default_rng(0)
+        hidden = keras.layers.Dense(16, "relu")
+        model = keras.Sequential([keras.Input((2,)), hidden, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.02), "mse")
+        for _ in range(16):
+            value = keras.ops.convert_to_numpy(model(following))
+            reward = 1 + random.normal(size=value.shape) * 0.1
+            target = (reward + 0.99 * value).astype("float32")
+            loss = train(model, state, target, callbacks, batch_size=16)["loss"][-1]
+        return loss
+
+    assert run([]) < 1
+    assert run([watch := GradWatch(verbose=0)]) < 1
+    assert watch.summary.outcomes["held"] == 0
+
+
+def test_the_cut_of_a_rewind_is_taken_back_once(digits):
+    """After 1,000 steps without trouble; after a relapse it stays."""
+    x, y = digits
+    x, y = np.tile(x, (90, 1)), np.tile(y, 90)  # 1,080 steps
+    spiked = x.copy()
+    spiked[160:168] *= 1e6  # step 20
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    helper.compiled(model, keras.optimizers.SGD(0.01))
+    watch = RewindOnExplosion(5, detector=NormThreshold(1e4), verbose=0)
+    rates = []
+    for data in (spiked, spiked, x):
+        train(model, data, y, [watch], shuffle=False)
+        rates.append(float(model.optimizer.learning_rate))
+    np.testing.assert_allclose(rates, [0.01, 0.0025, 0.0025], rtol=1e-6)
+    actions = [event.action for event in watch.events]
+    assert actions == ["rewound", "rate restored", "rewound"]

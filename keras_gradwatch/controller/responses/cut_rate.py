@@ -48,7 +48,7 @@ class CutRate(Response):
             memory["calm"] = step + 1
         if wanted and (last is None or step - last > self.cooldown):
             memory["last"] = step
-            loan.cut(memory, moment, self.factor, self.min_lr)
+            loan.cut(memory, moment, moment.controller, self.factor, self.min_lr)
 
     def after(self, rows, controller, memory):
         if self.lends:

@@ -11,6 +11,8 @@ from keras_gradwatch.records.rows import APPLIED, REVERTED, Trip
 
 # Losses that an update over the bound is compared with, the newest ones.
 WINDOW = 20
+# Those that the first loss of a later `fit` is compared with.
+LAST = 5
 # It does harm if the next loss exceeds all of them by this many times their median.
 MARGIN = 2.0
 # A fit is reported as throttled once so many updates were held, and more than half.
@@ -28,6 +30,10 @@ class Hold(Response):
     down to the trust region; else the update stands, and nothing is reported. What
     cannot wait, an update that is not finite or larger than `INSANE`, is put back in
     its own step.
+
+    Where the first loss of a later `fit` is that much worse than the last ones before,
+    the data have changed, or targets follow the model. From then on, updates are judged
+    once `WINDOW` losses of the same `fit` were seen.
 
     While updates are held, free ones are tried after 1, 2, 4, ... windows of the trust
     region; see `Trial`. Where that brings less, the run goes back to where the trial
@@ -56,6 +62,7 @@ class Hold(Response):
         # whether a step since then was not finite.
         self._suspect = None
         self._trial = None
+        self._first = False  # whether the next loss is the first one of a `fit`
         self._steps = self._held = 0  # of this `fit`; -inf once it was reported
 
     def initial_memory(self):
@@ -65,6 +72,7 @@ class Hold(Response):
             "windows": 0,  # of held updates, since the last trial
             "wait": 1,  # windows until the next one
             "released": -math.inf,  # the step from which updates were free again
+            "least": 1,  # losses of a fit that must be known to judge an update
             **loan.initial_loan(),
         }
 
@@ -72,8 +80,7 @@ class Hold(Response):
         """Continues to hold updates where an earlier `fit` did."""
         self._suspect = self._trial = None
         self._steps = self._held = 0
-        # The data may be others now.
-        memory["losses"] = []
+        self._first = True
         if self.acts:
             controller.hold(self.is_holding(memory, controller.step))
 
@@ -126,6 +133,8 @@ class Hold(Response):
         if not self.acts and memory["until"] > moment.step:
             return
         self._steps += 1
+        if self._first and math.isfinite(moment.loss):
+            self._compare_first(moment.loss, memory)
         outcome = moment.rows.scalars["outcome"][moment.row]
         if outcome == REVERTED and mine:
             self._begin_holding(moment, memory, mine[0], "the weights were put back")
@@ -146,6 +155,15 @@ class Hold(Response):
         elif not self.is_holding(memory, controller.step):
             loan.give_back(memory, rows, controller, self)
 
+    def _compare_first(self, loss, memory):
+        """Takes in the first loss of a `fit`: do those before say anything of it?"""
+        self._first = False
+        losses = memory["losses"]
+        if losses and loss > _bound(losses[-LAST:]):
+            memory["least"] = WINDOW
+        if memory["least"] > 1:
+            losses.clear()
+
     def _watch(self, moment, memory, tripped):
         """Takes in the loss of a free step, and begins to judge an update."""
         losses = memory["losses"]
@@ -154,10 +172,9 @@ class Hold(Response):
             if not losses or not tripped or moment.loss <= max(losses):
                 losses.append(moment.loss)
             del losses[:-WINDOW]
-        if tripped and losses and math.isfinite(moment.loss):
-            size = abs(float(np.median(losses)))
-            bound = max(losses) + MARGIN * max(size, 1e-30)
-            self._suspect = tripped[0], bound, False
+        known = len(losses) >= memory["least"]
+        if tripped and known and math.isfinite(moment.loss):
+            self._suspect = tripped[0], _bound(losses), False
             if self.acts:
                 moment.controller.updates.keep()
 
@@ -216,7 +233,7 @@ class Hold(Response):
         memory["windows"] += ended
         tries = memory["windows"] >= memory["wait"]
         if stalled and not tries and (factor := self.region.shrink(memory)) < 1:
-            loan.cut(memory, moment, factor, self.min_lr)
+            loan.cut(memory, moment, moment.controller, factor, self.min_lr)
             trip = self._largest(moment)
             trip.what = "the loss does not fall although updates are limited"
             moment.trips.append(trip)
@@ -254,6 +271,11 @@ class Hold(Response):
         memory.update(windows=0, wait=1, released=-math.inf)
         self._suspect = self._trial = None
         controller.hold(True)
+
+
+def _bound(losses):
+    """The loss beyond which an update has done harm."""
+    return max(losses) + MARGIN * max(abs(float(np.median(losses))), 1e-30)
 
 
 def _last(memory):

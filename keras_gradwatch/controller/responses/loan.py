@@ -17,19 +17,20 @@ def initial_loan():
     }
 
 
-def cut(memory, moment, factor, min_lr):
+def cut(memory, moment, controller, factor, min_lr):
     """Cuts the learning rates after a step, and remembers it.
 
     Args:
         memory: Dict as `initial_loan` returns it; updated in place.
-        moment: `Moment`.
+        moment: `Moment` of the step, in whose row the cut is noted; None: in none.
+        controller: The `Controller`.
         factor: 0 to 1.
         min_lr: No rate is cut below this.
     """
     if memory["cuts"]:
         memory["quiet"] *= 2
     memory["cuts"] += 1
-    done = moment.controller.cut_rate(moment, factor, min_lr)
+    done = controller.cut_rate(moment, factor, min_lr)
     if done < 1:
         memory["lent"].append(done)
 

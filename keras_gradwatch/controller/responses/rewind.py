@@ -1,7 +1,10 @@
 """Going back to healthy weights when a skip came too late."""
 
+import math
+
 import numpy as np
 
+from keras_gradwatch.controller.responses import loan
 from keras_gradwatch.controller.responses.base import Response
 from keras_gradwatch.controller.responses.snapshot import Snapshot
 from keras_gradwatch.controller.responses.streak import (
@@ -16,6 +19,8 @@ from keras_gradwatch.records.rows import APPLIED, SKIPPED
 HEALTHY = 2.0
 # Steps in a row without a finite gradient after which it may be the weights.
 STUCK = 20
+# Steps without trouble after which the first cut is taken back.
+QUIET = 1000
 
 
 class Rewind(Response):
@@ -23,8 +28,9 @@ class Rewind(Response):
 
     A snapshot holds weights, non-trainable state, and all that the optimizers keep
     (slots, iterations, accumulators, averages, a loss scale), but not their learning
-    rates, which stay reduced. The batches continue: what did the harm is not replayed.
-    Seeds, metrics and the monitor's own counters are no part of it.
+    rates, which are cut. The batches continue: what did the harm is not replayed.
+    Seeds, metrics and the monitor's own counters are no part of it. The first cut is
+    taken back after `QUIET` steps without trouble; those after a relapse stay.
 
     A run whose gradients are not finite in any step, for longer than chance explains,
     goes back, too: it may be the weights. The first time its rate stays, since a bad
@@ -51,14 +57,14 @@ class Rewind(Response):
     def __init__(self, detectors, freq=200, limit=3, factor=0.25, min_lr=0.0):
         super().__init__(detectors)
         self._freq, self._limit = freq, limit
-        self._factor, self._min_lr = factor, min_lr
+        self._factor, self.min_lr = factor, min_lr
         self._snapshots = []
         self._tripped, self._stuck = [], []
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
 
     def initial_memory(self):
-        return initial_streak()
+        return {**initial_streak(), **loan.initial_loan(), "quiet": QUIET}
 
     def begin(self, controller, memory):
         """Takes the first snapshot of a `fit`."""
@@ -84,8 +90,10 @@ class Rewind(Response):
             memory.update(initial_streak())
         if tripped or stuck:
             cuts = bool(tripped) or self.count > 0
-            self._go_back(tripped or self._stuck, controller, cuts)
-        elif healthy and controller.step - self._snapshots[-1].step >= self._freq:
+            self._go_back(tripped or self._stuck, controller, memory, cuts)
+            return
+        loan.give_back(memory, rows, controller, self)
+        if healthy and controller.step - self._snapshots[-1].step >= self._freq:
             self._snapshots[1:] = [Snapshot(controller)]
 
     def put_slots_back(self, controller):
@@ -105,7 +113,7 @@ class Rewind(Response):
             else:  # made since then
                 controller.access.write(variable, np.full(variable.shape, first))
 
-    def _go_back(self, tripped, controller, cuts):
+    def _go_back(self, tripped, controller, memory, cuts):
         back = self._snapshots[-1]
         if self.count < self._limit:
             words = f"the snapshot of step {back.step} was restored"
@@ -120,7 +128,10 @@ class Rewind(Response):
         back.put_back(controller)
         self._moved = False
         if cuts:
-            controller.cut_rate(None, self._factor, self._min_lr)
+            if memory["cuts"]:
+                memory["lent"], memory["quiet"] = [], math.inf  # a relapse
+            memory["calm"] = controller.step
+            loan.cut(memory, None, controller, self._factor, self.min_lr)
         if self.stopped:
             controller.halt(None)
             return
