@@ -7,7 +7,7 @@ import numpy as np
 from keras_gradwatch.controller.bounds import draw
 from keras_gradwatch.controller.control import NEVER
 from keras_gradwatch.controller.observe import Observer
-from keras_gradwatch.controller.responses import Halt, Hold, Rewind
+from keras_gradwatch.controller.responses import Halt, Hold, Rewind, loan
 from keras_gradwatch.controller.responses.base import Moment
 from keras_gradwatch.controller.responses.hold import INSANE
 from keras_gradwatch.controller.updates import Updates
@@ -432,6 +432,22 @@ class Controller:
             end = self.monitor.position + steps
             self.attentive_until = max(self.attentive_until, end)
         self.monitor.push_control()
+
+    def read_each(self, steps):
+        """Reads each of the next steps before the one after it begins."""
+        self.attentive_until = max(self.attentive_until, self.next + steps)
+
+    def restart_responses(self):
+        """Tells all responses that weights were put back."""
+        for response in self.plan.responses:
+            response.restart()
+
+    def give_cuts_back(self, rows, reason):
+        """Takes all cuts of the learning rate back that are lent."""
+        for label, response in self.plan.labelled_responses:
+            memory = self._remembered(label, response)
+            if getattr(response, "lends", True) and "lent" in memory:
+                loan.give_all_back(memory, rows, self, response, reason)
 
     def put_kept_back(self):
         """Puts the weights from before an update back; returns whether it could."""

@@ -62,7 +62,7 @@ class UpdateRatio(Detector):
         return Verdict(worst, float(ratios[worst]), self.settings["limit"])
 
     def describe(self, variable, value, baseline):
-        size = f"{value:.0%}" if value < 10 else f"{value:.3g} times"
+        size = f"{value:.0%} of" if value < 10 else f"{value:.3g} times"
         return (
-            f"the update changed {variable} by {size} of its norm, limit {baseline:.0%}"
+            f"the update changed {variable} by {size} its norm, limit {baseline:.0%}"
         )

@@ -174,7 +174,7 @@ def test_a_loss_that_comes_apart_goes_back():
     seen = helper.Recorded()
     helper.fit(model, x, y, [rewind, ruiner, seen], 8)
     (event,) = rewind.events
-    assert event.kind == "divergence" and 105 < event.step < 150
+    assert event.kind == "divergence" and 105 < event.step < 155
     assert "the snapshot of step 100 was restored" in event.message
     assert seen.loss[-1] < 5 < seen.loss[110]
 
@@ -228,3 +228,38 @@ def test_nan_from_the_first_step_on_has_nothing_to_go_back_to():
     actions = [e.action for e in watch.events]
     assert actions == ["skipped"] * 59 + ["stopped"]
     assert model.stop_training
+
+
+@pytest.mark.tensorflow
+@pytest.mark.torch
+def test_a_loss_on_another_scale_is_no_divergence():
+    """The weight of the loss rises a thousandfold: the run continues, at its rate."""
+    x, y = helper.regression_data(1600)
+    weight = keras.Variable(1.0, trainable=False)
+
+    def loss(target, prediction):
+        return weight * ops.mean(ops.square(target - prediction))
+
+    def run(callbacks):
+        model = helper.regression(keras.optimizers.Adam(0.003))
+        model.compile(model.optimizer, loss)
+        weight.assign(1.0)
+        rise = keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: (
+                weight.assign(1000.0) if batch == 105 else None
+            )
+        )
+        helper.fit(model, x, y, [rise, *callbacks], 8)
+        return model
+
+    stock, watched = run([]), run([watch := GradWatch(verbose=0)])
+    actions = {event.action for event in watch.events}
+    assert actions == {"skipped", "observed", "rate restored"}
+    (event,) = [e for e in watch.events if e.kind == "divergence" and e.value > 1]
+    assert "the data or the loss function have changed" in event.message
+    assert 110 < event.step < 170
+    assert float(watched.optimizer.learning_rate) == np.float32(0.003)
+    errors = [m.evaluate(x, y, verbose=0) for m in (stock, watched)]
+    assert errors[1] < 1.2 * errors[0]
+    applied = watch.history.applied
+    assert (~applied).sum() == 5

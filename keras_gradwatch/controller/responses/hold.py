@@ -88,6 +88,9 @@ class Hold(Response):
         """Whether updates are held in a step."""
         return memory["until"] > step and self._trial is None
 
+    def restart(self):
+        self._suspect = self._trial = None
+
     def loss_limit(self):
         """The loss beyond which the next update is left out; infinite: none."""
         if self._trial is not None:

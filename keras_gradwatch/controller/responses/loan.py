@@ -1,5 +1,7 @@
 """Cuts of the learning rate that are taken back once a run is quiet."""
 
+import math
+
 from keras_gradwatch.records.events import RESTORED
 from keras_gradwatch.records.rows import Trip
 
@@ -45,13 +47,24 @@ def give_back(memory, rows, controller, response):
         response: The response that has made the cut.
     """
     steps = controller.step - memory["calm"]
-    if not memory["lent"] or steps < memory["quiet"]:
-        return
-    memory["calm"] = controller.step
+    if memory["lent"] and steps >= memory["quiet"]:
+        memory["calm"] = controller.step
+        factor = memory["lent"].pop()
+        reason = f"no trouble in {steps} steps"
+        _raise_rate(factor, rows, controller, response, reason)
+
+
+def give_all_back(memory, rows, controller, response, reason):
+    """Takes all cuts back; `reason` is a clause, the others as in `give_back`."""
+    if memory["lent"]:
+        factor, memory["lent"] = math.prod(memory["lent"]), []
+        _raise_rate(factor, rows, controller, response, reason)
+
+
+def _raise_rate(factor, rows, controller, response, reason):
     rate = float(rows.scalars["learning_rate"][-1])
-    times = controller.cut_rate(None, 1 / memory["lent"].pop(), response.min_lr)
+    times = controller.cut_rate(None, 1 / factor, response.min_lr)
     trip = Trip(len(rows) - 1, response.detectors[0], None, rate * times, rate)
-    trip.what = f"no trouble in {steps} steps"
-    trip.action = RESTORED
+    trip.what, trip.action = reason, RESTORED
     trip.words = f"learning rate {rate:.3g} -> {rate * times:.3g}"
     rows.trips.append(trip)

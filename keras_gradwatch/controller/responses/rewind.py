@@ -6,12 +6,14 @@ import numpy as np
 
 from keras_gradwatch.controller.responses import loan
 from keras_gradwatch.controller.responses.base import Response
+from keras_gradwatch.controller.responses.probe import STEPS, Probe
 from keras_gradwatch.controller.responses.snapshot import Snapshot
 from keras_gradwatch.controller.responses.streak import (
     count,
     initial_streak,
     is_no_chance,
 )
+from keras_gradwatch.detectors import Divergence
 from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
@@ -31,6 +33,10 @@ class Rewind(Response):
     rates, which are cut. The batches continue: what did the harm is not replayed.
     Seeds, metrics and the monitor's own counters are no part of it. The first cut is
     taken back after `QUIET` steps without trouble; those after a relapse stay.
+
+    Where the loss has risen, the snapshot is tried first, for three steps. If the loss
+    is as high with its weights, the data or the loss function have changed: the run
+    continues from where it was, with new baselines and without the cuts of its rate.
 
     A run whose gradients are not finite in any step, for longer than chance explains,
     goes back, too: it may be the weights. The first time its rate stays, since a bad
@@ -60,6 +66,7 @@ class Rewind(Response):
         self._factor, self.min_lr = factor, min_lr
         self._snapshots = []
         self._tripped, self._stuck = [], []
+        self._probe = None
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
 
@@ -69,8 +76,19 @@ class Rewind(Response):
     def begin(self, controller, memory):
         """Takes the first snapshot of a `fit`."""
         self.count, self.stopped = 0, False
-        self._best = np.inf
+        self._best, self._probe = np.inf, None
         self._snapshots = [Snapshot(controller)]
+
+    def claims(self, moment, memory):
+        """Takes in a step of a probe; such a step is not judged."""
+        if self._probe is None:
+            return False
+        if moment.complete:
+            blamed = self._probe.blames_weights(moment.loss)
+            if blamed is not None:
+                probe, self._probe = self._probe, None
+                self._conclude(probe, blamed, moment, memory)
+        return True
 
     def react(self, moment, memory):
         self._tripped += moment.followed(self)
@@ -82,19 +100,22 @@ class Rewind(Response):
 
     def after(self, rows, controller, memory):
         tripped, self._tripped = self._tripped, []
-        if not self._snapshots or self.stopped:
+        if not self._snapshots or self.stopped or self._probe is not None:
             return
         healthy = self._is_healthy(rows)
         stuck = self._moved and self._stuck and is_no_chance(memory, STUCK)
         if stuck:
             memory.update(initial_streak())
-        if tripped or stuck:
+        if not stuck and self._can_probe(tripped, controller):
+            rows.trips.remove(tripped[0])
+            self._probe = Probe(self._snapshots[-1], controller, tripped[0])
+        elif tripped or stuck:
             cuts = bool(tripped) or self.count > 0
             self._go_back(tripped or self._stuck, controller, memory, cuts)
-            return
-        loan.give_back(memory, rows, controller, self)
-        if healthy and controller.step - self._snapshots[-1].step >= self._freq:
-            self._snapshots[1:] = [Snapshot(controller)]
+        else:
+            loan.give_back(memory, rows, controller, self)
+            if healthy and controller.step - self._snapshots[-1].step >= self._freq:
+                self._snapshots[1:] = [Snapshot(controller)]
 
     def put_slots_back(self, controller):
         """Puts momenta and the like back to those of the newest snapshot.
@@ -112,6 +133,28 @@ class Rewind(Response):
                 controller.access.put_host_copies([variable], [copy])
             else:  # made since then
                 controller.access.write(variable, np.full(variable.shape, first))
+
+    def _can_probe(self, tripped, controller):
+        """Whether the loss alone has tripped, and the epoch is long enough."""
+        of_loss = len(tripped) == 1 and isinstance(tripped[0].detector, Divergence)
+        return of_loss and controller.steps_left > STEPS and self.count < self._limit
+
+    def _conclude(self, probe, blamed, moment, memory):
+        """Goes back for good, or continues from where the run was."""
+        controller, trip = moment.controller, probe.trip
+        trip.row, moment.trips[:] = moment.row, [trip]
+        if blamed:
+            self._go_back([trip], controller, memory, cuts=True)
+            return
+        probe.left.put_back(controller)
+        controller.reset_detectors()
+        controller.give_cuts_back(moment.rows, "the loss is on another scale now")
+        self._best = np.inf
+        trip.action = "observed"
+        trip.words = (
+            f"it is as high with the weights of step {probe.snapshot.step}, so the "
+            "data or the loss function have changed; training continues"
+        )
 
     def _go_back(self, tripped, controller, memory, cuts):
         back = self._snapshots[-1]

@@ -1,0 +1,54 @@
+"""Whether the weights are the reason for a loss that has risen, or the data."""
+
+import math
+
+import numpy as np
+
+from keras_gradwatch.controller.responses.snapshot import Snapshot
+from keras_gradwatch.controller.responses.trust import level
+
+# Steps of a probe.
+STEPS = 3
+
+
+class Probe:
+    """Puts the weights of a snapshot in for a few steps, and looks at the loss.
+
+    Formula: with v the loss that a run has risen to and b its best one, the weights are
+    the reason if the mean log loss of `STEPS` steps from the snapshot on is nearer to
+    log b than to log v. Else the loss is as high with healthy weights: the data have
+    changed, or the loss function.
+
+    Args:
+        snapshot: `Snapshot` of healthy weights.
+        controller: The `Controller`.
+        trip: `Trip` of the detector that reported the rise; its value is v, its
+            baseline b.
+
+    Attributes:
+        trip: The trip.
+        snapshot: The snapshot.
+        left: `Snapshot` of the run as it was before.
+    """
+
+    def __init__(self, snapshot, controller, trip):
+        self.trip, self.snapshot = trip, snapshot
+        self.left = Snapshot(controller)
+        self._levels, self._seen = [], 0
+        snapshot.put_back(controller)
+        controller.restart_responses()
+        controller.read_each(STEPS)
+
+    def blames_weights(self, loss):
+        """Takes in the loss of a step.
+
+        Returns:
+            Whether the weights are the reason, a bool; None while it is not known.
+        """
+        self._seen += 1
+        if math.isfinite(loss):
+            self._levels.append(level(loss))
+        if self._seen < STEPS:
+            return None
+        middle = (level(self.trip.value) + level(self.trip.baseline)) / 2
+        return not self._levels or bool(np.mean(self._levels) < middle)
