@@ -106,7 +106,10 @@ def page(rows, seeds, given):
     """The lines of the page."""
     head = ["bad rows", "kind", "optimizer", "reference"]
     head += [*METHODS, "rate left, GradWatch"]
-    lines = ["# Dirty data", ""]
+    title = "# Dirty data"
+    if timing.BACKEND != "tensorflow":
+        title += f" on {timing.TITLES[timing.BACKEND]}"
+    lines = [title, ""]
     lines += [
         "Accuracy on clean held-out digits, as a share of that of stock Keras on the",
         f"same data without the bad rows; means over {len(seeds)} seeds. Batches of",
@@ -157,7 +160,7 @@ def main(given=None):
                 key = share, kind, optimizer
                 rows[key] = measure(kind, share, optimizer, arguments.seeds)
                 print(*key, rows[key], flush=True)
-    timing.write(arguments.out, "dirty", page(rows, arguments.seeds, given))
+    timing.write(arguments.out, timing.file_stem("dirty"), page(rows, arguments.seeds, given))
 
 
 if __name__ == "__main__":

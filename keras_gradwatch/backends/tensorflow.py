@@ -168,20 +168,27 @@ class GraphAccess(Access):
     """Variables between two steps."""
 
     def read(self, variable):
-        # Half of the time that it takes by way of `keras.ops`, in every step.
-        return np.array(variable.value.numpy())
+        return np.array(_read(variable))
 
     def device_copies(self, variables):
-        return [variable.value.read_value() for variable in variables]
+        return [_read(variable) for variable in variables]
 
     def update_norms(self, old, variables):
         sums = []
         for before, variable in zip(old, variables, strict=True):
             before = tf.cast(before, tf.float32)
-            after = tf.cast(variable.value.read_value(), tf.float32)
-            sums += [tf.nn.l2_loss(before), tf.nn.l2_loss(after - before)]
+            moved = tf.raw_ops.Sub(x=tf.cast(_read(variable), tf.float32), y=before)
+            sums += [tf.raw_ops.L2Loss(t=before), tf.raw_ops.L2Loss(t=moved)]
         norms = np.sqrt(2 * tf.stack(sums).numpy())
         return norms[::2], norms[1::2]
+
+
+def _read(variable):
+    """The value of a variable, in a tenth of the time that `read_value` takes."""
+    value = variable.value
+    if isinstance(value, tf.distribute.DistributedValues):
+        return value.read_value()
+    return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
 
 
 def make_access(model):
