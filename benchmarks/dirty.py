@@ -160,7 +160,8 @@ def main(given=None):
                 key = share, kind, optimizer
                 rows[key] = measure(kind, share, optimizer, arguments.seeds)
                 print(*key, rows[key], flush=True)
-    timing.write(arguments.out, timing.file_stem("dirty"), page(rows, arguments.seeds, given))
+    lines = page(rows, arguments.seeds, given)
+    timing.write(arguments.out, timing.file_stem("dirty"), lines)
 
 
 if __name__ == "__main__":
