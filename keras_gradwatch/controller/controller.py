@@ -246,7 +246,10 @@ class Controller:
             loss=float(scalars["loss"][t]),
         )
         claimed = [r.claims(moment, memory) for r, memory in responses]
-        if not any(claimed):
+        if any(claimed):
+            if self.monitor.variant == "full":
+                scalars["trust_radius"][t] = self.radius_in_force
+        else:
             moment.trips += self._observer.trips(
                 self.plan, rows, t, self.bounds.of_detectors, self.places
             )
@@ -437,10 +440,16 @@ class Controller:
         """Reads each of the next steps before the one after it begins."""
         self.attentive_until = max(self.attentive_until, self.next + steps)
 
+    def try_beginning(self, loss):
+        """Has the weights tried that this `fit` began with, against a loss."""
+        for response in self.plan.responses:
+            if isinstance(response, Rewind):
+                response.ask(loss)
+
     def restart_responses(self):
         """Tells all responses that weights were put back."""
-        for response in self.plan.responses:
-            response.restart()
+        for label, response in self.plan.labelled_responses:
+            response.restart(self._remembered(label, response))
 
     def give_cuts_back(self, rows, reason):
         """Takes all cuts of the learning rate back that are lent."""

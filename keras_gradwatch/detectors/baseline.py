@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from keras_gradwatch.detectors import running
 from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number, whole
@@ -10,6 +12,8 @@ from keras_gradwatch.methods import number, whole
 PEAK = 100.0
 # Steps before that rule applies.
 FIRST = 3
+# Steps from which it is the upper quartile during warm-up, instead of the largest one.
+QUARTILE_FIRST = 8
 # Length of a window for the largest step; the last full window counts, too.
 WINDOW = 100
 # Up to this a value says nothing about the level: a hinge loss that is satisfied has
@@ -26,6 +30,10 @@ class LogBaseline(Detector):
     deviation of ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps
     were seen; and from the fourth step on if the quantity is more than `PEAK` times
     the largest of the newest 100 to 200 steps, however large σ is.
+
+    During warm-up, from the ninth step on, the upper quartile takes the place of the
+    largest one. At its end, mean, deviation and largest step are those of the steps
+    that are no spikes by this rule: bad batches among the first do not hide later ones.
 
     A spike moves the mean by no more than that limit, and leaves the deviation as it
     is; during warm-up it is ignored. A lasting shift does not trip for ever: after
@@ -68,10 +76,11 @@ class LogBaseline(Detector):
         return self.settings["patience"]
 
     def initial_state(self, num_variables):
-        """Moments, number and peaks of the values seen, and spikes in a row."""
+        """Moments, number, peaks and first of the values seen, and spikes in a row."""
         del num_variables
         names = ("mean", "variance", "seen", "streak", "peak", "last_peak", "first")
-        return dict.fromkeys(names, 0.0)
+        early = np.zeros(self.settings["warmup"])
+        return {**dict.fromkeys(names, 0.0), "early": early}
 
     def begin_fit(self, state):
         """Lets the first step of a `fit` pass."""
@@ -85,6 +94,9 @@ class LogBaseline(Detector):
         if state["seen"] >= self.settings["warmup"]:
             exponent = state["mean"] + self._reach(state)
             high = math.exp(exponent) if exponent < LARGEST_EXPONENT else math.inf
+        if QUARTILE_FIRST <= state["seen"] < self.settings["warmup"]:
+            known = state["early"][: int(state["seen"])]
+            peak = math.exp(np.quantile(known, 0.75))
         if state["seen"] >= FIRST and peak > 0:
             high = min(high, PEAK * peak)
         return {self.judged: (0.0, high)}
@@ -110,6 +122,8 @@ class LogBaseline(Detector):
         if restart:
             state |= {"mean": level, "streak": 0.0, "peak": value, "last_peak": 0.0}
             return verdict
+        if not warm:
+            state["early"][int(seen)] = level
         weight = running.weight(seen + 1, settings["decay"])
         distance = level - mean
         if warm:
@@ -121,9 +135,19 @@ class LogBaseline(Detector):
                 state["variance"] + weight * distance**2
             )
             state["peak"] = max(state["peak"], value)
+        if seen + 1 == settings["warmup"]:
+            self._end_warmup(state)
         if seen % WINDOW == WINDOW - 1:
             state["last_peak"], state["peak"] = state["peak"], 0.0
         return verdict
+
+    def _end_warmup(self, state):
+        """Draws the baseline from those of the first values that are no spikes."""
+        levels = state["early"]
+        if len(levels) > QUARTILE_FIRST:
+            levels = levels[levels <= np.quantile(levels, 0.75) + math.log(PEAK)]
+            state["mean"], state["variance"] = float(levels.mean()), float(levels.var())
+            state["peak"] = math.exp(levels.max())
 
     def _reach(self, state):
         """How far above the mean a spike begins, on the log scale."""

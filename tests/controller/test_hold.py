@@ -194,7 +194,7 @@ def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
     x, y = digits
     noise = np.random.default_rng(0).permutation(y)  # nothing that could be learned
     model, seen, keep = digits_model(keras.optimizers.SGD(1.0), [64, 64])
-    watching = GradWatch(verbose=0)
+    watching = GradWatch(verbose=0, max_rewinds=0)  # no snapshot is tried
     helper.fit(model, 16 * x, noise, [watching, keep], 4, epochs=10)
     onset, *others = watching.events
     assert onset.action == "reverted" and "of its norm, limit 50%" in onset.message

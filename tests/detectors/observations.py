@@ -69,7 +69,8 @@ class Watch:
                 if verdict is not None:
                     self.tripped.append(self.step)
                     self.verdict = verdict
-                assert np.isfinite(list(self.state.values())).all(), self.state
+            finite = [np.isfinite(value).all() for value in self.state.values()]
+            assert all(finite), self.state
             self.step += 1
 
     def sequence(self, name, values):

@@ -190,3 +190,22 @@ def test_the_cut_of_a_rewind_is_taken_back_once(digits, monkeypatch):
     np.testing.assert_allclose(rates, [0.01, 0.0025, 0.0025], rtol=1e-6)
     actions = [event.action for event in watch.events]
     assert actions == ["rewound", "rate restored", "rewound"]
+
+
+def test_targets_that_are_far_too_large_in_some_rows():
+    """One row in 200, and one in the very first batch: each seventh batch has one."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1500, 8)).astype("float32")
+    y = (x[:, 0] + x[:, 1] * x[:, 2]).astype("float32")
+    targets = y.copy()
+    targets[random.random(1500) < 0.005] *= 1e4
+    targets[3] = 1e4
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(64, "relu")
+    model = keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.03), "mse")
+    watch = GradWatch(verbose=0)
+    fit = {"batch_size": 32, "epochs": 15, "shuffle": False}
+    train(model, x[:1200], targets[:1200], [watch], **fit)
+    error = y[1200:] - model.predict(x[1200:], verbose=0)[:, 0]
+    assert np.mean(error**2) < 0.3 * np.var(y[1200:])

@@ -72,8 +72,8 @@ class Response:
     def react(self, moment, memory):
         """Called for each recorded step, in order, with what tripped in it."""
 
-    def restart(self):
-        """Called when weights were put back: forgets the update that is judged."""
+    def restart(self, memory):
+        """Called when weights were put back: losses so far are those of others."""
 
     def after(self, rows, controller, memory):
         """Called after a reading, between two steps."""

@@ -88,8 +88,9 @@ class Hold(Response):
         """Whether updates are held in a step."""
         return memory["until"] > step and self._trial is None
 
-    def restart(self):
+    def restart(self, memory):
         self._suspect = self._trial = None
+        memory.update(losses=[], best=math.inf)
 
     def loss_limit(self):
         """The loss beyond which the next update is left out; infinite: none."""
@@ -240,6 +241,9 @@ class Hold(Response):
             trip = self._largest(moment)
             trip.what = "the loss does not fall although updates are limited"
             moment.trips.append(trip)
+            if memory["cuts"] == 1:
+                # The first batches may have been bad ones, and the weights with them.
+                moment.controller.try_beginning(float(np.median(memory["losses"])))
             moment.controller.hold(True)  # to the smaller radius
         self._held += held
         if self._held >= max(THROTTLED, self._steps / 2):

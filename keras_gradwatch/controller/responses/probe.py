@@ -14,25 +14,24 @@ STEPS = 3
 class Probe:
     """Puts the weights of a snapshot in for a few steps, and looks at the loss.
 
-    Formula: with v the loss that a run has risen to and b its best one, the weights are
-    the reason if the mean log loss of `STEPS` steps from the snapshot on is nearer to
-    log b than to log v. Else the loss is as high with healthy weights: the data have
-    changed, or the loss function.
+    Formula: the weights are the reason if the mean log loss of `STEPS` steps from the
+    snapshot on is less than `limit`. Else the loss is as high with earlier weights: the
+    data have changed, or the loss function.
 
     Args:
-        snapshot: `Snapshot` of healthy weights.
+        snapshot: `Snapshot` of earlier weights.
         controller: The `Controller`.
-        trip: `Trip` of the detector that reported the rise; its value is v, its
-            baseline b.
+        limit: A log loss, as `trust.level` gives it.
+        trip: `Trip` of the detector that reported a rise of the loss; None: no event.
 
     Attributes:
-        trip: The trip.
+        trip: The trip, or None.
         snapshot: The snapshot.
         left: `Snapshot` of the run as it was before.
     """
 
-    def __init__(self, snapshot, controller, trip):
-        self.trip, self.snapshot = trip, snapshot
+    def __init__(self, snapshot, controller, limit, trip=None):
+        self.trip, self.snapshot, self._limit = trip, snapshot, limit
         self.left = Snapshot(controller)
         self._levels, self._seen = [], 0
         snapshot.put_back(controller)
@@ -50,5 +49,4 @@ class Probe:
             self._levels.append(level(loss))
         if self._seen < STEPS:
             return None
-        middle = (level(self.trip.value) + level(self.trip.baseline)) / 2
-        return not self._levels or bool(np.mean(self._levels) < middle)
+        return not self._levels or bool(np.mean(self._levels) < self._limit)

@@ -13,6 +13,7 @@ from keras_gradwatch.controller.responses.streak import (
     initial_streak,
     is_no_chance,
 )
+from keras_gradwatch.controller.responses.trust import level
 from keras_gradwatch.detectors import Divergence
 from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
@@ -21,6 +22,8 @@ from keras_gradwatch.records.rows import APPLIED, SKIPPED
 HEALTHY = 2.0
 # Steps in a row without a finite gradient after which it may be the weights.
 STUCK = 20
+# A run goes back to its beginning where that brings the loss down by this factor.
+BETTER = 10.0
 # Steps without trouble after which the first cut is taken back.
 QUIET = 1000
 
@@ -67,6 +70,7 @@ class Rewind(Response):
         self._snapshots = []
         self._tripped, self._stuck = [], []
         self._probe = None
+        self._wanted = None  # the limit of a probe that was asked for
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
 
@@ -100,6 +104,7 @@ class Rewind(Response):
 
     def after(self, rows, controller, memory):
         tripped, self._tripped = self._tripped, []
+        wanted, self._wanted = self._wanted, None
         if not self._snapshots or self.stopped or self._probe is not None:
             return
         healthy = self._is_healthy(rows)
@@ -107,11 +112,15 @@ class Rewind(Response):
         if stuck:
             memory.update(initial_streak())
         if not stuck and self._can_probe(tripped, controller):
-            rows.trips.remove(tripped[0])
-            self._probe = Probe(self._snapshots[-1], controller, tripped[0])
+            (trip,) = tripped
+            rows.trips.remove(trip)
+            middle = (level(trip.value) + level(trip.baseline)) / 2
+            self._probe = Probe(self._snapshots[-1], controller, middle, trip)
         elif tripped or stuck:
             cuts = bool(tripped) or self.count > 0
             self._go_back(tripped or self._stuck, controller, memory, cuts)
+        elif wanted is not None and self._has_room(controller):
+            self._probe = Probe(self._snapshots[0], controller, wanted)
         else:
             loan.give_back(memory, rows, controller, self)
             if healthy and controller.step - self._snapshots[-1].step >= self._freq:
@@ -137,11 +146,24 @@ class Rewind(Response):
     def _can_probe(self, tripped, controller):
         """Whether the loss alone has tripped, and the epoch is long enough."""
         of_loss = len(tripped) == 1 and isinstance(tripped[0].detector, Divergence)
-        return of_loss and controller.steps_left > STEPS and self.count < self._limit
+        return of_loss and self._has_room(controller)
+
+    def _has_room(self, controller):
+        return controller.steps_left > STEPS and self.count < self._limit
+
+    def ask(self, loss):
+        """Has the first snapshot tried: is its loss less than a tenth of `loss`?"""
+        self._wanted = level(loss) - math.log(BETTER)
 
     def _conclude(self, probe, blamed, moment, memory):
         """Goes back for good, or continues from where the run was."""
         controller, trip = moment.controller, probe.trip
+        if trip is None:
+            if blamed:
+                controller.reset_detectors()
+            else:
+                probe.left.put_back(controller)
+            return
         trip.row, moment.trips[:] = moment.row, [trip]
         if blamed:
             self._go_back([trip], controller, memory, cuts=True)
