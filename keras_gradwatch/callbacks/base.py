@@ -64,6 +64,10 @@ class WatchingCallback(keras.callbacks.Callback):
         """Takes newly drained rows into `summary`."""
         if not self.summary.model:
             self.on_begin()
+        places = self._gradwatch.controller.places
+        if len(places) > 1:
+            names = rows.layout.variables
+            self.summary.model["networks"] = [[names[p] for p in own] for own in places]
         self.summary.take(rows, events)
 
     def on_begin(self):

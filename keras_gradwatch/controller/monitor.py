@@ -9,7 +9,7 @@ from keras_gradwatch.controller.controller import Controller
 from keras_gradwatch.controller.persistence import Keeper
 from keras_gradwatch.controller.plan import Request, unite
 from keras_gradwatch.controller.store import Store
-from keras_gradwatch.keras_hooks import learning_rate, model_state
+from keras_gradwatch.keras_hooks import learning_rate, model_state, networks
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.first_batch import describe_batch
 from keras_gradwatch.records.names import unique
@@ -53,6 +53,8 @@ class GradientMonitor:
         first_batch: What `describe_batch` says of the first batch of a run; None: it
             was not looked at yet.
         steps_are_stock: Whether the traced step is Keras's own.
+        losses_known: For each application of the traced step, whether its loss is.
+        reads_logs: Whether the traced step looks for a loss in its logs.
         stand_ins: What stands in for methods of model and optimizers during a step.
         store: `Store`, the device variables.
     """
@@ -68,6 +70,7 @@ class GradientMonitor:
         self.stand_ins = {}
         self.steps_are_stock = False
         self.first_batch = None
+        self.losses_known, self.reads_logs = [], True
         self._model = weakref.ref(model)
         self.store = Store(backend, self._model)
         self.keeper = Keeper(self)
@@ -77,6 +80,7 @@ class GradientMonitor:
         self._requests = []
         self._collecting = False
         self._earlier = self.plan  # before what is asked for just now
+        self._applied = []  # of each application: its optimizer and its variables
         self._pushed = None  # what the variables hold: (plan, live, standing)
         self._policy = None  # the structure of the policy
         self._traced = None  # the structure that is built into the traced step
@@ -161,6 +165,7 @@ class GradientMonitor:
         if self._requests and not self._collecting:
             self._requests = []
             self.recorder.begin()  # the rows that follow belong to no `fit`
+            self.controller.rates.merge()
             self._push()
 
     @property
@@ -176,6 +181,7 @@ class GradientMonitor:
     def detach(self):
         """Leaves the model; used by `unwatch`."""
         model = self._model()
+        self.controller.rates.merge()
         learning_rate.unhook_schedules(held_optimizers(model))
         self.backend.release(model)
         self.stand_ins.clear()
@@ -326,14 +332,26 @@ class GradientMonitor:
         ring = self.store.get("ring")
         self.backend.write_row(ring, step % ring.shape[0], row)
 
-    def note_traced(self, places):
+    def note_traced(self, places, applied):
         """Notes what the traced step was built from.
 
         Args:
             places: For each application, the indices of its variables in the layout.
+            applied: For each application, its optimizer and its variables.
         """
         self._traced = self.plan.structure()
         self.controller.places = places
+        self._applied = applied
+
+    def network(self, index):
+        """What one of several applications trains, in words; None for the only one."""
+        if len(self._applied) < 2 or index >= len(self._applied):
+            return None
+        optimizer, variables = self._applied[index]
+        model = self._model()
+        name = f"`{networks.name_of_optimizer(model, optimizer)}`"
+        network = networks.name_of_network(model, variables)
+        return name if network is None else f"`{network}` ({name})"
 
     # -- over the end of the process -----------------------------------------------
 
@@ -401,6 +419,32 @@ class GradientMonitor:
     def updates(self):
         """The number of updates that the model's optimizer has made, an int."""
         return model_state.updates(self._model(), self.store.access)
+
+    def resting(self, compete):
+        """Which detectors rest since a loss says nothing, a message; or None.
+
+        Args:
+            compete: Whether several optimizers have a loss each.
+        """
+        if all(self.losses_known) and not compete:
+            return None
+        resting = [type(d).__name__ for d in self.plan.detectors if d.needs_loss]
+        resting += ["UpdateRatio"] if self.plan.judges_updates else []
+        if not resting:
+            return None
+        names = ", ".join(dict.fromkeys(resting))
+        if compete:
+            return (
+                "each optimizer has a loss of its own, which need not fall while the "
+                f"others train, so {names} cannot judge by it"
+            )
+        unknown = [i for i, known in enumerate(self.losses_known) if not known]
+        where = ", ".join(filter(None, map(self.network, unknown)))
+        return (
+            f"the loss{' of ' if where else ''}{where} is not known in this "
+            f"`train_step`, so {names} cannot judge by it. Pass it to "
+            "`optimizer.scale_loss`, or return it in the logs as 'loss'"
+        )
 
     @property
     def halted(self):

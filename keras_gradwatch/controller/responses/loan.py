@@ -49,6 +49,8 @@ def give_back(memory, rows, controller, response):
     memory["calm"] = controller.step
     rate = float(rows.scalars["learning_rate"][-1])
     times = controller.cut_rate(None, 1 / memory["lent"].pop(), response.min_lr)
+    if times <= 1:
+        return  # another rate was set in the meantime
     trip = Trip(len(rows) - 1, response.detectors[0], None, rate * times, rate)
     trip.what = f"no trouble in {steps} steps"
     trip.action = RESTORED

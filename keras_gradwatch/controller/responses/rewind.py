@@ -54,6 +54,7 @@ class Rewind(Response):
         self._factor, self._min_lr = factor, min_lr
         self._snapshots = []
         self._tripped, self._stuck = [], []
+        self._dead = set()  # the applications whose networks have died
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
 
@@ -63,16 +64,35 @@ class Rewind(Response):
     def begin(self, controller, memory):
         """Takes the first snapshot of a `fit`."""
         self.count, self.stopped = 0, False
+        self._dead.clear()
         self._best = np.inf
         self._snapshots = [Snapshot(controller)]
 
     def react(self, moment, memory):
-        self._tripped += moment.followed(self)
+        self._tripped += self._of_all_networks(moment)
         if moment.complete:
             outcome = moment.rows.scalars["outcome"][moment.row]
             count(memory, outcome == SKIPPED and not moment.finite)
             self._stuck = list(moment.trips) if memory["row"] else []
             self._moved |= bool(outcome == APPLIED)
+
+    def _of_all_networks(self, moment):
+        """The trips that say something of the whole model.
+
+        Of several networks one may have died while the others train. Going back would
+        cost these their progress, and would not bring it back at their rates.
+        """
+        found = []
+        for trip in moment.followed(self):
+            if trip.application is None:
+                found.append(trip)
+                continue
+            self._dead.add(trip.application)
+            trip.followed = False
+            if len(self._dead) == len(moment.controller.places):
+                trip.followed = True
+                found.append(trip)
+        return found
 
     def after(self, rows, controller, memory):
         tripped, self._tripped = self._tripped, []
@@ -124,6 +144,7 @@ class Rewind(Response):
         if self.stopped:
             controller.halt(None)
             return
+        self._dead.clear()
         # Reset the baselines: they come from the diverged run.
         controller.reset_detectors()
         if cuts:

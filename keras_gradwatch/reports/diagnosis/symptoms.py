@@ -5,7 +5,7 @@ import math
 from keras_gradwatch.reports.diagnosis import broken
 from keras_gradwatch.reports.diagnosis.data import certain, guessing, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
-from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.kernels import networks
 
 # Kinds of events that tell of a state of the model, not of a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
@@ -142,12 +142,15 @@ def _explosion(summary):
 
 
 def _grows_backwards(summary):
-    ends = _ends(summary, "norm_first")
-    if not ends:
-        return None
-    (first, a), (_, b) = ends
-    if not a > max(GROWTH * b, LARGE_NORM):
-        return None
+    for network in networks(summary):
+        ends = _ends(network, "norm_first")
+        if ends and ends[0][1] > max(GROWTH * ends[1][1], LARGE_NORM):
+            return _growth(*ends)
+    return None
+
+
+def _growth(first, last):
+    (first, a), (_, b) = first, last
     return Finding(
         "explosion at the first step",
         f"at the first step the gradient grows {a / b:.3g}-fold in the backward pass: "
@@ -220,7 +223,8 @@ def _vanishing(summary):
         return None
     event = summary.kinds["vanishing"]["last"]
     norm = summary.norm.get("last", float("nan"))
-    begin = _ends(summary, "norm_first")
+    own = [n for n in networks(summary) if event["variable"] in [k.name for k in n]]
+    begin = _ends(own[0], "norm_first") if own else None
     early = begin and not begin[0][1] < 1e-3 * begin[1][1]
     return Finding(
         "vanishing",
@@ -236,12 +240,16 @@ def _vanishing(summary):
 
 def _vanishing_by_ratio(summary):
     """A gradient that vanishes in a network whose global norm is not small."""
-    ends = _ends(summary, "norm_first"), _ends(summary, "norm_last")
-    if None in ends or _learns(summary) or len(kernels(summary)) < DEEP:
-        return None
-    if any(not first[1] < VANISHED * last[1] for first, last in ends):
-        return None
-    (name, first), (_, last) = ends[1]
+    for network in [] if _learns(summary) else networks(summary):
+        ends = _ends(network, "norm_first"), _ends(network, "norm_last")
+        known = None not in ends and len(network) >= DEEP
+        if known and all(first[1] < VANISHED * last[1] for first, last in ends):
+            return _vanished(*ends[1])
+    return None
+
+
+def _vanished(first, last):
+    (name, first), (_, last) = first, last
     return Finding(
         "vanishing",
         f"the gradient does not reach {name}: its norm is {first:.3g}, that of the "
@@ -319,9 +327,9 @@ def _learns(summary):
     return early - recent > (1 - LEARNED) * abs(early)
 
 
-def _ends(summary, key):
+def _ends(network, key):
     """`((name, value) of the first kernel, of the last)`, or None."""
-    found = [(k.name, k.numbers[key]) for k in kernels(summary) if key in k.numbers]
+    found = [(k.name, k.numbers[key]) for k in network if key in k.numbers]
     return (found[0], found[-1]) if len(found) > 1 else None
 
 
