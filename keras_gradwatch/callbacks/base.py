@@ -5,6 +5,7 @@ import dataclasses
 
 import keras
 
+from keras_gradwatch.callbacks.siblings import trial
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
 from keras_gradwatch.reports.diagnosis import RunSummary
@@ -49,6 +50,8 @@ class WatchingCallback(keras.callbacks.Callback):
         )
         self._gradwatch = model.gradwatch
         self._leads = self._gradwatch.ask(request)
+        if request.state_dir is not None:
+            self._gradwatch.keeper.trial = trial()
         self._gradwatch.recorder.listen(self.on_rows)
         if self.summary is not None:
             self._gradwatch.recorder.listen_to_begin(self.on_begin)

@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 
+from keras_gradwatch.controller import identity
 from keras_gradwatch.controller.control import control_values, policy_settings
 from keras_gradwatch.controller.controller import Controller
 from keras_gradwatch.controller.persistence import Keeper
@@ -357,20 +358,23 @@ class GradientMonitor:
 
     def begin_steps(self):
         """Called before the first batch of a `fit`, when the model is as it will be."""
-        directories = self.plan.state_dirs
-        progress = self._progress() if directories else (0, [])
-        self.keeper.begin(directories, *progress)
+        self.keeper.begin(self.plan.state_dirs)
         self.controller.begin_steps()
 
     def keep(self, epoch_end=False):
         """Writes the state to where the plan wants it, if it is due."""
         if self.keeper.due(epoch_end):
-            self.keeper.keep(*self._progress(), epoch_end)
+            self.keeper.keep(epoch_end)
 
-    def _progress(self):
-        model = self._model()
-        shapes = [list(v.shape) for v in model.trainable_variables]
-        return self.updates, shapes
+    def keep_with_model(self):
+        """Writes the state beside a model that is about to be saved."""
+        if self.keeper.due(epoch_end=True):
+            self.drain()
+            self.keeper.keep(epoch_end=True)
+
+    def fingerprint(self):
+        """What tells this state of the model from others; see `identity`."""
+        return identity.fingerprint(self._model(), self.store.access)
 
     def state(self, wanted):
         """What a new process continues from: variables that are `wanted`, decisions."""

@@ -18,10 +18,10 @@ from keras_gradwatch.keras_hooks.model_state import (
 from keras_gradwatch.keras_hooks.optimizers import trained_by
 from keras_gradwatch.statistics import histograms
 from keras_gradwatch.train_step import output_losses, row
-from keras_gradwatch.train_step.losses import Differentiated, LoggedLoss
 from keras_gradwatch.train_step.application import any_of
 from keras_gradwatch.train_step.gradients import collect, written
 from keras_gradwatch.train_step.logs import logs_without_skipped
+from keras_gradwatch.train_step.losses import Differentiated, LoggedLoss
 from keras_gradwatch.train_step.state import StepState
 from keras_gradwatch.train_step.step import full_step, light_step
 

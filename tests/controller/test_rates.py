@@ -178,6 +178,4 @@ def test_all_cuts_leave_a_thousandth():
     seen = GradientHistory()
     bad = helper.with_nan(x, 0, 8)
     helper.fit(model, bad, y, [cut, seen], epochs=4)
-    np.testing.assert_allclose(
-        seen.learning_rate, [0.1, 1e-3, 1e-4, 1e-4], 1e-5
-    )
+    np.testing.assert_allclose(seen.learning_rate, [0.1, 1e-3, 1e-4, 1e-4], 1e-5)
