@@ -51,8 +51,8 @@ class Keeper:
         the others continue from where it does.
 
         Args:
-            wanted: Directories where the state is to be kept; the first one that has that of
-                this run is read.
+            wanted: Directories where the state is to be kept; the first one that has
+                that of this run is read.
         """
         self.resumed, self._active = None, []
         self._last = time.monotonic()

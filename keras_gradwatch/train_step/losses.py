@@ -10,7 +10,7 @@ class Differentiated:
     """What a step has differentiated, and which gradients came of it."""
 
     def __init__(self):
-        self._noted = []  # pairs of a loss and its gradients; None: any
+        self._noted = []  # of each: a loss, its gradients, and `only_these`
 
     def note(self, runner, targets, gradients=(), only_these=False):
         """Notes one differentiation.

@@ -28,8 +28,8 @@ def describe(model):
 
     Returns:
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
-        (name to number of layers, those of outputs left out), `normalized` (bool), `loss` (its name, or None),
-        `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`),
+        (name to number of layers, outputs left out), `normalized` (bool), `loss` (its
+        name, or None), `optimizer` (its class, or None), `regression` (bool), `heads`,
         `dropout` (the largest rate), `kernels` (their number, frozen ones included),
         `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
         `linear_stack` (whether Dense layers follow each other with no activation),
