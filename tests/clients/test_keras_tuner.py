@@ -8,7 +8,10 @@ import pytest
 from keras_gradwatch.callbacks import GradWatch
 from tests import helper
 
-pytestmark = pytest.mark.tensorflow  # it asks TensorFlow for its summaries
+pytestmark = [
+    pytest.mark.tensorflow,  # it asks TensorFlow for its summaries
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # its own
+]
 
 os.environ.setdefault("KERAS_TUNER_NO_UPDATE", "1")
 keras_tuner = pytest.importorskip(
