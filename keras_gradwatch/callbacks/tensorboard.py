@@ -47,7 +47,9 @@ updates are held |
     | `gradwatch_histograms/<variable>` | with `histogram_freq` > 0 |
 
     Args:
-        log_dir: Local directory of the run; made if missing.
+        log_dir: Local directory of the run; made if missing. Where it holds another
+            run, this one has `run-2`, ... in it, or, under keras-tuner, one for each
+            trial.
         update_freq: Steps between two points, >= 1; `"batch"` for each step, `"epoch"`
             for one point an epoch, as in `keras.callbacks.TensorBoard`. The first and
             the last step, each step with an event and the steps around it are written
