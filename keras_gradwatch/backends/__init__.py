@@ -1,7 +1,8 @@
 """The seam between a model's own training step and the monitor: one file a backend.
 
-A backend's module gives what its `__all__` names, and has a `Runner` of its own. What is the same everywhere is written once,
-with `keras.ops`; outside of this folder nothing knows which backend it runs on.
+A backend's module gives what its `__all__` names, and has a `Runner` of its own. What
+is the same everywhere is written once, with `keras.ops`; outside of this folder nothing
+knows which backend it runs on.
 """
 
 import importlib
