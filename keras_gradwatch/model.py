@@ -151,7 +151,8 @@ def _attach(model):
     object.__setattr__(model, "make_train_function", make_train_function)
     object.__setattr__(model, "get_metrics_result", get_metrics_result)
     for name in SAVING:
-        object.__setattr__(model, name, _saving(getattr(model, name), monitor))
+        if hasattr(model, name):  # a bare trainer has none
+            object.__setattr__(model, name, _saving(getattr(model, name), monitor))
     model.train_function = None
 
 

@@ -21,6 +21,7 @@ from keras_gradwatch.train_step.application import MAX_APPLICATIONS, size
 from keras_gradwatch.train_step.logs import MAX_LOGS
 from keras_gradwatch.train_step.output_losses import MAX_LOSSES, trackers
 from keras_gradwatch.train_step.policy import policy_state
+from keras_gradwatch.tensors.processes import is_alone
 from keras_gradwatch.train_step.state import GATE, UNLIMITED
 
 
@@ -182,6 +183,7 @@ class GradientMonitor:
     def detach(self):
         """Leaves the model; used by `unwatch`."""
         model = self._model()
+        self.keep_with_model()  # whoever watches it next continues from here
         self.controller.rates.merge()
         learning_rate.unhook_schedules(held_optimizers(model))
         self.backend.release(model)
@@ -369,7 +371,8 @@ class GradientMonitor:
     def keep_with_model(self):
         """Writes the state beside a model that is about to be saved."""
         if self.keeper.due(epoch_end=True):
-            self.drain()
+            if is_alone():  # several processes must read at the same steps
+                self.drain()
             self.keeper.keep(epoch_end=True)
 
     def fingerprint(self):
