@@ -17,11 +17,11 @@ from keras_gradwatch.records.names import unique
 from keras_gradwatch.records.recorder import Recorder
 from keras_gradwatch.records.rows import Layout
 from keras_gradwatch.statistics.histograms import BINS, edges_of
+from keras_gradwatch.tensors.processes import is_alone
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS, size
 from keras_gradwatch.train_step.logs import MAX_LOGS
 from keras_gradwatch.train_step.output_losses import MAX_LOSSES, trackers
 from keras_gradwatch.train_step.policy import policy_state
-from keras_gradwatch.tensors.processes import is_alone
 from keras_gradwatch.train_step.state import GATE, UNLIMITED
 
 
