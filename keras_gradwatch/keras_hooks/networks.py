@@ -26,5 +26,6 @@ def name_of_network(model, variables):
 
 
 def _attributes(model):
-    own = list(vars(model).items())
-    return [(name, value) for name, value in own if not name.startswith("_")]
+    # PyTorch keeps the layers among a module's attributes in a dict of its own.
+    own = {**vars(model).get("_modules", {}), **vars(model)}
+    return [(name, value) for name, value in own.items() if not name.startswith("_")]

@@ -81,6 +81,10 @@ def test_a_dead_network_is_named_and_the_other_one_trains_on(capsys):
     name = "`second` (`second_optimizer`): no gradient has reached any kernel"
     assert name in event.message and name in capsys.readouterr().out
     assert len(watch.history.steps) == 40
+    report = watch.report()
+    assert "one of 2 networks has died" in report.verdict.lower()
+    assert not report.exploded
+    assert "LeakyReLU" in report.fixes[0] and len(report.fixes) == 1
 
 
 def test_a_ratio_is_taken_within_a_network():

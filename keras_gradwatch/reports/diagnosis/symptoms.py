@@ -23,6 +23,10 @@ OVERFIT = (
     "Try a learning rate 10x higher and 10x lower, try another seed, and check that "
     "the model can overfit a single batch."
 )
+REVIVE = (
+    "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of ReLU, "
+    "or with a normalization before each activation."
+)
 # Fewest losses that can tell it.
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
@@ -50,6 +54,7 @@ def symptoms(summary):
         _explosion,
         _bad_batches,
         _no_gradient,
+        _dead_network,
         _dead_units,
         _vanishing,
         _oscillation,
@@ -72,7 +77,8 @@ def symptoms(summary):
 
 def acute(summary):
     """Names of the kinds of events of steps that went wrong."""
-    return [kind for kind in summary.kinds if kind not in STATES]
+    states = (*STATES, "collapse") if _dead_network(summary) else STATES
+    return [kind for kind in summary.kinds if kind not in states]
 
 
 def _non_finite_start(summary):
@@ -191,6 +197,20 @@ def _no_gradient(summary):
     )
 
 
+def _dead_network(summary):
+    """One of several networks that gets no gradient while the others train."""
+    event = summary.kinds.get("collapse", {}).get("first")
+    if not event or event["action"] != "observed" or not summary.model.get("networks"):
+        return None
+    what = event["message"].split("; ")[0]
+    return Finding(
+        "dead units",
+        f"{what}: all of its units are off for every input",
+        REVIVE,
+        f"One of {len(summary.model['networks'])} networks has died ({what})",
+    )
+
+
 def _dead_units(summary):
     vectors = [
         (name, numbers["zeros_last"], math.prod(shape))
@@ -212,8 +232,7 @@ def _dead_units(summary):
         "dead units",
         f"{share:.0%} of the units have zero gradient in the latest sample{layers}"
         f"{when}: a unit that is off for every input cannot recover",
-        "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
-        "ReLU, or with a normalization before each activation.",
+        REVIVE,
         f"{share:.0%} of the units are dead",
     )
 
