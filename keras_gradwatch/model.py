@@ -15,7 +15,8 @@ from keras_gradwatch.train_step.logs import metrics_result
 from keras_gradwatch.train_step.run import run_step
 
 # What `watch` puts on the instance, over what its class has.
-METHODS = ("train_step", "make_train_function", "get_metrics_result")
+SAVING = ("save", "save_weights")
+METHODS = ("train_step", "make_train_function", "get_metrics_result", *SAVING)
 
 
 def watch(
@@ -149,7 +150,21 @@ def _attach(model):
     object.__setattr__(model, "train_step", train_step)
     object.__setattr__(model, "make_train_function", make_train_function)
     object.__setattr__(model, "get_metrics_result", get_metrics_result)
+    for name in SAVING:
+        if hasattr(model, name):  # a bare trainer has none
+            object.__setattr__(model, name, _saving(getattr(model, name), monitor))
     model.train_function = None
+
+
+def _saving(own, monitor):
+    """A model's method that saves it, and has the state kept that belongs to it."""
+
+    @functools.wraps(own)
+    def save(*args, **kwargs):
+        monitor.keep_with_model()
+        return own(*args, **kwargs)
+
+    return save
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

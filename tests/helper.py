@@ -14,7 +14,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from keras_gradwatch.callbacks.base import WatchingCallback
-from keras_gradwatch.keras_hooks.state_metric import StateMetric
 from keras_gradwatch.records.history import History
 from keras_gradwatch.tensors.reading import read
 
@@ -149,7 +148,7 @@ def sync(model):
 def state(model, *optimizers, seeds=True):
     """All that a run leaves in a model: dict of lists of arrays."""
     optimizers = optimizers or (model.optimizer,)
-    metrics = [m for m in model.metrics if not isinstance(m, StateMetric)]
+    metrics = model.metrics
     return {
         "variables": values(model.variables if seeds else model.weights),
         "optimizers": [a for o in optimizers for a in values(o.variables)],

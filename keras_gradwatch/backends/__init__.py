@@ -1,9 +1,8 @@
 """The seam between a model's own training step and the monitor: one file a backend.
 
-A backend's module gives `check`, `check_strategy`, `create_variable`, `cut_rates`,
-`harmed`, `make_train_function`, `on_host`, `release`, `run_step`, `sync`, `updates` and
-`write_row`, and has a `Runner` of its own. What is the same everywhere is written once,
-with `keras.ops`; outside of this folder nothing knows which backend it runs on.
+A backend's module gives what its `__all__` names, and has a `Runner` of its own. What
+is the same everywhere is written once, with `keras.ops`; outside of this folder nothing
+knows which backend it runs on.
 """
 
 import importlib

@@ -1,10 +1,12 @@
 """The primitives on JAX.
 
-A step is a pure function from state to state. The monitor's variables are in that
-state, carried by a metric (`StateMetric`), so they are made before the first step.
+A step is a pure function from state to state. The monitor's variables are a fifth list
+in that state, so they are made before the first step. The dispatcher adds it; neither
+Keras nor the model's own step sees it.
 """
 
 import contextlib
+import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,14 +17,16 @@ from keras import ops
 
 from keras_gradwatch.backends.access import Access
 from keras_gradwatch.backends.batch import RecentBatches
+from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.runner import Runner, values_of
 from keras_gradwatch.keras_hooks import learning_rate
-from keras_gradwatch.keras_hooks.jax_state import mark_synced, state_variables
-from keras_gradwatch.keras_hooks.optimizers import trained_by
-from keras_gradwatch.keras_hooks.state_metric import (
-    remove_state_metric,
-    state_metric,
+from keras_gradwatch.keras_hooks.interception import active
+from keras_gradwatch.keras_hooks.jax_state import (
+    adopt,
+    mark_synced,
+    state_variables,
 )
+from keras_gradwatch.keras_hooks.optimizers import trained_by
 from keras_gradwatch.tensors.branch import cond
 from keras_gradwatch.tensors.processes import (
     Shards,
@@ -37,6 +41,7 @@ __all__ = [
     "check",
     "check_strategy",
     "create_variable",
+    "differentiation",
     "first_batch",
     "make_access",
     "make_batches",
@@ -48,18 +53,17 @@ __all__ = [
 ]
 
 
+# Lists in the state that Keras hands to a step.
+KERAS_GROUPS = 4
+
+
 def check(model):
     """Raises where this model cannot be watched in the way it is compiled.
 
     Raises:
-        ValueError: Where the model's `metrics` are its own choice; in NNX mode.
+        ValueError: In NNX mode.
     """
-    if state_metric(model) not in model.metrics:
-        raise ValueError(
-            f"The model {model.name!r} overrides `metrics`, and on JAX the monitor's "
-            "variables travel with the metrics. Return "
-            "`super().metrics + [your metrics]` from it."
-        )
+    del model
     if getattr(keras.config, "is_nnx_enabled", lambda: False)():
         raise ValueError(
             "keras_gradwatch cannot watch models in Keras's NNX mode. Unset "
@@ -69,6 +73,40 @@ def check(model):
 
 def check_strategy(model):
     """Nothing: `keras.distribution` is supported."""
+
+
+def differentiation():
+    """Context in which the step that is traced is told what it differentiates."""
+    return standing_in(jax, value_and_grad=_value_and_grad, grad=_grad)
+
+
+_own_value_and_grad = jax.value_and_grad
+
+
+def _value_and_grad(fun, argnums=0, has_aux=False, *args, **kwargs):
+    own = _own_value_and_grad(fun, argnums, has_aux, *args, **kwargs)
+
+    @functools.wraps(own)
+    def differentiate(*args, **kwargs):
+        value, gradients = own(*args, **kwargs)
+        watched = active()
+        if watched is not None:
+            loss = value[0] if has_aux else value
+            watched.differentiated([loss], jax.tree.leaves(gradients))
+        return value, gradients
+
+    return differentiate
+
+
+def _grad(fun, argnums=0, has_aux=False, *args, **kwargs):
+    own = _value_and_grad(fun, argnums, has_aux, *args, **kwargs)
+
+    @functools.wraps(own)
+    def differentiate(*args, **kwargs):
+        value, gradients = own(*args, **kwargs)
+        return (gradients, value[1]) if has_aux else gradients
+
+    return differentiate
 
 
 def prepare(model, step, *arguments):
@@ -134,10 +172,7 @@ def make_batches(monitor):
 
 
 def release(model):
-    """Removes what stays on a model between steps."""
-    remove_state_metric(model)
-    # Keras's functions know how many metrics there are.
-    model.train_function = model.test_function = None
+    """Removes what stays on a model between steps: nothing."""
 
 
 def make_access(model):
@@ -160,9 +195,10 @@ def first_batch(model, iterator):
 
 
 def make_runner(model, state, data):
-    """The `Runner` of one step."""
+    """The `Runner` of one step; None where the state has no place for ours."""
     del data
-    return Scoped(model, state)
+    carried = model.gradwatch.store.access.carried
+    return Scoped(model, state, carried) if len(state) > KERAS_GROUPS else None
 
 
 class StateAccess(Access):
@@ -170,42 +206,62 @@ class StateAccess(Access):
 
     Args:
         model: Function of nothing that gives the watched model.
+
+    Attributes:
+        carried: The monitor's variables, the fifth list of a state.
     """
 
     def __init__(self, model):
         self._model = model
-        self._state = None  # four lists of arrays, while a state is attached
+        self.carried = []
+        self._state = None  # five lists of arrays, while a state is attached
         self._where = {}  # id(variable) -> its place in the state
 
     def attach(self, state):
-        """Has variables read from, and written to, `state` from now on."""
+        """Has variables read from, and written to, `state` from now on.
+
+        Args:
+            state: Tuple of lists of arrays: Keras's four, or these and ours.
+        """
+        if len(state) == KERAS_GROUPS:
+            state = (*state, [variable.value for variable in self.carried])
         self._state = tuple(list(group) for group in state)
 
-    def find_places(self):
-        """Notes which variable has which place in a state; while none is attached."""
-        self._groups = state_variables(self._model())
+    def carry(self, variables):
+        """Notes which variable has which place in a state; while none is attached.
+
+        Args:
+            variables: The monitor's.
+
+        Returns:
+            Whether they are others than before.
+        """
+        before, self.carried = self.carried, list(variables)
+        self._groups = (*state_variables(self._model()), self.carried)
         self._where = {
             id(v): (g, i)
             for g, group in enumerate(self._groups)
             for i, v in enumerate(group)
         }
+        return list(map(id, before)) != list(map(id, self.carried))
 
     @property
     def state(self):
-        """The attached state, a tuple of four lists of arrays."""
+        """The attached state, a tuple of five lists of arrays."""
         return self._state
 
     def detach(self):
-        """The attached state, which is given up."""
+        """Keras's part of the attached state, which is given up."""
         state, self._state = self._state, None
-        return state
+        adopt(self.carried, state[KERAS_GROUPS])
+        return state[:KERAS_GROUPS]
 
     def give_back(self):
         """Has the variables hold the values of the attached state again.
 
         Keras has taken them away, and an error must not lose them.
         """
-        state = self.detach()
+        state, self._state = self._state, None
         if state is None or any(v.is_deleted() for group in state for v in group):
             return  # donated to a step that did not return
         for variables, values in zip(self._groups, state, strict=True):
@@ -228,17 +284,22 @@ class StateAccess(Access):
         array = self._array(variable)
         if array is not None:
             return np.array(array)
-        self.sync()
+        self._sync_for(variable)
         return super().read(variable)
 
     def write(self, variable, value):
         array = self._array(variable)
         if array is None:
-            self.sync()
+            self._sync_for(variable)
             variable.assign(value)
             return
         group, index = self._where[id(variable)]
         self._state[group][index] = _like(value, array)
+
+    def _sync_for(self, variable):
+        # Ours hold their values all the time.
+        if not any(variable is own for own in self.carried):
+            self.sync()
 
     def is_whole(self, variable):
         return is_whole(self._present(variable))
@@ -327,14 +388,14 @@ class Scoped(Runner):
 
     Args:
         model: The watched model.
-        state: Tuple of four lists of arrays, as Keras hands it to a step on JAX.
+        state: Tuple of five lists of arrays: as Keras hands it to a step, and ours.
+        carried: The variables of the fifth list.
     """
 
     state_comes_late = True
 
-    def __init__(self, model, state):
-        self._groups = state_variables(model)
-        self._ours = {id(v) for v in state_metric(model).carried}
+    def __init__(self, model, state, carried):
+        self._groups = (*state_variables(model), carried)
         mapping = [
             pair
             for variables, values in zip(self._groups, state, strict=True)
@@ -345,12 +406,14 @@ class Scoped(Runner):
     def scope(self):
         return self._scope
 
+    def arguments(self, state, data):
+        return state[:KERAS_GROUPS], data
+
     def logs(self, returned):
         logs, state = returned
-        for variables, values in zip(self._groups, state, strict=True):
-            for variable, value in zip(variables, values, strict=False):
-                if id(variable) not in self._ours:
-                    self._scope.add_update((variable, value))
+        for variables, values in zip(self._groups, state, strict=False):
+            for pair in zip(variables, values, strict=False):
+                self._scope.add_update(pair)
         return logs
 
     def result(self, logs):

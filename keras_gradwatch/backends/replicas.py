@@ -40,6 +40,15 @@ class Replicas(Runner):
                 sums[i] = tensor
         return sums
 
+    def reachable(self, value, gradient):
+        # A loss of a graph within the step's stays there; one of a graph around it
+        # does not.
+        graph = getattr(gradient, "graph", None) if tf.inside_function() else None
+        own = getattr(value, "graph", None) if graph is not None else None
+        while graph is not own and graph is not None:
+            graph = getattr(graph, "outer_graph", None)
+        return value if own is None or graph is own else None
+
     @contextlib.contextmanager
     def known_sums(self, gradients, sums):
         if self.count == 1:

@@ -33,6 +33,10 @@ class Runner:
         """A function of Keras's as it runs outside of `scope`, to be called in it."""
         return function
 
+    def arguments(self, *arguments):
+        """What the model's own step is called with."""
+        return arguments
+
     def logs(self, returned):
         """The logs among what the model's own step has returned."""
         return returned

@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from keras_gradwatch.backends.access import Access
 from keras_gradwatch.backends.graph_batch import GraphBatches
+from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.replicas import Replicas
 from keras_gradwatch.keras_hooks.build import build_ahead, unlifted
+from keras_gradwatch.keras_hooks.interception import active
 
 __all__ = [
     "GraphAccess",
@@ -17,6 +19,7 @@ __all__ = [
     "check",
     "check_strategy",
     "create_variable",
+    "differentiation",
     "first_batch",
     "make_access",
     "make_batches",
@@ -101,6 +104,25 @@ def check_strategy(model):
             f"unsupported strategy: {type(strategy).__name__}. keras_gradwatch "
             "supports models on one device and under MirroredStrategy."
         )
+
+
+def differentiation():
+    """Context in which the step that is traced is told what it differentiates."""
+    return standing_in(tf.GradientTape, gradient=_gradient)
+
+
+_own_gradient = tf.GradientTape.gradient
+
+
+def _gradient(tape, target, sources, *args, **kwargs):
+    gradients = _own_gradient(tape, target, sources, *args, **kwargs)
+    watched = active()
+    if watched is not None:
+        every = tf.nest.flatten(sources)
+        if any(isinstance(s, keras.Variable | tf.Variable) for s in every):
+            found = tf.nest.flatten(gradients)
+            watched.differentiated(tf.nest.flatten(target), found)
+    return gradients
 
 
 def prepare(model, step, *arguments):

@@ -9,8 +9,10 @@ import torch
 from keras_gradwatch.backends.access import Access
 from keras_gradwatch.backends.batch import RecentBatches
 from keras_gradwatch.backends.constants import Constants
+from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.runner import Runner
-from keras_gradwatch.tensors.branch import known
+from keras_gradwatch.keras_hooks.interception import active
+from keras_gradwatch.tensors.branch import known, uncompiled
 
 __all__ = [
     "EagerAccess",
@@ -18,6 +20,7 @@ __all__ = [
     "check",
     "check_strategy",
     "create_variable",
+    "differentiation",
     "first_batch",
     "make_access",
     "make_batches",
@@ -63,6 +66,33 @@ def check(model):
 
 def check_strategy(model):
     """Nothing: there are no strategies."""
+
+
+def differentiation():
+    """Context in which the step that runs is told what it differentiates."""
+    return standing_in(torch.autograd, backward=_backward, grad=_grad)
+
+
+_own_backward, _own_grad = torch.autograd.backward, torch.autograd.grad
+
+
+@uncompiled()
+def _backward(tensors, *args, **kwargs):
+    result = _own_backward(tensors, *args, **kwargs)
+    watched = active()
+    if watched is not None:
+        watched.differentiated(tensors)
+    return result
+
+
+@uncompiled()
+def _grad(outputs, *args, **kwargs):
+    gradients = _own_grad(outputs, *args, **kwargs)
+    watched = active()
+    if watched is not None:
+        # They may be those of inputs, which no optimizer applies.
+        watched.differentiated(outputs, gradients, only_these=True)
+    return gradients
 
 
 def prepare(model, step, *arguments):

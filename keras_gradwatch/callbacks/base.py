@@ -5,6 +5,7 @@ import dataclasses
 
 import keras
 
+from keras_gradwatch.callbacks.siblings import trial
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
 from keras_gradwatch.reports.diagnosis import RunSummary
@@ -49,6 +50,8 @@ class WatchingCallback(keras.callbacks.Callback):
         )
         self._gradwatch = model.gradwatch
         self._leads = self._gradwatch.ask(request)
+        if request.state_dir is not None:
+            self._gradwatch.keeper.trial = trial()
         self._gradwatch.recorder.listen(self.on_rows)
         if self.summary is not None:
             self._gradwatch.recorder.listen_to_begin(self.on_begin)
@@ -64,6 +67,10 @@ class WatchingCallback(keras.callbacks.Callback):
         """Takes newly drained rows into `summary`."""
         if not self.summary.model:
             self.on_begin()
+        places = self._gradwatch.controller.places
+        if len(places) > 1:
+            names = rows.layout.variables
+            self.summary.model["networks"] = [[names[p] for p in own] for own in places]
         self.summary.take(rows, events)
 
     def on_begin(self):

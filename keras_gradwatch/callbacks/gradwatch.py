@@ -242,8 +242,9 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if self.log is not None:
             self.log.on_first_batch()
         if self.state_dir is not None:
-            where = (self.state_dir, self._gradwatch, self.model)
-            self.forensics = Forensics(*where, save_batch=self.save_batch > 0)
+            where = self._gradwatch.keeper.directory(self.state_dir)
+            of = self._gradwatch, self.model
+            self.forensics = Forensics(where, *of, save_batch=self.save_batch > 0)
 
     def on_begin(self):
         """Says what is wrong with the settings or the data, whatever comes."""

@@ -16,12 +16,14 @@ class KeepState(WatchingCallback):
     new process that trains it on, with this callback on the same directory, counts its
     steps from there, and its detectors continue with the baselines that they had then.
 
-    The state is written at each epoch's end, and about every 5 s in between, to
+    The state is written at each epoch's end, whenever the model is saved, and about
+    every 5 s in between, to
     `state.jsonl`, and each event to `events.jsonl`; a process that is killed leaves
     both readable. They are no part of what the model saves.
 
     Args:
-        directory: Local directory; made if missing.
+        directory: Local directory; made if missing. Where it holds another run, this
+            one has `run-2`, ... in it.
 
     Raises:
         ValueError: If `directory` is no local path, or, when `fit` begins, if it

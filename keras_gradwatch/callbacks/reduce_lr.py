@@ -11,8 +11,9 @@ class ReduceLROnExplosion(Response):
     """Multiplies the learning rate by a factor in the step in which a detector trips.
 
     The cut is made as soon as the step has been read, and holds from the next step on.
-    A float rate is assigned, as `ReduceLROnPlateau` does it; a `LearningRateSchedule`
-    continues, times a scale that is no part of what the model saves. Under
+    It is a factor on the rate that the user or another callback sets, multiplied in
+    when `fit` ends; a `LearningRateSchedule` continues, times a scale that is no part
+    of what the model saves. Under
     `LossScaleOptimizer` and `MultiOptimizer` the inner optimizers' rates are cut.
 
     Args:

@@ -64,6 +64,9 @@ class Response(WatchingCallback):
         self.events.extend(mine)
         self.summarize(rows, mine)
         if self.verbose:
+            resting = self._gradwatch.resting(bool(rows.compete.any()))
+            if resting is not None:
+                self._gradwatch.recorder.say_once(resting)
             self._gradwatch.recorder.tell(mine)
 
     def _followed(self):

@@ -47,7 +47,9 @@ updates are held |
     | `gradwatch_histograms/<variable>` | with `histogram_freq` > 0 |
 
     Args:
-        log_dir: Local directory of the run; made if missing.
+        log_dir: Local directory of the run; made if missing. Where it holds another
+            run, this one has `run-2`, ... in it, or, under keras-tuner, one for each
+            trial.
         update_freq: Steps between two points, >= 1; `"batch"` for each step, `"epoch"`
             for one point an epoch, as in `keras.callbacks.TensorBoard`. The first and
             the last step, each step with an event and the steps around it are written
@@ -84,6 +86,7 @@ updates are held |
         self.log = GradientLog(
             log_dir, freq, per_variable, histogram_freq, include, owner or self
         )
+        self._asked = self.log.log_dir
         # A point shows all statistics of its step.
         self.sample_freq = freq or 50
         # The newest histogram is kept on the device until it is drained.
@@ -95,7 +98,7 @@ updates are held |
             statistics=NAMES if self.log.per_variable else (),
             sample_freq=self.sample_freq,
             histogram_freq=self.log.histogram_freq,
-            state_dir=self.log.log_dir,
+            state_dir=self._asked,
         )
 
     def join(self, model):
@@ -105,6 +108,8 @@ updates are held |
 
     def on_first_batch(self):
         """Opens an event file."""
+        # Another run's directory is left alone.
+        self.log.log_dir = self._gradwatch.keeper.directory(self._asked)
         self.log.begin(self._gradwatch.step)
         if not self._joined:
             self.forensics = Forensics(self.log.log_dir, self._gradwatch, self.model)

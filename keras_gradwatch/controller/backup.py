@@ -5,11 +5,11 @@
 | `state.jsonl` | snapshots of the monitor's state, one a line, the oldest first |
 | `events.jsonl` | every `Event`, one a line |
 
-A snapshot is written at the end of each epoch and, after a drain, about every 5 s
-in between; the model itself is brought back by whoever saved it (a checkpoint,
-`keras.callbacks.BackupAndRestore`), and may be older than the last snapshot. So several
-are kept, and the one that fits is found by the number of updates that the optimizer has
-made.
+A snapshot is written at the end of each epoch, whenever the model is saved and, after a
+drain, about every 5 s in between. The model itself is brought back by whoever saved it
+(a checkpoint, `keras.callbacks.BackupAndRestore`), and may be older than the last
+snapshot. So several are kept, and the one that fits is found by the fingerprint of its
+weights.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ import os
 
 from keras_gradwatch.records.events import Event
 
-# Snapshots that are kept: the newest of the epochs' ends, and the newest in between.
+# Snapshots that are kept: the newest of the epochs' ends and of saved models, and the
+# newest in between.
 EPOCH_ENDS = 64
 IN_BETWEEN = 16
 MAX_EVENTS = 10_000
@@ -30,16 +31,13 @@ class Snapshot:
 
     Attributes:
         step: Number of steps so far.
-        updates: Number of updates that the optimizer has made so far.
-        shapes: The shapes of the model's trainable variables; a snapshot is for models
-            of the same shapes only.
-        epoch_end: Whether an epoch had just ended.
+        fingerprint: That of the model; see `identity.fingerprint`.
+        epoch_end: Whether an epoch had just ended, or the model is being saved.
         state: Dict of variable name to value, nested lists of numbers.
     """
 
     step: int
-    updates: int
-    shapes: list
+    fingerprint: str | None
     epoch_end: bool
     state: dict
 
@@ -47,13 +45,8 @@ class Snapshot:
 class Backup:
     """Snapshots and events of one run in one directory.
 
-    What another run left there is kept until this one writes, and is found by `find`.
-
     Args:
-        directory: Local directory; made if missing.
-
-    Raises:
-        ValueError: If it cannot be written.
+        directory: Local directory that the run has taken; see `directories.take`.
     """
 
     def __init__(self, directory):
@@ -62,46 +55,15 @@ class Backup:
         self._events = os.path.join(self.directory, "events.jsonl")
         self._kept = []  # pairs of a Snapshot and its line
         self._written = 0  # number of events in the file
-        try:
-            os.makedirs(self.directory, exist_ok=True)
-            with open(self._state, "a"), open(self._events, "a"):
-                pass
-        except OSError as error:
-            raise ValueError(
-                "`log_dir`, `state_dir` or `directory` must be a local directory that "
-                f"can be written. Received: {self.directory!r} ({error})"
-            ) from error
 
-    def find(self, updates, shapes):
-        """The newest snapshot of a model that had made no more than `updates` updates.
-
-        Returns:
-            A `Snapshot`, or None.
-        """
+    def find(self, fingerprint):
+        """The newest snapshot with a fingerprint, or None."""
         found = None
         for snapshot in _read(self._state, Snapshot):
-            fits = snapshot.updates <= updates and snapshot.shapes == shapes
+            fits = fingerprint is not None and snapshot.fingerprint == fingerprint
             if fits and (not found or snapshot.step >= found.step):
                 found = snapshot
         return found
-
-    def step_at(self, updates, snapshot):
-        """The step at which the optimizer had made `updates` updates.
-
-        Snapshots are as far apart as drains; of the steps since, those that were
-        skipped made no update.
-
-        Args:
-            updates: int, no less than the snapshot's.
-            snapshot: The `Snapshot` to count from.
-        """
-        events = _read(self._events, Event)
-        skipped = {e.step for e in events if e.action == "skipped"}
-        step, left = snapshot.step, updates - snapshot.updates
-        while left:
-            left -= step not in skipped
-            step += 1
-        return step
 
     def events(self, step):
         """List of the `Event`s before `step` that are in the file."""
@@ -124,6 +86,10 @@ class Backup:
 
     def keep(self, snapshot):
         """Writes a snapshot, and drops what is too old."""
+        if self._kept and self._kept[-1][0].step == snapshot.step:
+            last, _ = self._kept.pop()
+            epoch_end = snapshot.epoch_end or last.epoch_end
+            snapshot = dataclasses.replace(snapshot, epoch_end=epoch_end)
         self._kept.append((snapshot, _line(snapshot)))
         room = {True: EPOCH_ENDS, False: IN_BETWEEN}
         kept = []
@@ -152,6 +118,8 @@ def _line(record):
 def _read(path, kind):
     """The records in a file; a line that a killed process left unfinished is none."""
     records = []
+    if not os.path.exists(path):
+        return records
     with open(path, encoding="utf-8") as file:
         for line in file:
             try:

@@ -7,15 +7,15 @@ import numpy as np
 from keras_gradwatch.controller.bounds import draw
 from keras_gradwatch.controller.control import NEVER
 from keras_gradwatch.controller.observe import Observer
+from keras_gradwatch.controller.rates import Rates
 from keras_gradwatch.controller.responses import Halt, Hold, Rewind, loan
 from keras_gradwatch.controller.responses.base import Moment
 from keras_gradwatch.controller.responses.hold import INSANE
 from keras_gradwatch.controller.updates import Updates
 from keras_gradwatch.detectors import NonFinite
 from keras_gradwatch.detectors.observation import relative_updates
-from keras_gradwatch.keras_hooks import learning_rate, model_state
+from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.keras_hooks.compiled import compiled_with
-from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.rows import (
     APPLIED,
     HALTED,
@@ -51,6 +51,7 @@ class Controller:
         radius_in_force: The trust radius that the device was told last.
         halted: Whether no update is applied any more in this `fit`.
         places: For each application of the traced step, the indices of its variables.
+        rates: `Rates`, the factors by which learning rates are cut.
     """
 
     def __init__(self, monitor):
@@ -64,9 +65,9 @@ class Controller:
         self._rate_line = math.inf
         self._waiting = 0  # steps since the last reading, at most
         self._begun = False
-        self._share = 1.0  # what all cuts so far have left of the learning rates
         self._compiled = ()  # what the model was compiled with
         self.updates = Updates(self.access)
+        self.rates = Rates(lambda: monitor.model, self.access)
         self.radius_in_force = 1.0
         self._reading = False
         self.bounds = None
@@ -95,11 +96,13 @@ class Controller:
         compiled = compiled_with(self.monitor.model)
         if compiled != self._compiled:
             # Another optimizer, loss, or set of trained variables: another run.
-            self._compiled, self._share, self._memory = compiled, 1.0, {}
+            self._compiled, self._memory = compiled, {}
+            self.rates.reset()
             self._observer.reset()
             self.monitor.first_batch = None
             end = self.next + self.plan.dense_steps
             self.attentive_until = max(self.attentive_until, end)
+        self.rates.split()
         self._observer.begin_fit(self.plan)
         self._clear_gate()
         if self.plan.judges_updates:
@@ -243,7 +246,7 @@ class Controller:
             complete=not math.isnan(scalars["global_norm"][t])
             or scalars["nonfinite"][t] > 0,
             skipped=scalars["outcome"][t] in (SKIPPED, OVERFLOWED),
-            loss=float(scalars["loss"][t]),
+            loss=float(rows.judged_loss[t]),
         )
         claimed = [r.claims(moment, memory) for r, memory in responses]
         if any(claimed):
@@ -258,6 +261,8 @@ class Controller:
                 acted = [d for r, _ in responses if r.acts for d in r.detectors]
                 for trip in moment.trips:
                     trip.followed = trip.detector in acted
+                    if trip.application is not None:
+                        trip.network = self.monitor.network(trip.application)
             for response, memory in responses:
                 response.react(moment, memory)
         rows.trips.extend(moment.trips)
@@ -404,11 +409,7 @@ class Controller:
         Returns:
             The factor by which the first rate was multiplied.
         """
-        optimizers = held_optimizers(self.monitor.model)
-        if not min_lr:
-            factor = max(factor, LEAST_SHARE / self._share)
-        done = learning_rate.cut(optimizers, factor, min_lr, self.access)
-        self._share *= done
+        done = self.rates.cut(factor, min_lr, 0.0 if min_lr else LEAST_SHARE)
         if moment is not None:
             moment.rows.scalars["rate_factor"][moment.row] *= done
         return done
@@ -485,7 +486,7 @@ class Controller:
         """What a new process continues from: plain numbers and lists."""
         return {
             "attentive_until": self.attentive_until,
-            "share": self._share,
+            "rates": self.rates.state(),
             "detectors": self._observer.to_plain(),
             "responses": self._memory,
         }
@@ -493,6 +494,6 @@ class Controller:
     def restore(self, state):
         """Continues from what `state` returned."""
         self.attentive_until = state.get("attentive_until", 0.0)
-        self._share = state.get("share", 1.0)
+        self.rates.restore(state.get("rates", {}))
         self._memory = state.get("responses", {})
         self._observer.from_plain(state.get("detectors", []))

@@ -6,9 +6,12 @@ import gc
 import keras
 
 from keras_gradwatch.backends.batch import RecentBatches
-from keras_gradwatch.keras_hooks.jax_state import another, state_in_hand
+from keras_gradwatch.keras_hooks.jax_state import (
+    another,
+    one_group_more,
+    state_in_hand,
+)
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers, look_again
-from keras_gradwatch.keras_hooks.state_metric import state_metric
 
 
 def make_dispatcher(model, monitor, stock, make):
@@ -30,16 +33,15 @@ def make_dispatcher(model, monitor, stock, make):
             "watch. Call `model.compile(optimizer=...)` before `fit`."
         )
     on_jax = keras.config.backend() == "jax"
-    if on_jax:
-        state_metric(model)
     monitor.backend.check(model)
     if monitor.prepare() or make.args or make.keywords:
         model.train_function = None
-    if on_jax and _board(model, monitor, stock):
-        # Keras's functions know how many metrics there are.
-        model.train_function = model.test_function = None
+    if on_jax and _carry(model, monitor, stock):
+        model.train_function = None
     if isinstance(model.train_function, Dispatcher):
         return
+
+    carried = monitor.store.access.carried if on_jax else []
 
     def make_function():
         step = model.train_step
@@ -48,7 +50,8 @@ def make_dispatcher(model, monitor, stock, make):
             object.__setattr__(model, "train_step", another(step))
         model.train_function = None
         try:
-            make()
+            with one_group_more(model, carried) if on_jax else contextlib.nullcontext():
+                make()
             return model.train_function
         finally:
             object.__setattr__(model, "train_step", step)
@@ -59,18 +62,14 @@ def make_dispatcher(model, monitor, stock, make):
     dispatcher.function("light")
 
 
-def _board(model, monitor, stock):
-    """Makes the monitor's variables, and has them travel with the model's metrics.
+def _carry(model, monitor, stock):
+    """Makes the monitor's variables, and has them travel with the model's state.
 
     Returns:
         Whether they were others before.
     """
     monitor.make_variables(model, stock)
-    metric = state_metric(model)
-    before = [id(v) for v in metric.carried]
-    metric.carry(monitor.store.every)
-    monitor.store.access.find_places()
-    return before != [id(v) for v in metric.carried]
+    return monitor.store.access.carry(monitor.store.every)
 
 
 class Dispatcher:
@@ -101,7 +100,8 @@ class Dispatcher:
         keeps = monitor.live and isinstance(monitor.batches, RecentBatches)
         if monitor.plan.save_batch and keeps:
             monitor.batches.note(controller.next, iterator[0])
-        logs = self.run(iterator)
+        with controller.rates.in_force():
+            logs = self.run(iterator)
         controller.after_step(self._steps)
         return logs
 
@@ -141,8 +141,9 @@ class StateDispatcher(Dispatcher):
             if self._monitor.live and self._monitor.plan.save_batch:
                 batches = self._monitor.batches
                 iterator = batches.noting(iterator, controller.next)
-            logs, state = self.run(access.state, iterator)
-            access.attach(state)
+            with controller.rates.in_force():
+                logs, state = self.run(access.state, iterator)
+                access.attach(state)
             controller.after_step(self._steps)
             return logs, access.detach()
         except BaseException:

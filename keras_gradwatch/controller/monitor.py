@@ -4,18 +4,20 @@ import weakref
 
 import numpy as np
 
+from keras_gradwatch.controller import identity
 from keras_gradwatch.controller.control import control_values, policy_settings
 from keras_gradwatch.controller.controller import Controller
 from keras_gradwatch.controller.persistence import Keeper
 from keras_gradwatch.controller.plan import Request, unite
 from keras_gradwatch.controller.store import Store
-from keras_gradwatch.keras_hooks import learning_rate, model_state
+from keras_gradwatch.keras_hooks import learning_rate, model_state, networks
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.first_batch import describe_batch
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.records.recorder import Recorder
 from keras_gradwatch.records.rows import Layout
 from keras_gradwatch.statistics.histograms import BINS, edges_of
+from keras_gradwatch.tensors.processes import is_alone
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS, size
 from keras_gradwatch.train_step.logs import MAX_LOGS
 from keras_gradwatch.train_step.output_losses import MAX_LOSSES, trackers
@@ -53,6 +55,8 @@ class GradientMonitor:
         first_batch: What `describe_batch` says of the first batch of a run; None: it
             was not looked at yet.
         steps_are_stock: Whether the traced step is Keras's own.
+        losses_known: For each application of the traced step, whether its loss is.
+        reads_logs: Whether the traced step looks for a loss in its logs.
         stand_ins: What stands in for methods of model and optimizers during a step.
         store: `Store`, the device variables.
     """
@@ -68,6 +72,7 @@ class GradientMonitor:
         self.stand_ins = {}
         self.steps_are_stock = False
         self.first_batch = None
+        self.losses_known, self.reads_logs = [], True
         self._model = weakref.ref(model)
         self.store = Store(backend, self._model)
         self.keeper = Keeper(self)
@@ -77,6 +82,7 @@ class GradientMonitor:
         self._requests = []
         self._collecting = False
         self._earlier = self.plan  # before what is asked for just now
+        self._applied = []  # of each application: its optimizer and its variables
         self._pushed = None  # what the variables hold: (plan, live, standing)
         self._policy = None  # the structure of the policy
         self._traced = None  # the structure that is built into the traced step
@@ -161,6 +167,7 @@ class GradientMonitor:
         if self._requests and not self._collecting:
             self._requests = []
             self.recorder.begin()  # the rows that follow belong to no `fit`
+            self.controller.rates.merge()
             self._push()
 
     @property
@@ -176,6 +183,8 @@ class GradientMonitor:
     def detach(self):
         """Leaves the model; used by `unwatch`."""
         model = self._model()
+        self.keep_with_model()  # whoever watches it next continues from here
+        self.controller.rates.merge()
         learning_rate.unhook_schedules(held_optimizers(model))
         self.backend.release(model)
         self.stand_ins.clear()
@@ -326,33 +335,49 @@ class GradientMonitor:
         ring = self.store.get("ring")
         self.backend.write_row(ring, step % ring.shape[0], row)
 
-    def note_traced(self, places):
+    def note_traced(self, places, applied):
         """Notes what the traced step was built from.
 
         Args:
             places: For each application, the indices of its variables in the layout.
+            applied: For each application, its optimizer and its variables.
         """
         self._traced = self.plan.structure()
         self.controller.places = places
+        self._applied = applied
+
+    def network(self, index):
+        """What one of several applications trains, in words; None for the only one."""
+        if len(self._applied) < 2 or index >= len(self._applied):
+            return None
+        optimizer, variables = self._applied[index]
+        model = self._model()
+        name = f"`{networks.name_of_optimizer(model, optimizer)}`"
+        network = networks.name_of_network(model, variables)
+        return name if network is None else f"`{network}` ({name})"
 
     # -- over the end of the process -----------------------------------------------
 
     def begin_steps(self):
         """Called before the first batch of a `fit`, when the model is as it will be."""
-        directories = self.plan.state_dirs
-        progress = self._progress() if directories else (0, [])
-        self.keeper.begin(directories, *progress)
+        self.keeper.begin(self.plan.state_dirs)
         self.controller.begin_steps()
 
     def keep(self, epoch_end=False):
         """Writes the state to where the plan wants it, if it is due."""
         if self.keeper.due(epoch_end):
-            self.keeper.keep(*self._progress(), epoch_end)
+            self.keeper.keep(epoch_end)
 
-    def _progress(self):
-        model = self._model()
-        shapes = [list(v.shape) for v in model.trainable_variables]
-        return self.updates, shapes
+    def keep_with_model(self):
+        """Writes the state beside a model that is about to be saved."""
+        if self.keeper.due(epoch_end=True):
+            if is_alone():  # several processes must read at the same steps
+                self.drain()
+            self.keeper.keep(epoch_end=True)
+
+    def fingerprint(self):
+        """What tells this state of the model from others; see `identity`."""
+        return identity.fingerprint(self._model(), self.store.access)
 
     def state(self, wanted):
         """What a new process continues from: variables that are `wanted`, decisions."""
@@ -401,6 +426,32 @@ class GradientMonitor:
     def updates(self):
         """The number of updates that the model's optimizer has made, an int."""
         return model_state.updates(self._model(), self.store.access)
+
+    def resting(self, compete):
+        """Which detectors rest since a loss says nothing, a message; or None.
+
+        Args:
+            compete: Whether several optimizers have a loss each.
+        """
+        if all(self.losses_known) and not compete:
+            return None
+        resting = [type(d).__name__ for d in self.plan.detectors if d.needs_loss]
+        resting += ["UpdateRatio"] if self.plan.judges_updates else []
+        if not resting:
+            return None
+        names = ", ".join(dict.fromkeys(resting))
+        if compete:
+            return (
+                "each optimizer has a loss of its own, which need not fall while the "
+                f"others train, so {names} cannot judge by it"
+            )
+        unknown = [i for i, known in enumerate(self.losses_known) if not known]
+        where = ", ".join(filter(None, map(self.network, unknown)))
+        return (
+            f"the loss{' of ' if where else ''}{where} is not known in this "
+            f"`train_step`, so {names} cannot judge by it. Pass it to "
+            "`optimizer.scale_loss`, or return it in the logs as 'loss'"
+        )
 
     @property
     def halted(self):

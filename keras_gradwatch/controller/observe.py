@@ -79,22 +79,30 @@ class Observer:
             places: For each application, the indices of its variables.
         """
         found, tripped = [], set()
+        several = int((~np.isnan(rows.applications[t, :, OUTCOME])).sum()) > 1
+        compete = bool(rows.compete[t])
         for index, scalars in enumerate(rows.applications[t].tolist()):
             if math.isnan(scalars[OUTCOME]):
                 break
             seen = self._seen(plan, rows, t, index, scalars, places)
             judging = self._judging(plan, index, scalars)
+            if compete:
+                # Where one network's loss falls, another's rises.
+                judging = [(n, d) for n, d in judging if not d.needs_loss]
             if rows.scalars["outcome"][t] == REVERTED:
                 # An update that no run survives: its step is part of no baseline.
                 judging = [(n, d) for n, d in judging if "update_ratio" in d.reads]
             for label, detector in judging:
-                if label not in tripped:
-                    own = limits[index].get(label)
+                own = limits[index].get(label)
+                # A bad batch is one event; a lasting condition is one in each network.
+                key = (label, index) if own == {} else label
+                if key not in tripped:
                     trip = self._ask(seen, index, label, detector, own, t)
                     if trip is not None:
                         trip.variable = _place(trip.variable, index, places)
+                        trip.application = index if several else None
                         found.append(trip)
-                        tripped.add(label)
+                        tripped.add(key)
         return found
 
     def _judging(self, plan, index, scalars):

@@ -3,6 +3,7 @@
 import os
 import time
 
+from keras_gradwatch.controller import directories
 from keras_gradwatch.controller.backup import Backup, Snapshot
 from keras_gradwatch.tensors.processes import is_chief, of_chief
 
@@ -27,16 +28,22 @@ class Keeper:
     Attributes:
         resumed: `(step, events before it)` where this `fit` has taken up the run of
             another process; else None.
+        trial: Name of the trial of a search that this run belongs to, or None.
     """
 
     def __init__(self, monitor):
-        self.resumed = None
+        self.resumed = self.trial = None
         self._monitor = monitor
-        self._backups = {}  # directory -> Backup, of all fits
+        self._backups = {}  # directory that was asked for -> Backup, of all fits
         self._active = []  # those of this `fit`
         self._last = 0.0
 
-    def begin(self, directories, updates, shapes):
+    def directory(self, asked):
+        """The directory that a run has in place of the one that was asked for."""
+        backup = self._backups.get(os.path.abspath(asked))
+        return asked if backup is None else backup.directory
+
+    def begin(self, wanted):
         """Begins a `fit`; a new monitor of a model that was trained takes up its run.
 
         Keras has brought the model back by now, if it did (`BackupAndRestore` does it
@@ -44,25 +51,46 @@ class Keeper:
         the others continue from where it does.
 
         Args:
-            directories: Where the state is kept; the first one that has it is read.
-            updates: Number of updates that the optimizer has made.
-            shapes: Shapes of the trainable variables.
+            wanted: Directories where the state is to be kept; the first one that has
+                that of this run is read.
         """
-        self.resumed, self._active, new = None, [], []
+        self.resumed, self._active = None, []
         self._last = time.monotonic()
-        for directory in map(os.path.abspath, directories if is_chief() else ()):
-            if directory not in self._backups:
-                self._backups[directory] = Backup(directory)
-                new.append(self._backups[directory])
-            self._active.append(self._backups[directory])
-        if directories and self._monitor.step == 0 and updates > 0:
-            found = of_chief(_find(new, updates, shapes))
-            if found is not None:
-                step, state, events = found
-                self._monitor.restore({**state, "step": step})
-                self.resumed = step, events
-        for backup in new:
-            backup.begin(self._monitor.step if self.resumed else None)
+        found = None
+        new = bool(wanted) and self._monitor.step == 0
+        fingerprint = self._monitor.fingerprint() if new else None
+        for asked in map(os.path.abspath, wanted if is_chief() else ()):
+            if asked not in self._backups:
+                snapshot = self._find(asked, fingerprint)
+                if snapshot is not None and found is None:
+                    events = self._backups[asked].events(snapshot.step)
+                    found = snapshot.step, snapshot.state, events
+            self._active.append(self._backups[asked])
+        if new and (found := of_chief(found)) is not None:
+            step, state, events = found
+            self._monitor.restore({**state, "step": step})
+            self.resumed = step, events
+
+    def _find(self, asked, fingerprint):
+        """Takes a directory: the one that has the state of this run, or a new one.
+
+        Returns:
+            The `Snapshot` to continue from, or None.
+        """
+        for directory in directories.used(asked, self.trial) if fingerprint else ():
+            backup = self._backups[asked] = Backup(directory)
+            snapshot = backup.find(fingerprint)
+            if snapshot is not None:
+                backup.begin(snapshot.step)
+                return snapshot
+        directory = directories.take(asked, self.trial)
+        if self.trial is None and directory != asked:
+            self._monitor.recorder.say_once(
+                f"{asked!r} holds another run: this one is written to {directory!r}"
+            )
+        self._backups[asked] = Backup(directory)
+        self._backups[asked].begin(None)
+        return None
 
     def add(self, events):
         """Writes newly found events."""
@@ -73,11 +101,11 @@ class Keeper:
         now = epoch_end or time.monotonic() - self._last >= PAUSE
         return bool(self._active) and now
 
-    def keep(self, updates, shapes, epoch_end=False):
+    def keep(self, epoch_end=False):
         """Writes the present state; to be called when the ring has been drained."""
         state = self._monitor.state(is_state)
         step = state.get("step", 0)
-        snapshot = Snapshot(step, updates, shapes, epoch_end, state)
+        snapshot = Snapshot(step, self._monitor.fingerprint(), epoch_end, state)
         self._write(lambda backup: backup.keep(snapshot))
         self._last = time.monotonic()
 
@@ -91,17 +119,3 @@ class Keeper:
                 self._monitor.recorder.say_once(
                     f"the state is no longer kept in {backup.directory!r}: {error}"
                 )
-
-
-def _find(backups, updates, shapes):
-    """What the first of `backups` has of a run with `updates` updates.
-
-    Returns:
-        `(step, state, events before it)`, or None.
-    """
-    for backup in backups:
-        found = backup.find(updates, shapes)
-        if found is not None:
-            step = backup.step_at(updates, found)
-            return step, found.state, backup.events(step)
-    return None

@@ -31,6 +31,7 @@ class Detector(Method):
         kind: The name that its events carry.
         reads: Names of the statistics that it needs beyond `norm` and
             `nonfinite_count`, which are always measured.
+        needs_loss: Whether it does nothing where the loss is not known.
         patience: Steps in a row outside of its limits after which such a step is let
             through: by then it is a lasting change of scale. None: never.
 
@@ -55,6 +56,7 @@ class Detector(Method):
 
     kind = "explosion"
     reads: tuple[str, ...] = ()
+    needs_loss: bool = False
     patience: int | None = None
 
     def initial_state(self, num_variables):

@@ -42,6 +42,7 @@ class Divergence(Detector):
     """
 
     kind = "divergence"
+    needs_loss = True
 
     def __init__(self, factor: float = 10.0, steps: int = 20) -> None:
         self.settings = {

@@ -39,6 +39,7 @@ class LossSpike(LogBaseline):
     """
 
     kind = "loss spike"
+    needs_loss = True
     judged = "loss"
 
     def describe(self, variable, value, baseline):

@@ -47,6 +47,7 @@ class Oscillation(Onset):
     """
 
     kind = "oscillation"
+    needs_loss = True
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 import contextlib
 
+SHARDINGS = "_get_state_sharding_spec"
+
 
 def state_variables(model):
     """The variables whose values are the state, a tuple of four lists."""
@@ -11,6 +13,37 @@ def state_variables(model):
         model.optimizer.variables,
         model.metrics_variables,
     )
+
+
+def adopt(variables, arrays):
+    """Has variables hold these arrays, without a copy, as Keras's trainer does it."""
+    for variable, array in zip(variables, arrays, strict=True):
+        variable._value = array
+
+
+@contextlib.contextmanager
+def one_group_more(model, variables):
+    """Context in which Keras makes a train function for a state with one list more.
+
+    Under a distribution the function is made for the shardings of what it returns.
+
+    Args:
+        model: The watched model.
+        variables: Those of the fifth list.
+    """
+    own = getattr(model, SHARDINGS, None)
+    if own is None:
+        yield
+        return
+
+    def shardings():
+        return (*own(), [variable.value.sharding for variable in variables])
+
+    object.__setattr__(model, SHARDINGS, shardings)
+    try:
+        yield
+    finally:
+        object.__delattr__(model, SHARDINGS)
 
 
 def mark_synced(model):

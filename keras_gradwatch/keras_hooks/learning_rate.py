@@ -9,6 +9,8 @@ from keras import ops
 # (Keras raises), a schedule of ours around the user's would leak into the saved file,
 # and there is no public hook between the schedule and the update.
 HOOK = "_get_current_learning_rate"
+# A factor beyond this is 1, but for rounding.
+WHOLE = 1 - 1e-6
 
 
 def leaves(optimizer):
@@ -42,32 +44,53 @@ def of(optimizer):
     return ops.copy(_rate(leaves(optimizer)[0]))
 
 
-def cut(optimizers, factor, floor, store):
+def all_leaves(optimizers):
+    """The optimizers that have a rate of their own, of several optimizers, a list."""
+    return [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
+
+
+def variable_of(leaf):
+    """The variable that holds an optimizer's rate; None for a schedule."""
+    rate = leaf._learning_rate
+    return rate if isinstance(rate, keras.Variable) else None
+
+
+def cut(optimizers, factor, floor, least, store, factors):
     """Multiplies the learning rates of `optimizers`, between two steps.
 
     Args:
         optimizers: List of optimizers.
-        factor: 0 to 1.
+        factor: 0 to 1; above 1, it takes back earlier cuts, and no more than these.
         floor: No rate is cut below this.
+        least: Nor below this share of what it was without cuts.
         store: Reads and writes variables: `read(variable)`, `write(variable, value)`,
             and `scope()`, a context in which variables have their present values.
+        factors: Dict of an optimizer's place to the factor on its float rate; updated
+            in place. A schedule has a variable for it.
 
     Returns:
         The factor by which the first rate was multiplied; 1 where it was not cut.
     """
     done = []
-    for leaf in [leaf for optimizer in optimizers for leaf in leaves(optimizer)]:
-        variable = leaf._learning_rate
-        if not isinstance(variable, keras.Variable):
-            variable = scale_of(leaf)
+    for place, leaf in enumerate(all_leaves(optimizers)):
+        scale = None if variable_of(leaf) is not None else scale_of(leaf)
+        fixed = variable_of(leaf) is None and scale is None
         with store.scope():
             rate = float(ops.convert_to_numpy(_rate(leaf)))
-        if variable is None or not rate > 0:
+        before = factors.get(place, 1.0) if scale is None else store.read(scale)
+        if scale is None:
+            rate *= before
+        if fixed or not rate > 0:
             done.append(1.0)
             continue
         wanted = max(rate * factor, min(rate, floor))
-        store.write(variable, store.read(variable) * (wanted / rate))
-        done.append(wanted / rate)
+        after = max(before * (wanted / rate), min(before, least))
+        after = 1.0 if after > WHOLE else after
+        if scale is None:
+            factors[place] = float(after)
+        else:
+            store.write(scale, after)
+        done.append(float(after / before))
     return done[0] if done else 1.0
 
 
@@ -91,10 +114,8 @@ def hook_schedules(optimizers, make_variable):
     Raises:
         RuntimeError: If this version of Keras reads schedules in another way.
     """
-    every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
-    for index, leaf in enumerate(every):
-        scheduled = not isinstance(leaf._learning_rate, keras.Variable)
-        if scheduled and scale_of(leaf) is None:
+    for index, leaf in enumerate(all_leaves(optimizers)):
+        if variable_of(leaf) is None and scale_of(leaf) is None:
             _hook(leaf, make_variable(index))
 
 

@@ -8,7 +8,6 @@ from keras_gradwatch.keras_hooks.layers import layers_of
 from keras_gradwatch.keras_hooks.learning_rate import leaves
 from keras_gradwatch.keras_hooks.moving_average import averages_in
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
-from keras_gradwatch.keras_hooks.state_metric import StateMetric
 
 
 def restorable(model):
@@ -31,8 +30,7 @@ def restorable(model):
                     seeds.add(id(item.state))
     variables = list(getattr(model, "non_trainable_variables", []))
     for metric in model.metrics:
-        if not isinstance(metric, StateMetric):
-            variables += metric.variables
+        variables += metric.variables
     unique = {id(v): v for v in variables if id(v) not in seeds}
     return list(unique.values())
 

@@ -1,5 +1,6 @@
 """Host side: hands drained rows to those who listen, and sums up the epoch."""
 
+import sys
 from collections import deque
 
 import numpy as np
@@ -93,8 +94,15 @@ class Recorder:
 
     def say(self, message):
         """Prints a message, clear of Keras's progress bar; of all processes, one."""
-        if is_chief():
-            print(f"{self.before_line}[gradwatch] {message}", flush=True)
+        if not is_chief():
+            return
+        line = f"[gradwatch] {message}"
+        # Whoever draws bars with tqdm (`tqdm.keras.TqdmCallback`) has imported it.
+        bars = sys.modules.get("tqdm.std")
+        if bars is not None and getattr(bars.tqdm, "_instances", None):
+            bars.tqdm.write(line)
+        else:
+            print(f"{self.before_line}{line}", flush=True)
 
     def begin_epoch(self, epoch=None):
         """Begins the sums of a new epoch.

@@ -115,6 +115,9 @@ class Trip:
         words: That in words.
         what: What tripped, in words; None: as the detector describes it.
         note: What else is known of it, in words; None: nothing.
+        application: Index among several applications of an optimizer; None: the only
+            one.
+        network: What that application trains, in words, or None.
         followed: Whether a response follows the detector.
     """
 
@@ -127,6 +130,8 @@ class Trip:
     words: str = ""
     what: str | None = None
     note: str | None = None
+    application: int | None = None
+    network: str | None = None
     followed: bool = True
 
 
@@ -167,6 +172,22 @@ class Rows:
             self.added[name] = np.full(shape, np.nan, "float32")
         return self.added[name]
 
+    @functools.cached_property
+    def compete(self):
+        """In which steps several optimizers have a loss each, bool array [T]."""
+        if self.layout.applications == 1:
+            return np.zeros(len(self), bool)
+        losses = self.applications[:, :, SCALARS.index("loss")]
+        known = np.isfinite(losses)
+        highest = np.where(known, losses, -np.inf).max(axis=1)
+        lowest = np.where(known, losses, np.inf).min(axis=1)
+        return highest > lowest
+
+    @functools.cached_property
+    def judged_loss(self):
+        """The loss, float32 array [T]; NaN where there are several."""
+        return np.where(self.compete, np.float32("nan"), self.scalars["loss"])
+
     def all_statistics(self, row):
         """All statistics of all variables in one step, array [V, 8]."""
         return np.stack([self.statistic(name)[row] for name in NAMES], axis=1)
@@ -199,6 +220,8 @@ class Rows:
         what = trip.what
         if what is None:
             what = trip.detector.describe(variable, trip.value, trip.baseline)
+        if trip.network is not None:
+            what = f"{trip.network}: {what}"
         if trip.note is not None:
             what += f", {trip.note}"
         return Event(

@@ -114,18 +114,14 @@ def find_all(logdir):
     Raises:
         ValueError: If there is none.
     """
-    try:
-        return [find(logdir)]
-    except ValueError:
-        runs = []
-        for directory, folders, files in os.walk(logdir):
-            folders.sort()
-            if {REPORT, LOG} & set(files):
-                runs.append(directory)
-                folders.clear()  # its incidents are no runs
-        if not runs:
-            raise
-        return runs
+    runs = []
+    for directory, folders, files in os.walk(logdir):
+        folders.sort()
+        if {REPORT, LOG} & set(files):
+            runs.append(directory)
+            # Its incidents are no runs; further runs may be.
+            folders[:] = [name for name in folders if name != FOLDER]
+    return runs or [find(logdir)]
 
 
 def find(logdir):

@@ -27,11 +27,11 @@ def logs_without_skipped(model, monitor, logs, seen, skipped):
         fresh = metrics_result(model, fresh)
     result, own = dict(logs), []
     for key, value in logs.items():
-        if not _is_float_tensor(value):
+        if not is_float_tensor(value):
             continue
         if seen is None:
             result[key] = ops.cast(fresh[key], value.dtype) if key in fresh else None
-        elif _is_scalar(value) and len(own) < MAX_LOGS:
+        elif is_scalar(value) and len(own) < MAX_LOGS:
             own.append(key)
     if not own:
         return result
@@ -66,7 +66,7 @@ def metrics_result(model, results):
         return results
     known = count / count  # 1, or NaN; without a constant, which PyTorch would copy
     return {
-        key: value * ops.cast(known, value.dtype) if _is_float_tensor(value) else value
+        key: value * ops.cast(known, value.dtype) if is_float_tensor(value) else value
         for key, value in results.items()
     }
 
@@ -78,13 +78,15 @@ def batches_counted(model):
     return None if loss is None else ops.convert_to_tensor(loss.count)
 
 
-def _is_float_tensor(value):
+def is_float_tensor(value):
+    """Whether something is a tensor of floating-point numbers."""
     if not ops.is_tensor(value):
         return False
     return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
 
 
-def _is_scalar(value):
+def is_scalar(value):
+    """Whether a tensor is known to be a single number."""
     # On TensorFlow, the rank may be unknown, and then the shape has no length.
     shape = value.shape
     return shape.rank == 0 if hasattr(shape, "rank") else len(shape) == 0

@@ -48,6 +48,13 @@ def of_application(measured, decision, **values):
     return ops.stack([ops.cast(scalars[name], "float32") for name in SCALARS])
 
 
+def with_loss(scalars, loss):
+    """The scalars [10] of an application with another loss."""
+    place = SCALARS.index("loss")
+    loss = ops.reshape(ops.cast(loss, "float32"), (1,))
+    return ops.concatenate([scalars[:place], loss, scalars[place + 1 :]])
+
+
 def recorded(names, gradient_names, matrix, updates=None):
     """The recorded statistics [P, K] of the watched variables.
 

@@ -23,15 +23,19 @@ def run_step(model, monitor, step, *arguments):
     """
     if active() is not None:  # a step that calls another watched step
         return step(*arguments)
-    watched = _begin(model, monitor, step, arguments)
-    return _finish(watched, watched.run(*arguments), arguments[-1])
+    watched, own = _begin(model, monitor, step, arguments)
+    if watched is None:
+        return step(*arguments)
+    return _finish(watched, watched.run(*own), arguments[-1])
 
 
 @uncompiled()
 def _begin(model, monitor, step, arguments):
     monitor.backend.prepare(model, step, *arguments)
     runner = monitor.backend.make_runner(model, *arguments)
-    return WatchedStep(model, monitor, runner, step)
+    if runner is None:
+        return None, ()
+    return WatchedStep(model, monitor, runner, step), runner.arguments(*arguments)
 
 
 @uncompiled()

@@ -1,5 +1,7 @@
 """One training step of a model, from before it begins until it has been recorded."""
 
+import contextlib
+
 import keras
 
 from keras_gradwatch.keras_hooks import loss_scale
@@ -19,6 +21,7 @@ from keras_gradwatch.train_step import output_losses, row
 from keras_gradwatch.train_step.application import any_of
 from keras_gradwatch.train_step.gradients import collect, written
 from keras_gradwatch.train_step.logs import logs_without_skipped
+from keras_gradwatch.train_step.losses import Differentiated, LoggedLoss
 from keras_gradwatch.train_step.state import StepState
 from keras_gradwatch.train_step.step import full_step, light_step
 
@@ -27,7 +30,8 @@ class WatchedStep:
     """One training step; made before it begins, and finished when it has run.
 
     While the model's own step runs, `apply`, `scale_loss` and `compute_loss` are called
-    in the place of the methods of the optimizers and of the model.
+    in the place of the methods of the optimizers and of the model, and `differentiated`
+    where a gradient is taken.
 
     Args:
         model: The watched model.
@@ -44,20 +48,28 @@ class WatchedStep:
         self._state = None  # `StepState`, once the model is known to be built
         self._results, self._trained = [], []
         self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
+        self._differentiated = Differentiated()
         self._loss = None  # the last one that `compute_loss` returned
+        # For each application: whether its loss is known, optimizer and variables.
+        self._known, self._applied = [], []
         self._before = []  # for each application: variables and their values before it
         self._applying = False
         with runner.scope():
             self._kept = restorable(model) if plan.protects else []
             self._kept_values = runner.copies(self._kept)
             self._nonfinite = None
+            self._logged = None
+            if not self._stock and runner.count == 1 and monitor.reads_logs:
+                self._logged = LoggedLoss(model, runner)
             if any(loss_scale.dynamic(o) for o in held_optimizers(model)):
                 self._nonfinite = nonfinite_state(model)
         monitor.hook_schedules()
 
     def run(self, *arguments):
         """Runs the model's own step, with what it applies being watched."""
-        with intercept(self.model, self):
+        stock, backend = self._stock, self.monitor.backend
+        seeing = contextlib.nullcontext() if stock else backend.differentiation()
+        with intercept(self.model, self), seeing:
             return self._step(*arguments)
 
     # -- called in the place of Keras's methods ------------------------------------
@@ -71,6 +83,11 @@ class WatchedStep:
                 seen(loss),
                 None if scale is None else seen(scale),
             )
+
+    def differentiated(self, targets, gradients=(), only_these=False):
+        """Notes what was differentiated; see `Differentiated.note`."""
+        if not self._applying:
+            self._differentiated.note(self.runner, targets, gradients, only_these)
 
     def compute_loss(self, loss):
         """Notes the loss that the model computed."""
@@ -103,7 +120,7 @@ class WatchedStep:
         monitor.build(self.model, variables, 1 if self._stock else None)
         if self._state is None:
             self._state = StepState(monitor)
-        loss, scale = self._losses.get(id(optimizer), (self._loss, None))
+        loss, scale = self._loss_of(optimizer, gradients)
         newly = None
         if self._nonfinite is not None and loss_scale.dynamic(optimizer):
             newly = newly_nonfinite(self._nonfinite, self.model)
@@ -112,6 +129,8 @@ class WatchedStep:
             runner, index, optimizer, apply, gradients, variables, loss, scale, newly
         )
         self._check(application)
+        self._known.append(application.loss is not None)
+        self._applied.append((optimizer, application.trained))
         if plan.protects and not self._stock:
             changed = written(application)
             self._before.append((changed, runner.copies(changed)))
@@ -122,6 +141,13 @@ class WatchedStep:
         names = monitor.names_of(application.trained)
         if plan.histogram_freq and index == 0:
             histograms.sample(self._state, names, application.shown)
+
+    def _loss_of(self, optimizer, gradients):
+        """The loss of an application, and what it is multiplied by; None: unknown."""
+        if id(optimizer) in self._losses:
+            return self._losses[id(optimizer)]
+        loss = self._differentiated.loss_of(gradients)
+        return self._loss if loss is None else loss, None
 
     def _build(self, optimizer, variables):
         """Builds an optimizer that `apply` would build inside a branch.
@@ -163,6 +189,7 @@ class WatchedStep:
                 self._stock and reports_metrics(self.model)
             ):
                 seen = self.model.get_metrics_result()
+            self._add_logged_loss(logs)
             self._record()
             if self.runner.count == 1:
                 output_losses.note(self.model, lambda: self.monitor.variable("losses"))
@@ -179,6 +206,18 @@ class WatchedStep:
                 trace(self.model, self._state, any_of(events), data)
             return logs
 
+    def _add_logged_loss(self, logs):
+        """Takes the loss from the logs, where the only application does not know it."""
+        self.monitor.reads_logs = self._known == [False]
+        if self._known == [False] and self._logged is not None:
+            loss = self._logged.of(logs)
+            if loss is not None:
+                self._known = [True]
+                (result,) = self._results
+                scalars = row.with_loss(result.scalars, loss)
+                self._results = [result._replace(scalars=scalars)]
+        self.monitor.losses_known = self._known
+
     def _record(self):
         """Writes the row of the step, and counts it."""
         monitor = self.monitor
@@ -190,7 +229,7 @@ class WatchedStep:
         line = row.of_step(monitor.layout, self._results, places)
         monitor.write_row(state.number, line)
         monitor.variable("step").assign(state.number + 1)
-        monitor.note_traced(places)
+        monitor.note_traced(places, self._applied)
 
     def _skipped(self):
         """Whether the batch is to leave no trace in the model's state, a scalar."""

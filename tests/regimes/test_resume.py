@@ -185,14 +185,20 @@ def test_without_a_log_dir_and_in_one_process(tmp_path):
     assert loaded.gradwatch.store.read("rate_scale/0") == 0.5
 
 
-@pytest.mark.parametrize("other", helper.few(["wider"], ["new", "wider", "elsewhere"]))
-def test_another_run_begins_anew(tmp_path, other):
+@pytest.mark.parametrize(
+    "other", helper.few(["alike"], ["new", "wider", "alike", "elsewhere"])
+)
+def test_another_run_has_a_directory_of_its_own(tmp_path, other, capsys):
     x, y = helper.regression_data(80)
     model = helper.regression("adam")
     helper.fit(model, helper.with_nan(x, 3, 8), y, [GradWatch(tmp_path, verbose=0)])
     model.save(tmp_path / "model.keras")
+    before = (tmp_path / "gradwatch" / "state.jsonl").read_text()
     if other == "new":  # the same script, started again
         second = helper.regression("adam")
+    elif other == "alike":  # as many updates of a model of the same shapes
+        second = helper.regression("adam")
+        helper.fit(second, x[8:], y[8:])
     elif other == "wider":  # trained, but not here
         second = helper.regression("adam", units=4)
         x2, y2 = helper.regression_data(80, units=4)
@@ -200,11 +206,17 @@ def test_another_run_begins_anew(tmp_path, other):
         y = y2
     else:
         second = keras.saving.load_model(tmp_path / "model.keras")
-    directory = tmp_path / "b" if other == "elsewhere" else tmp_path
-    watching = GradWatch(directory, verbose=0)
+    asked = tmp_path / "b" if other == "elsewhere" else tmp_path
+    directory = asked if other == "elsewhere" else tmp_path / "run-2"
+    watching = GradWatch(asked, verbose=0)
     helper.fit(second, x, y, [watching])
     assert watching.history.steps.tolist() == list(range(10))
     assert watching.events == []
+    told = f"holds another run: this one is written to {str(directory / 'gradwatch')!r}"
+    assert (told in capsys.readouterr().out) == (directory != asked)
+    assert (tmp_path / "gradwatch" / "state.jsonl").read_text() == before
+    for name in ("events.out.*", "report.txt", "run.json", "events.jsonl"):
+        assert len(list((directory / "gradwatch").glob(name))) == 1
     state = lines(directory / "gradwatch" / "state.jsonl")
     assert [s["step"] for s in state] == [10]
     assert lines(directory / "gradwatch" / "events.jsonl") == []
@@ -218,7 +230,7 @@ def test_a_second_fit_in_the_same_process_goes_on(tmp_path):
         board = GradientTensorBoard(tmp_path)
         helper.fit(model, helper.with_nan(x, bad, 8), y, [board, skip])
     state = lines(tmp_path / "gradwatch" / "state.jsonl")
-    assert [(s["step"], s["updates"]) for s in state] == [(10, 9), (20, 18)]
+    assert [s["step"] for s in state] == [10, 20]
     events = lines(tmp_path / "gradwatch" / "events.jsonl")
     assert [e["step"] for e in events] == [3, 14]
 
@@ -228,15 +240,16 @@ def test_files_stay_small(tmp_path):
     backup.begin(0)
     for step in range(1, 500):
         epoch_end = step % 5 == 0
-        backup.keep(Snapshot(step, step, [[2, 2]], epoch_end, {"step": step}))
+        backup.keep(Snapshot(step, f"after {step}", epoch_end, {"step": step}))
     kept = lines(tmp_path / "state.jsonl")
     assert [s["step"] for s in kept if s["epoch_end"]] == list(range(180, 500, 5))
     assert [s["step"] for s in kept if not s["epoch_end"]][-1] == 499
     assert len(kept) == 64 + 16
-    # Whatever the model's age, the newest snapshot that is no older is found.
-    for updates, found in ((499, 499), (491, 491), (300, 300), (304, 300), (100, None)):
-        snapshot = Backup(tmp_path).find(updates, [[2, 2]])
+    # Whatever the model's age, its snapshot is found, as long as it is kept.
+    for step, found in ((499, 499), (491, 491), (300, 300), (304, None), (100, None)):
+        snapshot = Backup(tmp_path).find(f"after {step}")
         assert (snapshot and snapshot.step) == found
+    assert Backup(tmp_path).find(None) is None
     event = Event(3, "norm", None, 1.0, 0.5, "observed", "step 3: ...")
     for _ in range(101):
         backup.add([event] * 100)

@@ -384,19 +384,15 @@ def test_more_incidents_than_are_written_are_told_once(
     assert printed.count("more than 1 incidents") == printed.count("\n") == 1
 
 
-def test_a_new_run_removes_what_another_left(tmp_path):
+def test_a_new_run_leaves_alone_what_another_left(tmp_path):
     x, y = helper.regression_data(24)
     bad = helper.with_nan(x, 1, 8)
     helper.fit(eager(), bad, y, [watching(tmp_path)])
-    own = only(tmp_path) / "mine.txt"
-    own.write_text("not ours")
-    other = tmp_path / "gradwatch" / "events" / "step_1"
-    other.mkdir()
+    before = sorted(only(tmp_path).iterdir())
     helper.fit(eager(), x, y, [watching(tmp_path)])
-    assert [p.name for p in own.parent.iterdir()] == ["mine.txt"] and other.is_dir()
-    own.unlink()
-    helper.fit(eager(), x, y, [watching(tmp_path)])
-    assert list(folders(tmp_path)) == ["step_1"]
+    assert sorted(only(tmp_path).iterdir()) == before and before
+    assert (tmp_path / "run-2" / "gradwatch" / "report.txt").exists()
+    assert not (tmp_path / "run-2" / "gradwatch" / "events").exists()
 
 
 def test_a_resumed_run_keeps_what_came_before(tmp_path):
@@ -407,13 +403,19 @@ def test_a_resumed_run_keeps_what_came_before(tmp_path):
     model.save(tmp_path / "model.keras")
     helper.fit(model, bad, y, [watching(tmp_path)])
     assert sorted(folders(tmp_path)) == ["step_0000000", "step_0000003"]
+    own = tmp_path / "gradwatch" / "events" / "step_0000003" / "mine.txt"
+    own.write_text("not ours")
+    other = tmp_path / "gradwatch" / "events" / "step_1"
+    other.mkdir()
     # A new process goes on from what was saved: step 3 is to come again.
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     loaded.run_eagerly = True
     callback = watching(None, state_dir=tmp_path / "gradwatch")
     helper.fit(loaded, x, y, [callback])
     assert callback.history.steps.tolist() == [3, 4, 5]
-    assert sorted(folders(tmp_path)) == ["step_0000000"]
+    assert [path.name for path in own.parent.iterdir()] == ["mine.txt"]
+    assert sorted(folders(tmp_path)) == ["step_0000000", "step_0000003", "step_1"]
+    assert other.is_dir()
 
 
 def test_the_report_is_there_when_training_is_halted(tmp_path):

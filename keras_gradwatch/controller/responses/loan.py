@@ -64,6 +64,8 @@ def give_all_back(memory, rows, controller, response, reason):
 def _raise_rate(factor, rows, controller, response, reason):
     rate = float(rows.scalars["learning_rate"][-1])
     times = controller.cut_rate(None, 1 / factor, response.min_lr)
+    if times <= 1:
+        return  # another rate was set in the meantime
     trip = Trip(len(rows) - 1, response.detectors[0], None, rate * times, rate)
     trip.what, trip.action = reason, RESTORED
     trip.words = f"learning rate {rate:.3g} -> {rate * times:.3g}"

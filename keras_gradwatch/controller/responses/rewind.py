@@ -71,6 +71,7 @@ class Rewind(Response):
         self._tripped, self._stuck = [], []
         self._probe = None
         self._wanted = None  # the limit of a probe that was asked for
+        self._dead = set()  # the applications whose networks have died
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
 
@@ -81,6 +82,7 @@ class Rewind(Response):
         """Takes the first snapshot of a `fit`."""
         self.count, self.stopped = 0, False
         self._best, self._probe = np.inf, None
+        self._dead.clear()
         self._snapshots = [Snapshot(controller)]
 
     def claims(self, moment, memory):
@@ -95,12 +97,30 @@ class Rewind(Response):
         return True
 
     def react(self, moment, memory):
-        self._tripped += moment.followed(self)
+        self._tripped += self._of_all_networks(moment)
         if moment.complete:
             outcome = moment.rows.scalars["outcome"][moment.row]
             count(memory, outcome == SKIPPED and not moment.finite)
             self._stuck = list(moment.trips) if memory["row"] else []
             self._moved |= bool(outcome == APPLIED)
+
+    def _of_all_networks(self, moment):
+        """The trips that say something of the whole model.
+
+        Of several networks one may have died while the others train. Going back would
+        cost these their progress, and would not bring it back at their rates.
+        """
+        found = []
+        for trip in moment.followed(self):
+            if trip.application is None:
+                found.append(trip)
+                continue
+            self._dead.add(trip.application)
+            trip.followed = False
+            if len(self._dead) == len(moment.controller.places):
+                trip.followed = True
+                found.append(trip)
+        return found
 
     def after(self, rows, controller, memory):
         tripped, self._tripped = self._tripped, []
@@ -200,6 +220,7 @@ class Rewind(Response):
         if self.stopped:
             controller.halt(None)
             return
+        self._dead.clear()
         # Reset the baselines: they come from the diverged run.
         controller.reset_detectors()
         if cuts:

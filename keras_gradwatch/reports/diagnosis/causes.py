@@ -9,7 +9,7 @@ from keras_gradwatch.reports.diagnosis.data import (
     large_targets,
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
-from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.kernels import kernels, networks
 from keras_gradwatch.reports.diagnosis.settings import doubts
 from keras_gradwatch.reports.diagnosis.symptoms import acute
 
@@ -174,13 +174,14 @@ def _initializer(summary, kinds):
         words = f"the weights of {_count(small)} were small at the first step"
         headline = "the initial weights are too small"
     else:
-        return _shrinks(known, kinds, advice)
+        every = [_shrinks(n, kinds, advice) for n in networks(summary)]
+        return next(filter(None, every), None)
     words += f": √fan_in · std is {worst.gain:.2g} in {worst.name} (typical: {usual})"
     return Finding("initializer", words, advice, headline)
 
 
-def _shrinks(known, kinds, advice):
-    known = [k for k in known if k.inputs]
+def _shrinks(network, kinds, advice):
+    known = [k for k in network if k.gain is not None and k.inputs]
     if len(known) < 2 or not kinds & {"vanishing", "dead units", "not learning"}:
         return None
     first, last = known[0], known[-1]

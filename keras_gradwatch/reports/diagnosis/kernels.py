@@ -34,6 +34,17 @@ class Kernel:
         return "recurrent_kernel" in self.name
 
 
+def networks(summary):
+    """The `Kernel`s of each network that an optimizer of its own trains, lists.
+
+    A gradient passes from the last kernel of a network to its first, and not from one
+    network to the next in the model's order.
+    """
+    every = kernels(summary)
+    named = summary.model.get("networks") or [[kernel.name for kernel in every]]
+    return [[k for k in every if k.name in names] for names in named]
+
+
 def kernels(summary):
     """The `Kernel`s of a `RunSummary`, in the model's order, without embeddings."""
     shapes = summary.model.get("shapes", {})

@@ -5,6 +5,7 @@ from collections import Counter
 
 import keras
 
+from keras_gradwatch.keras_hooks.outputs import output_layers
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.reports.diagnosis.heads import activation_of, heads, name_of
 
@@ -27,8 +28,8 @@ def describe(model):
 
     Returns:
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
-        (name to number of layers), `normalized` (bool), `loss` (its name, or None),
-        `optimizer` (its class, or None), `regression` (bool), `heads` (see `heads`),
+        (name to number of layers, outputs left out), `normalized` (bool), `loss` (its
+        name, or None), `optimizer` (its class, or None), `regression` (bool), `heads`,
         `dropout` (the largest rate), `kernels` (their number, frozen ones included),
         `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
         `linear_stack` (whether Dense layers follow each other with no activation),
@@ -36,6 +37,8 @@ def describe(model):
         layer's name and the names of its variables, in the model's order).
     """
     layers = list(_layers(model))
+    outputs = _outputs(model)
+    hidden = [layer for layer in layers if not any(layer is out for out in outputs)]
     names = unique(v.path for v in model.trainable_variables)
     loss = name_of(getattr(model, "loss", None))
     # Loss names come as mse, mean_squared_error and MeanSquaredError.
@@ -46,7 +49,7 @@ def describe(model):
             for name, v in zip(names, model.trainable_variables, strict=True)
         },
         "activations": dict(
-            Counter(a for a in map(_activation, layers) if a not in (None, "linear"))
+            Counter(a for a in map(_activation, hidden) if a not in (None, "linear"))
         ),
         "normalized": any(isinstance(layer, NORMALIZATIONS) for layer in layers),
         "loss": loss,
@@ -67,6 +70,18 @@ def _layers(layer):
     for inner in getattr(layer, "layers", ()):
         yield inner
         yield from _layers(inner)
+
+
+def _outputs(model):
+    """The layers whose activation the task asks for, not the depth of the network.
+
+    Of a model that does not tell its outputs, those of the networks it consists of.
+    """
+    found = output_layers(model)
+    if not found:
+        inner = getattr(model, "layers", ())
+        found = [out for m in inner if hasattr(m, "layers") for out in _outputs(m)]
+    return found
 
 
 def _activation(layer):

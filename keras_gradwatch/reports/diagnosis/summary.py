@@ -89,7 +89,7 @@ class RunSummary:
         self.add(events)
         scalars = rows.scalars
         self._take_rates(scalars)
-        losses = scalars["loss"][np.isfinite(scalars["loss"])].tolist()
+        losses = rows.judged_loss[np.isfinite(rows.judged_loss)].tolist()
         self.early = (self.early + losses)[:WINDOW]
         self.recent = (self.recent + losses)[-WINDOW:]
         self._take_norms(rows, events)

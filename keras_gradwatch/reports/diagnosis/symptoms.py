@@ -5,7 +5,7 @@ import math
 from keras_gradwatch.reports.diagnosis import broken
 from keras_gradwatch.reports.diagnosis.data import certain, guessing, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
-from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.kernels import networks
 
 # Kinds of events that tell of a state of the model, not of a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
@@ -22,6 +22,10 @@ LEARNED = 0.97
 OVERFIT = (
     "Try a learning rate 10x higher and 10x lower, try another seed, and check that "
     "the model can overfit a single batch."
+)
+REVIVE = (
+    "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of ReLU, "
+    "or with a normalization before each activation."
 )
 # Fewest losses that can tell it.
 ENOUGH_LOSSES = 100
@@ -50,6 +54,7 @@ def symptoms(summary):
         _explosion,
         _bad_batches,
         _no_gradient,
+        _dead_network,
         _dead_units,
         _vanishing,
         _oscillation,
@@ -72,7 +77,8 @@ def symptoms(summary):
 
 def acute(summary):
     """Names of the kinds of events of steps that went wrong."""
-    return [kind for kind in summary.kinds if kind not in STATES]
+    states = (*STATES, "collapse") if _dead_network(summary) else STATES
+    return [kind for kind in summary.kinds if kind not in states]
 
 
 def _non_finite_start(summary):
@@ -142,12 +148,15 @@ def _explosion(summary):
 
 
 def _grows_backwards(summary):
-    ends = _ends(summary, "norm_first")
-    if not ends:
-        return None
-    (first, a), (_, b) = ends
-    if not a > max(GROWTH * b, LARGE_NORM):
-        return None
+    for network in networks(summary):
+        ends = _ends(network, "norm_first")
+        if ends and ends[0][1] > max(GROWTH * ends[1][1], LARGE_NORM):
+            return _growth(*ends)
+    return None
+
+
+def _growth(first, last):
+    (first, a), (_, b) = first, last
     return Finding(
         "explosion at the first step",
         f"at the first step the gradient grows {a / b:.3g}-fold in the backward pass: "
@@ -188,6 +197,20 @@ def _no_gradient(summary):
     )
 
 
+def _dead_network(summary):
+    """One of several networks that gets no gradient while the others train."""
+    event = summary.kinds.get("collapse", {}).get("first")
+    if not event or event["action"] != "observed" or not summary.model.get("networks"):
+        return None
+    what = event["message"].split("; ")[0]
+    return Finding(
+        "dead units",
+        f"{what}: all of its units are off for every input",
+        REVIVE,
+        f"One of {len(summary.model['networks'])} networks has died ({what})",
+    )
+
+
 def _dead_units(summary):
     vectors = [
         (name, numbers["zeros_last"], math.prod(shape))
@@ -209,8 +232,7 @@ def _dead_units(summary):
         "dead units",
         f"{share:.0%} of the units have zero gradient in the latest sample{layers}"
         f"{when}: a unit that is off for every input cannot recover",
-        "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
-        "ReLU, or with a normalization before each activation.",
+        REVIVE,
         f"{share:.0%} of the units are dead",
     )
 
@@ -220,7 +242,8 @@ def _vanishing(summary):
         return None
     event = summary.kinds["vanishing"]["last"]
     norm = summary.norm.get("last", float("nan"))
-    begin = _ends(summary, "norm_first")
+    own = [n for n in networks(summary) if event["variable"] in [k.name for k in n]]
+    begin = _ends(own[0], "norm_first") if own else None
     early = begin and not begin[0][1] < 1e-3 * begin[1][1]
     return Finding(
         "vanishing",
@@ -236,12 +259,16 @@ def _vanishing(summary):
 
 def _vanishing_by_ratio(summary):
     """A gradient that vanishes in a network whose global norm is not small."""
-    ends = _ends(summary, "norm_first"), _ends(summary, "norm_last")
-    if None in ends or _learns(summary) or len(kernels(summary)) < DEEP:
-        return None
-    if any(not first[1] < VANISHED * last[1] for first, last in ends):
-        return None
-    (name, first), (_, last) = ends[1]
+    for network in [] if _learns(summary) else networks(summary):
+        ends = _ends(network, "norm_first"), _ends(network, "norm_last")
+        known = None not in ends and len(network) >= DEEP
+        if known and all(first[1] < VANISHED * last[1] for first, last in ends):
+            return _vanished(*ends[1])
+    return None
+
+
+def _vanished(first, last):
+    (name, first), (_, last) = first, last
     return Finding(
         "vanishing",
         f"the gradient does not reach {name}: its norm is {first:.3g}, that of the "
@@ -319,9 +346,9 @@ def _learns(summary):
     return early - recent > (1 - LEARNED) * abs(early)
 
 
-def _ends(summary, key):
+def _ends(network, key):
     """`((name, value) of the first kernel, of the last)`, or None."""
-    found = [(k.name, k.numbers[key]) for k in kernels(summary) if key in k.numbers]
+    found = [(k.name, k.numbers[key]) for k in network if key in k.numbers]
     return (found[0], found[-1]) if len(found) > 1 else None
 
 

@@ -1,0 +1,41 @@
+"""What tells the state of one run from that of every other one."""
+
+import hashlib
+import math
+
+import numpy as np
+
+from keras_gradwatch.keras_hooks import model_state
+
+# Weights that are looked at: the smallest ones, mostly biases and scales, and the last.
+SMALLEST, LAST = 16, 2
+# Elements of the largest one that is read for this: a state is kept every few seconds.
+LARGEST = 2**18
+
+
+def fingerprint(model, access):
+    """A hash of the updates made so far, of all shapes, and of some trained weights.
+
+    Args:
+        model: The watched model.
+        access: `Access` to its variables.
+
+    Returns:
+        A string; None where this process can read no weights, or before any update.
+    """
+    updates = model_state.updates(model, access)
+    trained = model.trainable_variables
+    whole = [v for v in trained if access.is_whole(v)]
+    chosen = sorted(whole, key=_size)[:SMALLEST]
+    chosen += [v for v in whole[-LAST:] if _size(v) <= LARGEST]
+    if not updates or not chosen:
+        return None
+    digest = hashlib.sha256()
+    digest.update(str([updates, [tuple(v.shape) for v in trained]]).encode())
+    for variable in chosen:
+        digest.update(np.asarray(access.read(variable), "float32").tobytes())
+    return digest.hexdigest()
+
+
+def _size(variable):
+    return math.prod(variable.shape)
