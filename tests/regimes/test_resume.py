@@ -109,7 +109,7 @@ def seen(snapshot):
 def test_killed_and_resumed(whole, tmp_path):
     run(tmp_path, kill=25)
     before = shown(tmp_path)
-    assert before[tags.GRAD_NORM][0][-1] >= 70  # readable, up to the last drain
+    assert before[tags.GRAD_NORM][0][-1] >= 62  # readable, 50 after the last event
     assert load(tmp_path / "logs").steps[-1] >= 12  # the last incident
     printed = run(tmp_path)
     assert "resuming at step 60" in printed
