@@ -4,7 +4,7 @@ TensorBoard shows it about 350 pixels wide: text is large, and labels are few.
 """
 
 import bisect
-import os
+import itertools
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -46,7 +46,7 @@ _COLORS = np.array(
 
 
 def render(norms, names, first_step, steps_per_row=1):
-    """Draws the norms on a log scale, a row for each variable, steps from left to right.
+    """Draws the norms on a log scale, a row for each variable, a column for each step.
 
     Where there are more steps or variables than pixels, a pixel shows the largest of
     its norms, so that a spike never vanishes. The colours span the 5th to the 95th
@@ -90,11 +90,12 @@ def render(norms, names, first_step, steps_per_row=1):
 
 def _without_prefix(names):
     """The names without the folders that all of them are in."""
-    if len(names) < 2:
-        return names
-    prefix = os.path.commonprefix(names)
-    start = prefix.rfind("/") + 1
-    return [name[start:] for name in names]
+    paths = [name.split("/") for name in names]
+    folders = zip(*(path[:-1] for path in paths), strict=False)
+    shared = 0
+    if len(names) > 1:
+        shared = sum(1 for _ in itertools.takewhile(lambda f: len({*f}) == 1, folders))
+    return ["/".join(path[shared:]) for path in paths]
 
 
 def _plot_height(variables):

@@ -30,7 +30,7 @@ def scalars_layout():
     """Builds the layout that `EventWriter.layout` writes.
 
     Returns:
-        `layout_pb2.Layout` with one category, `keras_gradwatch`, of seven charts, the clip's last.
+        `layout_pb2.Layout` with one category, `keras_gradwatch`, of seven charts.
     """
     charts = [
         layout_pb2.Chart(
