@@ -120,7 +120,7 @@ updates are held |
         """Writes what is still in the ring, and closes the file."""
         atexit.unregister(self.finish)
         self._gradwatch.drain()
-        self.log.heatmap(self._gradwatch.step - 1)
+        self.log.heatmap(self._gradwatch.step - 1, last=True)
         self.log.close()
 
     def on_rows(self, rows, events):

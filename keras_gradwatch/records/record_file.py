@@ -6,7 +6,7 @@ its `bytes` says, little-endian:
 
 | line | bytes |
 |---|---|
-| `{"rows": T, "bytes": N}` | T times: int64 step, float32 [S], float32 [V] norms |
+| `{"rows": T, "bytes": N}` | T times: int64 step, float32 scalars [S], norms [V] |
 | `{"samples": T, "statistics": [K names], "bytes": N}` | T times: int64 step, \
 float32 [K, V] |
 | `{"events": [...]}` | none; `Event`s as dicts |

@@ -82,6 +82,7 @@ class GradientLog:
         self._settled_at = time.monotonic()
         self._dense_until = first_step
         self._histogram_step = first_step - 1
+        self._first = first_step
         if first_step <= self._drawn:  # another run
             self._drawn = -1
         self._report = -1, ""
@@ -154,16 +155,18 @@ class GradientLog:
         if due:
             self._point(rows, t)
 
-    def heatmap(self, step):
+    def heatmap(self, step, last=False):
         """Writes the layer × step heatmap of all norms so far, under `step`.
 
         Where one `fit` follows another, the picture is drawn again once there are half
-        as many steps more, after an event, and after `REDRAW` seconds.
+        as many steps more, after an event, and after `REDRAW` seconds. Where it was
+        drawn in this `fit`, it is drawn again with its `last` step.
         """
         if self._writer is None or step <= self._drawn:
             return
         now = time.monotonic()
         more = step + 1 >= 1.5 * (self._drawn + 1)
+        more |= last and self._drawn >= self._first
         if not (more or self._eventful or now - self._drawn_at > REDRAW):
             return
         self._drawn_at, self._eventful = now, False

@@ -191,6 +191,13 @@ def test_heatmap_and_layout(tmp_path):
     assert "custom_scalars__config__" in series
 
 
+def test_the_last_heatmap_has_all_epochs(tmp_path):
+    x, y = helper.regression_data(4)
+    board = GradientTensorBoard(tmp_path)
+    helper.fit(helper.regression(), x, y, [board], batch_size=1, epochs=5)
+    assert read(tmp_path)[tags.HEATMAP][0] == [3, 7, 15, 19]
+
+
 def test_gradwatch_logs_the_same(tmp_path):
     x, y = helper.regression_data(24)
     board = GradientTensorBoard(tmp_path / "board", 5, True)
