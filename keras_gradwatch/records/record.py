@@ -1,5 +1,6 @@
 """Writing the record of a run, when the ring is drained."""
 
+import contextlib
 import os
 import time
 import weakref
@@ -133,9 +134,7 @@ class Record:
             self._put(contents)
         rows, samples = self._collected()
         data = record_file.blocks(rows, samples, self._events, report)
-        with open(self.path, "ab") as file:
-            file.write(data)
-        self._size += len(data)
+        self._write(data)
         self._counts["rows"] += len(rows)
         self._counts["samples"] += len(samples)
         self._counts["events"] += len(self._events)
@@ -148,6 +147,17 @@ class Record:
             contents = record_file.read(self.path)
             contents.thin()
             self._put(contents)
+
+    def _write(self, data):
+        try:
+            with open(self.path, "ab") as file:
+                file.write(data)
+        except OSError:
+            # A part of a block must not stand before later ones.
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, self._size)
+            raise
+        self._size += len(data)
 
     def _put(self, contents):
         record_file.write(self.path, contents)

@@ -17,4 +17,6 @@ def _item(event):
     """One event; its message is `step N: what; what was done`."""
     words = event.message.removeprefix(f"step {event.step}: ")
     what, _, done = words.rpartition("; ")
+    if not what:
+        return f"- **{event.kind}**: {words}."
     return f"- **{event.kind}**: {what}. *{done[:1].upper()}{done[1:]}.*"

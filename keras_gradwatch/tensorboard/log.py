@@ -84,7 +84,7 @@ class GradientLog:
         self._histogram_step = first_step - 1
         self._first = first_step
         if first_step <= self._drawn:  # another run
-            self._drawn = -1
+            self._drawn, self._sections = -1, {}
         self._report = -1, ""
 
     def _begin_window(self):

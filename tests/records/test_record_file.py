@@ -1,5 +1,6 @@
 """The record on disk, from generated rows."""
 
+import io
 import json
 import os
 
@@ -127,6 +128,23 @@ def test_a_file_that_somebody_takes_away(taken, tmp_path):
     record.add(rows_of(10, 12), [])
     record.flush()
     assert load(tmp_path).steps.tolist() == [10, 11]
+
+
+def test_a_full_disk_leaves_no_half_block(tmp_path, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[:100])
+            raise OSError("no space left on device")
+
+    record = written(tmp_path, 10)
+    record.add(rows_of(10, 12), [])
+    with monkeypatch.context() as context:
+        context.setattr("keras_gradwatch.records.record.open", Full, raising=False)
+        with pytest.raises(OSError, match="no space"):
+            record.flush()
+    assert load(tmp_path).steps.tolist() == list(range(10))
+    record.begin(12)  # the next `fit`, when there is space again
+    assert load(tmp_path).steps.tolist() == list(range(12))
 
 
 def test_rows_come_once_whoever_hands_them_in(tmp_path):
