@@ -19,7 +19,8 @@ SLACK, MAX_WASTE = 1.5, 500_000
 # Steps around the begin of an incident in which statistics are kept in any case.
 SAMPLED = 2
 
-_records = weakref.WeakKeyDictionary()  # monitor -> {directory: its Record}
+# monitor -> {directory: its Record}
+_records: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def record_of(monitor, directory):
