@@ -1,6 +1,7 @@
 """The gradient norms of every variable at every step, as one picture.
 
-TensorBoard shows it about 350 pixels wide: text is large, and labels are few.
+TensorBoard shows it 350 pixels wide, of which it takes every second: text is large,
+and labels are few.
 """
 
 import bisect
@@ -10,12 +11,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # Pixels.
-_PLOT_WIDTH = 560
+_WIDTH = 700
 _MIN_PLOT_HEIGHT, _MAX_PLOT_HEIGHT = 200, 960
-_MAX_LABEL = 270
-_ROW_HEIGHT, _LEAST_ROW_HEIGHT = 30, 6
-_TEXT = 20
-_LINE = 30
+_MAX_LABEL = 240
+_ROW_HEIGHT, _LEAST_ROW_HEIGHT = 34, 6
+_TEXT = 23
+_LINE = 34
 _PAD = 12
 _SCALE_WIDTH = 200
 _SQUARE = 18
@@ -61,7 +62,7 @@ def render(norms, names, first_step, steps_per_row=1):
         steps_per_row: int, how many steps each row of `norms` stands for.
 
     Returns:
-        uint8 [H, W, 3], RGB, at most 900 wide and 1200 high.
+        uint8 [H, 700, 3], RGB, at most 1200 high.
 
     Raises:
         ValueError: if `norms` is empty or does not match `names`.
@@ -77,15 +78,16 @@ def render(norms, names, first_step, steps_per_row=1):
     names = _without_prefix(names)
     height = _plot_height(len(names))
     cells, first_rows = _shrink(norms.T, height)
-    cells = _shrink(cells.T, _PLOT_WIDTH)[0].T
-    plot = _stretch(_colorize(cells, low, high), height)
     row_height = height / len(cells)
     # Rows that are lower than a line of text share labels: every k-th has one.
     every = int(np.ceil(1.2 * _TEXT / row_height))
     labels = {row: names[first_rows[row]] for row in range(0, len(cells), every)}
-    return _Canvas(plot, labels, row_height).finish(
-        low, high, first_step, first_step + len(norms) * steps_per_row - 1
-    )
+    canvas = _Canvas(labels, row_height, height)
+    cells = _shrink(cells.T, canvas.plot_width)[0].T
+    canvas.draw_plot(_colorize(cells, low, high))
+    canvas.draw_steps(first_step, first_step + len(norms) * steps_per_row - 1)
+    canvas.draw_scale(low, high)
+    return np.asarray(canvas.image)
 
 
 def _without_prefix(names):
@@ -140,13 +142,6 @@ def _colorize(cells, low, high):
     return np.round(rgb).astype(np.uint8)
 
 
-def _stretch(rgb, height):
-    """Repeats rows and columns until they fill the plot."""
-    rows, columns = rgb.shape[:2]
-    rgb = rgb[np.arange(height) * rows // height]
-    return rgb[:, np.arange(_PLOT_WIDTH) * columns // _PLOT_WIDTH]
-
-
 def _font():
     try:
         return ImageFont.load_default(size=_TEXT)
@@ -157,32 +152,34 @@ def _font():
 class _Canvas:
     """The plot with everything that is written around it."""
 
-    def __init__(self, plot, labels, row_height):
+    def __init__(self, labels, row_height, height):
         self.font = _font()
         labels = {row: self._shorten(text) for row, text in labels.items()}
-        height, self.plot_width = plot.shape[:2]
         self.left = _PAD + max(self._length(text) for text in labels.values()) + 10
-        self.top = _PAD + _LINE
+        self.top, self.height = _PAD + _LINE, height
         self.bottom = self.top + height
-        self.right = self.left + self.plot_width
-        size = (self.right + 2 * _PAD, self.bottom + 3 * _LINE + 2 * _PAD)
+        self.plot_width = _WIDTH - self.left - 2 * _PAD
+        size = (_WIDTH, self.bottom + 3 * _LINE + 2 * _PAD)
         self.image = Image.new("RGB", size, "white")
-        self.image.paste(Image.fromarray(plot), (self.left, self.top))
         self.draw = ImageDraw.Draw(self.image)
-        frame = [self.left - 1, self.top - 1, self.right, self.bottom]
-        self.draw.rectangle(frame, outline=_INK)
+        self._write(self.left, _PAD + 8, "gradient norm of each variable", "lm")
         for row, text in labels.items():
             y = self.top + int((row + 0.5) * row_height)
             self.draw.line([(self.left - 5, y), (self.left - 1, y)], fill=_INK)
             self._write(self.left - 9, y, text, "rm")
 
-    def finish(self, low, high, first_step, last_step):
-        self._write(self.left, _PAD + 8, "gradient norm of each variable", "lm")
-        self._draw_steps(first_step, last_step)
-        self._draw_scale(low, high)
-        return np.asarray(self.image)
+    def draw_plot(self, rgb):
+        """Draws the cells, repeated until they fill the plot, and a frame."""
+        rows, columns = rgb.shape[:2]
+        rgb = rgb[np.arange(self.height) * rows // self.height]
+        rgb = rgb[:, np.arange(self.plot_width) * columns // self.plot_width]
+        self.image.paste(Image.fromarray(rgb), (self.left, self.top))
+        corner = self.left + self.plot_width + 1, self.bottom + 1
+        frame = [(self.left - 2, self.top - 2), corner]
+        self.draw.rectangle(frame, outline=_INK, width=2)
 
-    def _draw_steps(self, first_step, last_step):
+    def draw_steps(self, first_step, last_step):
+        """Draws the axis."""
         steps, y = last_step - first_step + 1, self.bottom + _LINE // 2 + 4
         self._write(self.left - 12, y, "step", "rm")
         for step in _ticks(first_step, last_step, self.plot_width):
@@ -190,7 +187,8 @@ class _Canvas:
             self.draw.line([(x, self.bottom), (x, self.bottom + 5)], fill=_INK)
             self._write(x, y, str(step), "mm")
 
-    def _draw_scale(self, low, high):
+    def draw_scale(self, low, high):
+        """Draws what the colours mean."""
         y = self.bottom + 2 * _LINE
         x = self._write(_PAD, y, f"norm   {_short(10**low)}", "lm") + 8
         # The bar goes through the same colours as the plot does.
@@ -206,7 +204,7 @@ class _Canvas:
         ):
             corner = (x + _SQUARE - 1, y + _SQUARE // 2 - 1)
             square = [(x, y - _SQUARE // 2), corner]
-            self.draw.rectangle(square, fill=color, outline=_INK)
+            self.draw.rectangle(square, fill=color, outline=_INK, width=2)
             x = self._write(x + _SQUARE + 6, y, text, "lm") + 24
 
     def _write(self, x, y, text, anchor):
