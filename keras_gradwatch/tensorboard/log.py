@@ -23,8 +23,8 @@ from keras_gradwatch.tensors.processes import is_chief
 REDRAW = 10.0
 # Steps before and after an event of which each has a point.
 AROUND = 50
-# Seconds for which a point waits at most, in case an event comes.
-HOLD = 10.0
+# Seconds between two readings from which on points do not wait for an event.
+SLOW = 10.0
 
 
 class GradientLog:
@@ -79,7 +79,7 @@ class GradientLog:
         self._begin_window()
         # The newest rows: `(rows, index, whether something tripped, has a point)`.
         self._unwritten = collections.deque()
-        self._settled_at = time.monotonic()
+        self._read_at = time.monotonic()
         self._dense_until = first_step
         self._histogram_step = first_step - 1
         self._first = first_step
@@ -129,8 +129,10 @@ class GradientLog:
                 self._writer.text(tags.EVENTS, step, as_markdown(told[step], epoch))
         if histograms is not None and histograms[0] > self._histogram_step:
             self._write_histograms(*histograms)
-        if time.monotonic() - self._settled_at > HOLD:
+        now = time.monotonic()
+        if now - self._read_at > SLOW:
             self._settle()
+        self._read_at = now
         self._writer.flush()
 
     def end_epoch(self):
@@ -148,7 +150,6 @@ class GradientLog:
         while self._unwritten:
             rows, t, bad, due = self._unwritten.popleft()
             self._pass(rows, t, bad, dense or due)
-        self._settled_at = time.monotonic()
 
     def _pass(self, rows, t, bad, due):
         self._count(rows, t, bad)
