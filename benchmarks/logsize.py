@@ -308,7 +308,7 @@ def main(given=None):
         *timing.measured("logsize.py", given),
         "## Bytes",
         "",
-        "Of the event file that one `fit` writes. A point of a variable is eight",
+        "Of the event file that one `fit` writes. A point of a variable is nine",
         "scalars, most of whose bytes are their names.",
         "",
         *timing.table(
