@@ -242,9 +242,13 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if self.log is not None:
             self.log.on_first_batch()
         if self.state_dir is not None:
-            where = self._gradwatch.keeper.directory(self.state_dir)
-            of = self._gradwatch, self.model
-            self.forensics = Forensics(where, *of, save_batch=self.save_batch > 0)
+            self.forensics = Forensics(
+                self._gradwatch.keeper.directory(self.state_dir),
+                self._gradwatch,
+                self.model,
+                save_batch=self.save_batch > 0,
+                record_dir=self.log.log.log_dir if self.log is not None else None,
+            )
 
     def on_begin(self):
         """Says what is wrong with the settings or the data, whatever comes."""
@@ -276,14 +280,20 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if self.log is not None:
             self.log.on_epoch_end(epoch)
         if self.forensics is not None and self._gradwatch.recorder.exploded:
-            self.forensics.report(self.report())
+            report = self.report()
+            self.forensics.report(report)
+            if self.log is not None:
+                self.log.show(report)
 
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
         self._gradwatch.drain()
         super().on_train_end(logs)
         if self.forensics is not None:
-            self.forensics.end(self.report())
+            report = self.report()
+            self.forensics.end(report)
+            if self.log is not None:
+                self.log.show(report)
         if self.log is not None:
             self.log.on_train_end()
         if self.verbose and self._eventful:

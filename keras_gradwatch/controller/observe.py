@@ -94,6 +94,10 @@ class Observer:
                 judging = [(n, d) for n, d in judging if "update_ratio" in d.reads]
             for label, detector in judging:
                 own = limits[index].get(label)
+                if own is None:
+                    own = detector.limits(self.states_of(index)[label])
+                if not several:
+                    _note(rows, t, own)
                 # A bad batch is one event; a lasting condition is one in each network.
                 key = (label, index) if own == {} else label
                 if key not in tripped:
@@ -125,8 +129,7 @@ class Observer:
     def _ask(self, seen, index, label, detector, limits, t):
         states = self.states_of(index)
         state = states[label]
-        own = detector.limits(state) if limits is None else limits
-        seen = seen._replace(limits=own) if own else seen
+        seen = seen._replace(limits=limits) if limits else seen
         verdict = checked_observe(detector, seen, state)
         if verdict is None:
             return None
@@ -185,6 +188,14 @@ def _fits(state, first):
     if state is None or state.keys() != first.keys():
         return False
     return all(np.shape(state[name]) == np.shape(first[name]) for name in first)
+
+
+def _note(rows, t, limits):
+    """Notes the lowest limit of norm and loss that holds in a step."""
+    for quantity, (_, high) in limits.items():
+        column = rows.scalars.get(f"limit_{quantity}")
+        if column is not None and high < math.inf and not column[t] <= high:
+            column[t] = high
 
 
 def _place(variable, index, places):

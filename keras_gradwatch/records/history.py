@@ -5,11 +5,11 @@ import csv
 import numpy as np
 
 from keras_gradwatch.records import plots
-from keras_gradwatch.records.rows import APPLIED, OVERFLOWED
+from keras_gradwatch.records.scalars import StepScalars
 from keras_gradwatch.statistics.names import NAMES
 
 
-class History:
+class History(StepScalars):
     """Recorded steps, as arrays; its attributes are those of `GradientHistory`.
 
     Args:
@@ -47,47 +47,6 @@ class History:
         return np.concatenate(parts) if parts else np.zeros((0,), "int64")
 
     @property
-    def global_norm(self):
-        return self._scalar("global_norm")
-
-    @property
-    def clipped_norm(self):
-        return self._scalar("clipped_norm")
-
-    @property
-    def loss(self):
-        return self._scalar("loss")
-
-    @property
-    def learning_rate(self):
-        """float32 array [T], the rate in effect in each step."""
-        return self._scalar("learning_rate")
-
-    @property
-    def applied(self):
-        return self._scalar("outcome") == APPLIED
-
-    @property
-    def loss_scale(self):
-        """float32 array [T], what the loss was multiplied by."""
-        return self._scalar("loss_scale")
-
-    @property
-    def held(self):
-        """Where the update was cut down to the trust region, bool [T]."""
-        return self._scalar("held") > 0
-
-    @property
-    def trust_radius(self):
-        """What an update was allowed to change, float32 [T]."""
-        return self._scalar("trust_radius")
-
-    @property
-    def overflowed(self):
-        """bool array [T], the overflows that a dynamic loss scale dealt with."""
-        return self._scalar("outcome") == OVERFLOWED
-
-    @property
     def variables(self):
         # Layers may be unfrozen between fits: the union, in order of appearance.
         names = {}
@@ -115,24 +74,8 @@ class History:
         Raises:
             KeyError: If no variable has this name.
         """
-        if name not in self.variables:
-            known = ", ".join(self.variables)
-            raise KeyError(f"no variable is called {name!r}; there are: {known}")
-        return self.statistics["norm"][:, self.variables.index(name)]
-
-    def to_dataframe(self):
-        """All that `to_csv` writes, as a `pandas.DataFrame` with the steps as index."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "`to_dataframe` needs pandas: `pip install pandas`, or use `to_csv`."
-            ) from error
-        return pandas.DataFrame(self._columns()).set_index("step")
-
-    def plot(self):
-        """Plots loss, norms and learning rate, a `matplotlib.figure.Figure`."""
-        return plots.plot(self)
+        place = self._known(name)
+        return self.statistics["norm"][:, place]
 
     def heatmap(self):
         """Plots the norm of every variable at every step, a `Figure` of matplotlib."""
