@@ -37,7 +37,8 @@ class History:
         first = self._parts[0].steps[0]
         self.events = [e for e in self.events if e.step >= first]
 
-    def _scalar(self, name):
+    def scalar(self, name):
+        """One of `rows.SCALARS`, `trust_radius` or `rate_factor`, float32 [T]."""
         parts = [rows.scalars[name] for rows in self._rows()]
         return np.concatenate(parts) if parts else np.zeros((0,), "float32")
 
@@ -48,44 +49,44 @@ class History:
 
     @property
     def global_norm(self):
-        return self._scalar("global_norm")
+        return self.scalar("global_norm")
 
     @property
     def clipped_norm(self):
-        return self._scalar("clipped_norm")
+        return self.scalar("clipped_norm")
 
     @property
     def loss(self):
-        return self._scalar("loss")
+        return self.scalar("loss")
 
     @property
     def learning_rate(self):
         """float32 array [T], the rate in effect in each step."""
-        return self._scalar("learning_rate")
+        return self.scalar("learning_rate")
 
     @property
     def applied(self):
-        return self._scalar("outcome") == APPLIED
+        return self.scalar("outcome") == APPLIED
 
     @property
     def loss_scale(self):
         """float32 array [T], what the loss was multiplied by."""
-        return self._scalar("loss_scale")
+        return self.scalar("loss_scale")
 
     @property
     def held(self):
         """Where the update was cut down to the trust region, bool [T]."""
-        return self._scalar("held") > 0
+        return self.scalar("held") > 0
 
     @property
     def trust_radius(self):
         """What an update was allowed to change, float32 [T]."""
-        return self._scalar("trust_radius")
+        return self.scalar("trust_radius")
 
     @property
     def overflowed(self):
         """bool array [T], the overflows that a dynamic loss scale dealt with."""
-        return self._scalar("outcome") == OVERFLOWED
+        return self.scalar("outcome") == OVERFLOWED
 
     @property
     def variables(self):
