@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from keras_gradwatch.version import __version__
 
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "detectors",
+    "load",
     "policies",
     "unwatch",
     "watch",
@@ -35,21 +37,40 @@ def _is_command():
     return as_module or name in ("gradwatch", "gradwatch.exe")
 
 
+_no_keras = None  # why Keras could not be imported
+
 # The commands read files, and answer without loading Keras.
 if not _is_command():
-    from keras_gradwatch import callbacks, detectors, policies
-    from keras_gradwatch.callbacks import (
-        ExplosionError,
-        GradientClipping,
-        GradientHistory,
-        GradientTensorBoard,
-        GradWatch,
-        KeepState,
-        ReduceLROnExplosion,
-        RewindOnExplosion,
-        SkipOnExplosion,
-        TerminateOnExplosion,
-    )
-    from keras_gradwatch.controller.monitor import GradientMonitor
-    from keras_gradwatch.model import GradWatchModel, unwatch, watch
     from keras_gradwatch.records.events import Event
+    from keras_gradwatch.records.load import load
+
+    try:
+        from keras_gradwatch import callbacks, detectors, policies
+        from keras_gradwatch.callbacks import (
+            ExplosionError,
+            GradientClipping,
+            GradientHistory,
+            GradientTensorBoard,
+            GradWatch,
+            KeepState,
+            ReduceLROnExplosion,
+            RewindOnExplosion,
+            SkipOnExplosion,
+            TerminateOnExplosion,
+        )
+        from keras_gradwatch.controller.monitor import GradientMonitor
+        from keras_gradwatch.model import GradWatchModel, unwatch, watch
+    except ImportError as error:
+        # Where there is no Keras, or no backend, `load` still reads what runs left.
+        _no_keras = error
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if _no_keras is not None and name in __all__:
+            raise ImportError(
+                f"keras_gradwatch.{name} needs Keras, which cannot be imported: "
+                f"{_no_keras}"
+            ) from _no_keras
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

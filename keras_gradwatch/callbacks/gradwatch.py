@@ -242,8 +242,13 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if self.log is not None:
             self.log.on_first_batch()
         if self.state_dir is not None:
-            where = (self.state_dir, self._gradwatch, self.model)
-            self.forensics = Forensics(*where, save_batch=self.save_batch > 0)
+            self.forensics = Forensics(
+                self.state_dir,
+                self._gradwatch,
+                self.model,
+                save_batch=self.save_batch > 0,
+                record_dir=self.log.log.log_dir if self.log is not None else None,
+            )
 
     def on_begin(self):
         """Says what is wrong with the settings or the data, whatever comes."""

@@ -79,7 +79,8 @@ class Observer:
             places: For each application, the indices of its variables.
         """
         found, tripped = [], set()
-        for index, scalars in enumerate(rows.applications[t].tolist()):
+        each = rows.applications[t].tolist()
+        for index, scalars in enumerate(each):
             if math.isnan(scalars[OUTCOME]):
                 break
             seen = self._seen(plan, rows, t, index, scalars, places)
@@ -90,6 +91,10 @@ class Observer:
             for label, detector in judging:
                 if label not in tripped:
                     own = limits[index].get(label)
+                    if own is None:
+                        own = detector.limits(self.states_of(index)[label])
+                    if len(each) == 1 or math.isnan(each[1][OUTCOME]):
+                        _note(rows, t, own)
                     trip = self._ask(seen, index, label, detector, own, t)
                     if trip is not None:
                         trip.variable = _place(trip.variable, index, places)
@@ -117,8 +122,7 @@ class Observer:
     def _ask(self, seen, index, label, detector, limits, t):
         states = self.states_of(index)
         state = states[label]
-        own = detector.limits(state) if limits is None else limits
-        seen = seen._replace(limits=own) if own else seen
+        seen = seen._replace(limits=limits) if limits else seen
         verdict = checked_observe(detector, seen, state)
         if verdict is None:
             return None
@@ -177,6 +181,14 @@ def _fits(state, first):
     if state is None or state.keys() != first.keys():
         return False
     return all(np.shape(state[name]) == np.shape(first[name]) for name in first)
+
+
+def _note(rows, t, limits):
+    """Notes the lowest limit of norm and loss that holds in a step."""
+    for quantity, (_, high) in limits.items():
+        column = rows.scalars.get(f"limit_{quantity}")
+        if column is not None and high < math.inf and not column[t] <= high:
+            column[t] = high
 
 
 def _place(variable, index, places):

@@ -5,11 +5,13 @@ import csv
 import numpy as np
 
 from keras_gradwatch.records import plots
-from keras_gradwatch.records.rows import APPLIED, OVERFLOWED
+from keras_gradwatch.records.rows import ADDED, SCALARS
+from keras_gradwatch.records.run import Run
+from keras_gradwatch.records.scalars import StepScalars
 from keras_gradwatch.statistics.names import NAMES
 
 
-class History:
+class History(StepScalars):
     """Recorded steps, as arrays; its attributes are those of `GradientHistory`.
 
     Args:
@@ -37,8 +39,7 @@ class History:
         first = self._parts[0].steps[0]
         self.events = [e for e in self.events if e.step >= first]
 
-    def scalar(self, name):
-        """One of `rows.SCALARS`, `trust_radius` or `rate_factor`, float32 [T]."""
+    def _scalar(self, name):
         parts = [rows.scalars[name] for rows in self._rows()]
         return np.concatenate(parts) if parts else np.zeros((0,), "float32")
 
@@ -46,47 +47,6 @@ class History:
     def steps(self):
         parts = [rows.steps for rows in self._rows()]
         return np.concatenate(parts) if parts else np.zeros((0,), "int64")
-
-    @property
-    def global_norm(self):
-        return self.scalar("global_norm")
-
-    @property
-    def clipped_norm(self):
-        return self.scalar("clipped_norm")
-
-    @property
-    def loss(self):
-        return self.scalar("loss")
-
-    @property
-    def learning_rate(self):
-        """float32 array [T], the rate in effect in each step."""
-        return self.scalar("learning_rate")
-
-    @property
-    def applied(self):
-        return self.scalar("outcome") == APPLIED
-
-    @property
-    def loss_scale(self):
-        """float32 array [T], what the loss was multiplied by."""
-        return self.scalar("loss_scale")
-
-    @property
-    def held(self):
-        """Where the update was cut down to the trust region, bool [T]."""
-        return self.scalar("held") > 0
-
-    @property
-    def trust_radius(self):
-        """What an update was allowed to change, float32 [T]."""
-        return self.scalar("trust_radius")
-
-    @property
-    def overflowed(self):
-        """bool array [T], the overflows that a dynamic loss scale dealt with."""
-        return self.scalar("outcome") == OVERFLOWED
 
     @property
     def variables(self):
@@ -116,28 +76,40 @@ class History:
         Raises:
             KeyError: If no variable has this name.
         """
-        if name not in self.variables:
-            known = ", ".join(self.variables)
-            raise KeyError(f"no variable is called {name!r}; there are: {known}")
-        return self.statistics["norm"][:, self.variables.index(name)]
-
-    def to_dataframe(self):
-        """All that `to_csv` writes, as a `pandas.DataFrame` with the steps as index."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "`to_dataframe` needs pandas: `pip install pandas`, or use `to_csv`."
-            ) from error
-        return pandas.DataFrame(self._columns()).set_index("step")
-
-    def plot(self):
-        """Plots loss, norms and learning rate, a `matplotlib.figure.Figure`."""
-        return plots.plot(self)
+        place = self._known(name)
+        return self.statistics["norm"][:, place]
 
     def heatmap(self):
         """Plots the norm of every variable at every step, a `Figure` of matplotlib."""
         return plots.heatmap(self)
+
+    def to_run(self, name="run", report=None):
+        """These steps in the form in which recorded runs are read, a `Run`.
+
+        Args:
+            name: Name of the run.
+            report: `Report`, or None.
+        """
+        steps, statistics = self.steps, self.statistics
+        # A gradient that is not finite must not look like one that is not measured.
+        norms = statistics.pop("norm")
+        norms[statistics["nonfinite_count"] > 0] = np.inf
+        sampled = {}
+        for statistic, values in statistics.items():
+            known = ~np.isnan(values).all(axis=1)
+            if known.any():
+                sampled[statistic] = steps[known], values[known]
+        return Run(
+            name=name,
+            directory="",
+            steps=steps,
+            scalars={n: self._scalar(n) for n in (*SCALARS, *ADDED)},
+            variables=tuple(self.variables),
+            norms=norms,
+            statistics=sampled,
+            events=list(self.events),
+            report=None if report is None else report.to_dict(),
+        )
 
     def __repr__(self):
         name, steps, variables = type(self).__name__, self.steps, self.variables

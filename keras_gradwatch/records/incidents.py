@@ -8,6 +8,8 @@ QUIET = 50
 FOLDER = "events"
 REPORT, REPORT_DATA = "report.txt", "report.json"
 RUN = "run.json"
+EVENT_LOG = "events.jsonl"
+RECORD = "record.gwr"
 
 ROWS, EVENTS, WEIGHTS, BATCH = "rows.csv", "event.json", "weights.json", "batch.npz"
 FILES = (EVENTS, ROWS, WEIGHTS, BATCH)

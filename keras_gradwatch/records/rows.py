@@ -22,6 +22,14 @@ SCALARS = (
 )
 """What is recorded of each application of an optimizer, beside the statistics."""
 
+ADDED = (
+    "trust_radius",  # share of a kernel that an update may change; NaN: any
+    "rate_factor",  # what the rate was multiplied by after the step; 1: not cut
+    "limit_global_norm",  # above which a detector trips in this step; NaN: not known
+    "limit_loss",  # the same of the loss
+)
+"""What the host adds to them, for the whole step."""
+
 # OVERFLOWED: a loss scale's overflow, that its optimizer left out by itself.
 APPLIED, SKIPPED, REVERTED, OVERFLOWED = 0, 1, 2, 3
 HALTED, STOPPED = 1, 2
@@ -95,8 +103,8 @@ def _united(each):
     for name in ("outcome", "clipped", "held", "halted", "nonfinite"):
         scalars[name] = np.nan_to_num(scalars[name])
     count = len(each)
-    # What the host adds to them.
-    scalars["trust_radius"] = np.full(count, np.nan, "float32")
+    for name in ADDED:
+        scalars[name] = np.full(count, np.nan, "float32")
     scalars["rate_factor"] = np.ones(count, "float32")
     return scalars
 
@@ -140,9 +148,7 @@ class Rows:
         applications: float32 array [T, S, 10], columns as in `SCALARS`; NaN where a
             step has fewer applications.
         recorded: float32 array [T, V, K], the statistics that were recorded.
-        scalars: Dict of the names in `SCALARS`, `trust_radius` (share of a kernel that
-            an update may change; NaN: any) and `rate_factor` (what the rate was
-            multiplied by after the step; 1: not cut) to float32 arrays [T].
+        scalars: Dict of the names in `SCALARS` and `ADDED` to float32 arrays [T].
         trips: List of `Trip`.
         added: Dict of further statistics, which the host has measured.
     """

@@ -9,7 +9,9 @@ import os
 import socket
 import sys
 
+from keras_gradwatch.records.find import find, find_all
 from keras_gradwatch.records.incidents import (
+    EVENT_LOG,
     EVENTS,
     FOLDER,
     REPORT,
@@ -20,7 +22,6 @@ from keras_gradwatch.records.incidents import (
 )
 from keras_gradwatch.version import __version__
 
-LOG = "events.jsonl"
 # Lines that are printed of one incident at most.
 MAX_LINES = 5
 WORDS = {"ended": "ended", "stopped": "was stopped by an explosion"}
@@ -76,7 +77,7 @@ def text(logdir):
         ValueError: If no run is found there.
     """
     directory = find(logdir)
-    events = read_events(os.path.join(directory, LOG))
+    events = read_events(os.path.join(directory, EVENT_LOG))
     folders = read_folders(os.path.join(directory, FOLDER))
     parts = [part for part in (_status(directory), _report(directory)) if part]
     found = group(events, folders)
@@ -103,50 +104,6 @@ def _exploded(found):
 def _summary(directory):
     verdict = str(data(directory).get("verdict") or "no report yet")
     return verdict.replace("\n", " ")
-
-
-def find_all(logdir):
-    """The directories of all runs in a directory, a sorted list.
-
-    Args:
-        logdir: The directory of a run, or one with several of them, at any depth.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    try:
-        return [find(logdir)]
-    except ValueError:
-        runs = []
-        for directory, folders, files in os.walk(logdir):
-            folders.sort()
-            if {REPORT, LOG} & set(files):
-                runs.append(directory)
-                folders.clear()  # its incidents are no runs
-        if not runs:
-            raise
-        return runs
-
-
-def find(logdir):
-    """The directory in which `GradWatch` has left its files.
-
-    Args:
-        logdir: That directory, or the one that it is in.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if not os.path.isdir(logdir):
-        raise ValueError(f"there is no directory {logdir!r}")
-    places = [os.path.join(logdir, "gradwatch"), logdir]
-    for place in places:
-        if any(os.path.exists(os.path.join(place, f)) for f in (REPORT, LOG)):
-            return place
-    raise ValueError(
-        f"there is no {REPORT} and no {LOG} in {places[0]!r} or in {places[1]!r}; "
-        "`callbacks.GradWatch` writes them, with a `log_dir` or a `state_dir`"
-    )
 
 
 def read_events(path):

@@ -5,6 +5,7 @@ Below the directory in which a run's state is kept:
 | file | what is in it |
 |---|---|
 | `report.txt`, `report.json` | the report, as text and as data |
+| `record.gwr` | the record of the run, which `keras_gradwatch.load` reads |
 | `run.json` | whether the run has ended, and the process that it runs in |
 | `events/step_0000123/event.json` | the events of the incident that began in step 123 |
 | `events/step_0000123/rows.csv` | what was recorded in the steps around it |
@@ -12,11 +13,13 @@ Below the directory in which a run's state is kept:
 | `events/step_0000123/batch.npz` | the batch of step 123, where that was asked for |
 """
 
+import atexit
 import dataclasses
 import hashlib
 import json
 import os
 import socket
+import weakref
 import zipfile
 
 import numpy as np
@@ -37,6 +40,7 @@ from keras_gradwatch.records.incidents import (
     directory_name,
     first_step,
 )
+from keras_gradwatch.records.record import record_of
 from keras_gradwatch.tensors.processes import is_chief
 
 # Steps before and after the first event of an incident that are in its table.
@@ -62,8 +66,18 @@ class Incident:
     batch: str | None = None
 
 
+_running = weakref.WeakSet()  # Forensics whose `fit` has not ended
+
+
+@atexit.register
+def _write_rest():
+    """Keras does not report that `fit` was interrupted."""
+    for forensics in list(_running):
+        forensics.finish()
+
+
 class Forensics:
-    """Writes the incidents of one `fit`, when the ring is drained.
+    """Writes incidents, record and report of one `fit`, when the ring is drained.
 
     A directory that cannot be written ends no training: it is said once.
 
@@ -73,9 +87,10 @@ class Forensics:
         monitor: The `GradientMonitor`.
         model: The watched model.
         save_batch: Whether batches are kept.
+        record_dir: Directory of the record; None: the same.
     """
 
-    def __init__(self, directory, monitor, model, save_batch=False):
+    def __init__(self, directory, monitor, model, save_batch=False, record_dir=None):
         self.directory = os.path.abspath(directory)
         self._monitor, self._model = monitor, model
         self._save_batch = save_batch
@@ -87,9 +102,14 @@ class Forensics:
         self._writable = is_chief()
         self._write(lambda: remove(self.directory, monitor.step))
         self._status("running")
+        self._record = record_of(monitor, record_dir or directory)
+        resumed = monitor.keeper.resumed is not None
+        self._write(lambda: self._record.begin(monitor.step, resumed))
+        _running.add(self)
 
     def add(self, rows, events):
         """Takes newly drained `Rows` and their events."""
+        self._write(lambda: self._record.add(rows, events))
         self._history.append(rows, [])
         before, changed = self._open, []
         for event in tripped(events):
@@ -117,9 +137,16 @@ class Forensics:
         ):
             path = os.path.join(self.directory, name)
             self._write(lambda p=path, c=content: _replace(p, c))
+        self._write(lambda: self._record.report(report.to_dict()))
+
+    def finish(self):
+        """Writes what is still in the ring."""
+        self._monitor.drain()
+        self._write(self._record.flush)
 
     def end(self, report):
         """Writes the last `Report` of a `fit`, and that the `fit` has ended."""
+        _running.discard(self)
         self.report(report)
         self._status("stopped" if self._monitor.halted else "ended")
 

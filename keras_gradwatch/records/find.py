@@ -1,0 +1,54 @@
+"""Where on disk the runs of a directory are."""
+
+import os
+
+from keras_gradwatch.records.incidents import EVENT_LOG, RECORD, REPORT
+
+MARKS = (REPORT, EVENT_LOG, RECORD)
+"""Files by which the directory of a run is known."""
+
+
+def find_all(logdir):
+    """The directories of all runs in a directory, a sorted list.
+
+    Args:
+        logdir: The directory of a run, or one with several of them, at any depth.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        return [find(logdir)]
+    except ValueError:
+        runs = []
+        for directory, folders, files in os.walk(logdir):
+            folders.sort()
+            if set(MARKS) & set(files):
+                runs.append(directory)
+                folders.clear()  # its incidents are no runs
+        if not runs:
+            raise
+        return runs
+
+
+def find(logdir):
+    """The directory in which `GradWatch` has left its files.
+
+    Args:
+        logdir: That directory, or the one that it is in.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    logdir = os.fspath(logdir)
+    if not os.path.isdir(logdir):
+        raise ValueError(f"there is no directory {logdir!r}")
+    places = [os.path.join(logdir, "gradwatch"), logdir]
+    for place in places:
+        if any(os.path.exists(os.path.join(place, f)) for f in MARKS):
+            return place
+    raise ValueError(
+        f"there is no {REPORT} and no {EVENT_LOG} in {places[0]!r} or in "
+        f"{places[1]!r}; `callbacks.GradWatch` writes them, with a `log_dir` or a "
+        "`state_dir`"
+    )

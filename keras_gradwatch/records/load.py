@@ -1,0 +1,82 @@
+"""Reading a recorded run."""
+
+import json
+import os
+
+from keras_gradwatch.records import record_file
+from keras_gradwatch.records.find import find_all
+from keras_gradwatch.records.incidents import RECORD, RUN
+from keras_gradwatch.records.run import Run
+
+
+def load(logdir: str | os.PathLike[str]) -> Run:
+    """Reads what a run has left on disk; needs neither Keras nor a backend.
+
+    The run may still be running.
+
+    Args:
+        logdir: The `log_dir` (or the `state_dir`) of the run, or `gradwatch` in it.
+
+    Returns:
+        `Run`, of at most 2,000 steps: all of them in a short run; of a longer one the
+        last 200, those around events, and of the others the first step and the one with
+        the largest norm of every 2, 4, 8, ....
+
+    Raises:
+        ValueError: If there is no run, or more than one, or its record cannot be read.
+
+    Example:
+
+    ```python
+    run = keras_gradwatch.load("logs")
+    print(run.events[0].message)
+    plt.semilogy(run.steps, run.norms, label=run.variables)
+    ```
+    """
+    runs = find_all(logdir)
+    if len(runs) > 1:
+        names = "".join(f"\n  {run}" for run in runs)
+        raise ValueError(f"there are {len(runs)} runs in {logdir!r}; load one:{names}")
+    directory = os.path.abspath(runs[0])
+    path = os.path.join(directory, RECORD)
+    if not os.path.exists(path):
+        raise ValueError(f"the run in {runs[0]!r} has no {RECORD}")
+    contents = record_file.read(path)
+    contents.thin()
+    rows = contents.rows
+    parent, name = os.path.split(directory)
+    return Run(
+        name=os.path.basename(parent) if name == "gradwatch" else name,
+        directory=directory,
+        steps=rows["step"].copy(),
+        scalars={
+            name: rows["scalars"][:, i].copy()
+            for i, name in enumerate(record_file.COLUMNS)
+        },
+        variables=contents.variables,
+        norms=rows["norms"].copy(),
+        statistics=_statistics(contents.samples),
+        events=contents.events,
+        report=contents.report,
+        status=_status(directory),
+    )
+
+
+def _statistics(samples):
+    """Each statistic with the steps in which it was sampled."""
+    found = {}
+    for k, name in enumerate(record_file.STATISTICS):
+        values = samples["values"][:, k]
+        known = ~(values != values).all(axis=1)  # NaN: not sampled
+        if known.any():
+            found[name] = samples["step"][known], values[known]
+    return found
+
+
+def _status(directory):
+    try:
+        with open(os.path.join(directory, RUN), encoding="utf-8") as file:
+            status = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return status if isinstance(status, dict) else None

@@ -1,0 +1,214 @@
+"""Writing the record of a run, when the ring is drained."""
+
+import os
+import time
+import weakref
+
+import numpy as np
+
+from keras_gradwatch.records import record_file
+from keras_gradwatch.records.incidents import RECORD, begins
+from keras_gradwatch.records.thinning import near
+
+# Seconds, and rows, after which what was drained is written.
+PAUSE, FULL = 1.0, 256
+# The file is thinned out when it holds so many times what is left of it, or so many
+# bytes of reports that later ones have replaced.
+SLACK, MAX_WASTE = 1.5, 500_000
+# Steps around the begin of an incident in which statistics are kept in any case.
+SAMPLED = 2
+
+_records = weakref.WeakKeyDictionary()  # monitor -> {directory: its Record}
+
+
+def record_of(monitor, directory):
+    """The `Record` that a monitor writes to a directory, over all `fit` calls."""
+    directory = os.path.abspath(directory)
+    own = _records.setdefault(monitor, {})
+    return own.setdefault(directory, Record(directory))
+
+
+class Record:
+    """Appends rows, samples, events and reports to `record.gwr` in a directory.
+
+    Rows are collected for a second, unless an incident begins. The file is thinned out
+    when it holds half as much again as is left of a long run.
+
+    Args:
+        directory: Local directory; made if missing.
+    """
+
+    def __init__(self, directory):
+        self.path = os.path.join(directory, RECORD)
+        self._size = None  # of the file, as it was left
+        self._forget()
+
+    def _forget(self):
+        self._rows, self._events = [], []  # what was not written yet
+        self._waiting, self._written_at = 0, time.monotonic()
+        self._next = 0  # the first step that is not in the record
+        self._last_event, self._onsets = None, []
+        self._variables, self._report_size = (), 0
+        self._count(record_file.Contents())
+
+    def _count(self, contents):
+        samples = contents.samples["step"]
+        self._counts = {
+            "rows": len(contents.rows),
+            "samples": len(samples),
+            "events": len(contents.events),
+        }
+        self._waste = 0
+        # Samples are no closer than those that were left.
+        self._stride = int(np.median(np.diff(samples))) if len(samples) > 1 else 1
+        self._next_sample = samples[-1] + self._stride if len(samples) else 0
+
+    def begin(self, step, resumed=False):
+        """Begins a `fit`.
+
+        Args:
+            step: The first step. What another process left of it and of later ones is
+                dropped.
+            resumed: Whether that was the same run; else all of it is removed.
+
+        Raises:
+            OSError: If the directory cannot be written.
+        """
+        size = self._size_on_disk()
+        if size == self._size and size is not None:
+            self.flush()
+            return
+        self._forget()
+        if size is None:
+            return
+        if resumed:
+            try:
+                contents = record_file.read(self.path)
+            except ValueError:  # of another version, or damaged
+                contents = None
+            if contents is not None:
+                contents.before(step)
+                self._next = step
+                self._put(contents)
+                return
+        os.remove(self.path)
+
+    def add(self, rows, events):
+        """Takes newly drained `Rows` and their events."""
+        if rows.steps[0] < self._next:
+            return  # of another callback with the same directory
+        if self._rows and self._rows[-1].layout != rows.layout:
+            self.flush()
+        self._rows.append(rows)
+        self._events += events
+        self._waiting += len(rows)
+        self._next = int(rows.steps[-1]) + 1
+        for event in events:
+            if begins(event.step, self._last_event):
+                self._onsets.append(event.step)
+            self._last_event = event.step
+        late = time.monotonic() - self._written_at > PAUSE
+        if self._onsets or late or self._waiting >= FULL:
+            self.flush()
+
+    def flush(self):
+        """Writes what was collected."""
+        if self._rows:
+            self._append()
+
+    def report(self, report):
+        """Writes what was collected, and a report, a dict of plain data."""
+        self._append(report)
+
+    def _append(self, report=None):
+        names = self._rows[-1].layout.variables if self._rows else ()
+        if self._size is None or self._size_on_disk() != self._size:
+            # The first block, or somebody has removed or replaced the file.
+            contents = record_file.Contents()
+            contents.widen(names)
+            self._put(contents)
+        elif not set(names) <= set(self._variables):
+            contents = record_file.read(self.path)
+            contents.widen(names)
+            self._put(contents)
+        rows, samples = self._collected()
+        data = record_file.blocks(rows, samples, self._events, report)
+        with open(self.path, "ab") as file:
+            file.write(data)
+        self._size += len(data)
+        self._counts["rows"] += len(rows)
+        self._counts["samples"] += len(samples)
+        self._counts["events"] += len(self._events)
+        if report is not None:
+            self._waste += self._report_size
+            self._report_size = len(data)
+        self._rows, self._events, self._onsets = [], [], []
+        self._waiting, self._written_at = 0, time.monotonic()
+        if self._is_long():
+            contents = record_file.read(self.path)
+            contents.thin()
+            self._put(contents)
+
+    def _put(self, contents):
+        record_file.write(self.path, contents)
+        self._size = self._size_on_disk()
+        self._variables = contents.variables
+        self._count(contents)
+
+    def _size_on_disk(self):
+        try:
+            return os.path.getsize(self.path)
+        except OSError:
+            return None
+
+    def _is_long(self):
+        most = record_file.limits(len(self._variables))
+        too_many = any(self._counts[name] > SLACK * most[name] for name in most)
+        return too_many or self._waste > MAX_WASTE
+
+    def _collected(self):
+        """Rows and samples, arrays as in `Contents`."""
+        width = len(self._variables)
+        all_rows, all_samples = [], []
+        for part in self._rows:
+            own = part.layout.variables
+            same = own == self._variables
+            places = slice(None) if same else [self._variables.index(v) for v in own]
+            rows = record_file.rows_of(len(part), width)
+            rows["step"] = part.steps
+            for i, name in enumerate(record_file.COLUMNS):
+                rows["scalars"][:, i] = part.scalars[name]
+            bad = part.statistic("nonfinite_count")
+            # What is not finite must not look like what was not measured.
+            norms = np.where(bad > 0, np.float32(np.inf), part.statistic("norm"))
+            rows["norms"][:, places] = norms
+            all_rows.append(rows)
+            chosen = self._sampled(part, bad)
+            samples = record_file.samples_of(len(chosen), width)
+            samples["step"] = part.steps[chosen]
+            for k, name in enumerate(record_file.STATISTICS if len(chosen) else ()):
+                if _is_there(part, name):
+                    samples["values"][:, k, places] = part.statistic(name)[chosen]
+            all_samples.append(samples)
+        if not all_rows:
+            return (), ()
+        return np.concatenate(all_rows), np.concatenate(all_samples)
+
+    def _sampled(self, rows, bad):
+        """The places of the rows whose statistics are kept."""
+        measured = (bad > 0).any(axis=1)
+        for name in record_file.STATISTICS:
+            if name != "nonfinite_count" and _is_there(rows, name):
+                measured |= ~np.isnan(rows.statistic(name)).all(axis=1)
+        always = near(rows.steps, np.array(self._onsets, np.int64), SAMPLED)
+        chosen = []
+        for t in np.flatnonzero(measured):
+            if always[t] or rows.steps[t] >= self._next_sample:
+                chosen.append(t)
+                self._next_sample = rows.steps[t] + self._stride
+        return chosen
+
+
+def _is_there(rows, name):
+    """Whether some `Rows` have a statistic; to ask for another one makes it."""
+    return name in rows.layout.statistics or name in rows.added
