@@ -8,13 +8,14 @@ import keras
 import numpy as np
 
 from keras_gradwatch.callbacks.observing import ObservingCallback
+from keras_gradwatch.callbacks.showing import Showing
 from keras_gradwatch.methods import frequency
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard.log import GradientLog
 
 
-class GradientTensorBoard(ObservingCallback):
+class GradientTensorBoard(Showing, ObservingCallback):
     """Logs the gradients of the real training steps to TensorBoard.
 
     It changes nothing. All detectors of `GradWatch` run, what they find is logged, and
@@ -89,6 +90,7 @@ updates are held |
         # The newest histogram is kept on the device until it is drained.
         self.update_freq = min(50, freq or 50, histogram_freq or 50)
         self._joined, self.forensics = False, None
+        self.record_dir = self.log.log_dir
 
     def request(self):
         return self.observing(

@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById("gw-" + id)
 const given = JSON.parse(decodeURIComponent(location.hash.slice(1) || "null")) || {}
 const state = {measure: "norm", ranges: {}, open: null, layer: null, ...given}
 const full = [x_range.start, x_range.end]
+if (given.theme) document.documentElement.dataset.theme = given.theme
 
 const number = (v) => {
   if (Number.isNaN(v)) return "not measured"
@@ -368,7 +369,7 @@ function paint() {
 for (const run of runs) run.grouped = run.variables.length > many
 if (state.open === null)
   state.open = runs.filter((run) => !run.grouped).flatMap((run) => run.blocks.map(([name]) => name))
-$("blocks").hidden = !runs.some((run) => run.grouped)
+if (runs.length) $("blocks").hidden = !runs.some((run) => run.grouped)
 
 const names = [...new Set(runs.flatMap((run) => run.variables))]
 for (const name of names) $("layer").add(new Option(name, name))
@@ -426,6 +427,10 @@ if (state.layer !== undefined) choose(state.layer)
 // What a page that replaces this one goes on with.
 window.gradwatch = {
   state: () => ({...state, view: [x_range.start, x_range.end, x_range.end >= full[1]]}),
+  theme: (name) => {
+    document.documentElement.dataset.theme = name
+    paint()
+  },
   runs,
   x_range,
 }

@@ -8,6 +8,8 @@ from keras_gradwatch.dashboard.data import COLUMNS, payload, steps_of
 from keras_gradwatch.dashboard.verdict import verdict
 
 FOLDER = pathlib.Path(__file__).parent
+# Pixels of the frame in a notebook.
+FRAME = 900
 MISSING = (
     "The page needs Bokeh: `pip install keras-gradwatch[dashboard]`, or `pip install "
     "bokeh`."
@@ -22,37 +24,40 @@ def need_bokeh():
         raise ImportError(MISSING) from error
 
 
-def page(runs, title=None, script=None, columns=COLUMNS):
-    """The page as one HTML document.
+class Page(str):
+    """A page, an HTML document; a notebook shows it in a frame."""
+
+    def _repr_html_(self):
+        style = f"width: 100%; height: {FRAME}px; border: 0"
+        return f'<iframe srcdoc="{html.escape(self)}" style="{style}"></iframe>'
+
+
+def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
+    """The page as one HTML document, a `Page`.
 
     Args:
         runs: List of `Run`, side by side on one step axis and one colour range.
+        problems: List of str: why other runs are not shown.
         title: Title of the document; None: the names of the runs.
         script: Address of Bokeh's script; None: it is put into the document.
         columns: Steps of a run are thinned out to so many columns, at most.
 
-    Returns:
-        str.
-
     Raises:
         ImportError: If Bokeh is not installed.
-        ValueError: If there are no runs.
     """
-    if not runs:
-        raise ValueError("`runs` must have a run at least. Received: runs=[]")
     need_bokeh()
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
 
     document, names = _document(runs, columns)
-    title = title or ", ".join(run.name for run in runs)
     text = file_html(
         document,
         INLINE,
-        title=title,
+        title=title or ", ".join(run.name for run in runs) or "no runs",
         template=_read("page.html"),
         template_variables={
             "style": _read("page.css"),
+            "problems": [html.escape(problem) for problem in problems],
             "verdicts": [verdict(run) for run in runs],
             "run_names": [html.escape(run.name) for run in runs],
             "figures": names,
@@ -61,7 +66,7 @@ def page(runs, title=None, script=None, columns=COLUMNS):
             "script": script,
         },
     )
-    return text
+    return Page(text)
 
 
 def _document(runs, limit):
