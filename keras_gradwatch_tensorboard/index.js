@@ -6,7 +6,7 @@ const FIRST = 2, MOST = 8 // runs that are chosen at first, and at all
 const style = `
   :root { --page: #fff; --ink: #1c1c1c; --line: #d5d5d5; }
   :root[data-theme="dark"] { --page: #1e1f22; --ink: #e8e8e8; --line: #45474d; color-scheme: dark; }
-  html, body { margin: 0; height: 100%; }
+  html, body { margin: 0; height: 100%; overflow: hidden; }
   body { display: flex; background: var(--page); color: var(--ink); font: 13px Roboto, system-ui, sans-serif; }
   nav { flex: none; width: 190px; padding: 12px; overflow: auto; border-right: 1px solid var(--line); box-sizing: border-box; }
   nav b { display: block; margin-bottom: 8px; }

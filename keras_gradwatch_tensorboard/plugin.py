@@ -80,7 +80,12 @@ class GradientsPlugin(base_plugin.TBPlugin):
         runs, problems = read_all({name: found[name] for name in chosen})
         for run in runs:
             run.name = run.name.removesuffix("/" + records.FOLDER)
-        text = page(runs, problems, title="Gradients", script="bokeh.js")
+        how = {"title": "Gradients", "script": "bokeh.js"}
+        try:
+            text = page(runs, problems, **how)
+        except Exception as error:  # whatever a foreign file holds: the server goes on
+            problems += [f"{', '.join(chosen)}: cannot be shown: {error!r}"]
+            text = page([], problems, **how)
         return http_util.Respond(
             request, text, "text/html", csp_scripts_sha256s=_hashes(text)
         )

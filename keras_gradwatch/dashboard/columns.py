@@ -52,5 +52,5 @@ def columns(steps, limit, events=()):
             if width > len(steps):  # `limit` is less than what is near an event
                 kept, width = np.zeros_like(near), len(steps) // limit + 1
         starts = starts[chosen]
-    ends = np.append(starts[1:], len(steps)) - 1
+    ends = np.append(starts[1:], len(steps))[: len(starts)] - 1
     return Columns(starts, steps[starts], steps[ends])

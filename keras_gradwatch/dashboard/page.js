@@ -9,7 +9,8 @@ if (given.theme) document.documentElement.dataset.theme = given.theme
 const number = (v) => {
   if (Number.isNaN(v)) return "not measured"
   if (!Number.isFinite(v)) return "not finite"
-  return String(Number(v.toPrecision(3)))
+  const rounded = Number(v.toPrecision(3)), size = Math.abs(v)
+  return v && (size >= 1e5 || size < 1e-3) ? rounded.toExponential() : String(rounded)
 }
 
 // The last index whose value is <= x, or -1.
@@ -84,25 +85,23 @@ const palette_name = () => (state.measure == "median_ratio" ? "diverging" : "seq
 const color_range = () => state.ranges[state.measure] ?? color_ranges[state.measure]
 const is_share = () => state.measure == "zero_fraction"
 
-// Columns [from, to) of a table that each of `width` pixels covers.
-function covered(columns, width) {
-  const {first, last} = columns, count = first.length
-  const from = new Int32Array(width), to = new Int32Array(width)
-  const end = count ? last[count - 1] + 0.5 : 0
+const pixels = (run) => Math.max(1, Math.min(2000, Math.round(run.heatmap.figure.inner_width || 900)))
+
+// Columns [from, to) of a table that pixel `p` of `width` covers; none: [0, 0).
+function covered({first, last}, p, width) {
   const step = (x_range.end - x_range.start) / width
-  for (let p = 0; p < width; p++) {
-    const left = x_range.start + p * step, right = left + step
-    if (!count || right <= first[0] - 0.5 || left >= end) continue
-    from[p] = Math.max(0, at(first, left + 0.5))
-    to[p] = Math.max(from[p] + 1, at(first, right + 0.5 - 1e-9) + 1)
-  }
-  return [from, to]
+  const left = x_range.start + p * step, right = left + step, count = first.length
+  if (!count || right <= first[0] - 0.5 || left >= last[count - 1] + 0.5) return [0, 0]
+  const from = Math.max(0, at(first, left + 0.5))
+  return [from, Math.max(from, at(first, right + 0.5 - 1e-9)) + 1]
 }
 
 function draw(run) {
-  const width = Math.max(1, Math.min(2000, Math.round(run.heatmap.figure.inner_width || 900)))
-  const columns = table(run), count = columns.first.length, values = columns.values
-  const [from, to] = covered(columns, width)
+  const width = pixels(run), columns = table(run)
+  const count = columns.first.length, values = columns.values
+  const spans = Array.from({length: width}, (_, p) => covered(columns, p, width))
+  const from = Int32Array.from(spans, (span) => span[0])
+  const to = Int32Array.from(spans, (span) => span[1])
   const palette = packed_palettes[palette_name()]
   const [low, high] = color_range(), scale = 255.99 / (high - low), share = is_share()
   const height = Math.max(1, run.rows.length)
@@ -208,24 +207,37 @@ function events_near(run, x, fits) {
   return found.length > 4 ? [...lines, `and ${found.length - 4} more events`] : lines
 }
 
+// The largest value under the pointer, as it is drawn: `[variable, column]`, or null.
+function largest_at(run, row, x) {
+  const columns = table(run), count = columns.first.length, width = pixels(run)
+  const pixel = Math.floor(((x - x_range.start) / (x_range.end - x_range.start)) * width)
+  const [from, to] = covered(columns, pixel, width)
+  let found = null, largest = NaN
+  for (let v = row.first; v < row.end; v++)
+    for (let j = from; j < to; j++) {
+      const value = columns.values[v * count + j] / divisor(run, v)
+      if (found && !(value > largest) && largest == largest) continue
+      found = [v, j]
+      largest = value
+    }
+  return found
+}
+
 function on_heatmap(run, x, y) {
-  const row = run.rows[Math.floor(y)], last = run.measures.norm.last
-  if (!row || !last.length || x < run.measures.norm.first[0] - 0.5) return null
-  if (x > last[last.length - 1] + 0.5) return null
-  const source = state.measure == "median_ratio" ? "norm" : state.measure
-  let best = row.first
-  for (let v = row.first; v < row.end; v++) {
-    const old = reading(run, source, best, x), now = reading(run, source, v, x)
-    const larger = old && now && now.value / divisor(run, v) > old.value / divisor(run, best)
-    if (larger || (old && Number.isNaN(old.value))) best = v
+  const row = run.rows[Math.floor(y)], found = row && largest_at(run, row, x)
+  if (!found) return null
+  const [v, column] = found, step = table(run).first[column]
+  const norm = reading(run, "norm", v, step)
+  const lines = [run.labels[v]]
+  if (row.end > row.first + 1) lines[0] += ` (largest of ${row.block})`
+  if (norm) {
+    lines.push(`${norm.steps}: norm ${number(norm.value)}`)
+    const ratio = norm.value / run.medians[v]
+    if (Number.isFinite(ratio)) lines.push(`${number(ratio)} × the median of the layer`)
   }
-  const norm = reading(run, "norm", best, x)
-  const lines = [run.labels[best], `${norm.steps}: norm ${number(norm.value)}`]
-  if (row.block && row.end > row.first + 1) lines[0] += ` (largest of ${row.block})`
-  lines.push(`${number(norm.value / run.medians[best])} × the median of the layer`)
   for (const [name, words] of [["update_ratio", "update / weights"], ["zero_fraction", "share of zeros"]]) {
-    const found = reading(run, name, best, x)
-    if (found && !Number.isNaN(found.value)) lines.push(`${words} ${number(found.value)} (${found.steps})`)
+    const other = reading(run, name, v, step)
+    if (other && !Number.isNaN(other.value)) lines.push(`${words} ${number(other.value)} (${other.steps})`)
   }
   const fits = (e) => e.variable === null || (row.first <= e.variable && e.variable < row.end)
   return [...lines, ...events_near(run, x, fits)]

@@ -14,6 +14,12 @@ MISSING = (
     "The page needs Bokeh: `pip install keras-gradwatch[dashboard]`, or `pip install "
     "bokeh`."
 )
+NOTICE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><style>{style}</style></head>
+<body data-ready="yes"><main>{lines}</main></body>
+</html>
+"""
 
 
 def need_bokeh():
@@ -49,15 +55,18 @@ def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
 
+    lines = [f'<p class="verdict bad problem">{html.escape(p)}</p>' for p in problems]
+    if not runs:
+        return Page(NOTICE.format(style=_read("page.css"), lines="".join(lines)))
     document, names = _document(runs, columns)
     text = file_html(
         document,
         INLINE,
-        title=title or ", ".join(run.name for run in runs) or "no runs",
+        title=title or ", ".join(run.name for run in runs),
         template=_read("page.html"),
         template_variables={
             "style": _read("page.css"),
-            "problems": [html.escape(problem) for problem in problems],
+            "problems": lines,
             "verdicts": [verdict(run) for run in runs],
             "run_names": [html.escape(run.name) for run in runs],
             "figures": names,

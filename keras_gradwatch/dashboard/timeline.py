@@ -9,8 +9,8 @@ from keras_gradwatch.records.rows import REVERTED, SKIPPED
 
 # Beyond what any axis shows: where a band ends.
 TOP = 1e38
-# The largest values in the top chart are this much above the quantile below them.
-HEADROOM = 1e6
+# Decades that are shown above most of the values.
+HEADROOM = 8
 LOSS = ("loss", "limit_loss")
 NORMS = ("global_norm", "clipped_norm", "limit_global_norm")
 
@@ -44,21 +44,29 @@ def _share(flags, shown):
 def ranges(runs):
     """The y ranges that all runs share: `loss`, `norm`, `rate`."""
     return {
-        "loss": _log_range([r[name] for r in runs for name in LOSS]),
-        "norm": _log_range([r[name] for r in runs for name in NORMS]),
-        "rate": _log_range([r["learning_rate"] for r in runs], 0.3),
+        "loss": _log_range(runs, LOSS[:1], LOSS[1]),
+        "norm": _log_range(runs, NORMS[:2], NORMS[2]),
+        "rate": _log_range(runs, ("learning_rate",), least=0.3),
     }
 
 
-def _log_range(arrays, margin=0.15):
-    known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
-    logs = np.log10(np.concatenate([*known, np.zeros(0)]))
+def _log_range(runs, names, limit=None, least=0.15):
+    """From the smallest values, a few apart, to the largest; and to a limit."""
+    logs = _logs([run[name] for run in runs for name in names])
     low, high = -1.0, 1.0
     if len(logs):
-        low, most, high = logs.min(), np.quantile(logs, 0.9), logs.max()
-        low, high = max(low, most - 12), min(high, most + np.log10(HEADROOM))
-    room = max(margin, 0.06 * (high - low))
+        low, most, high = np.quantile(logs, [0.01, 0.9, 1])
+        high = min(high, most + HEADROOM)
+        limits = _logs([run[limit] for run in runs] if limit else [])
+        if len(limits):
+            high = max(high, min(np.median(limits), high + 1))
+    room = max(least, 0.06 * (high - low))
     return Range1d(10 ** (low - room), 10 ** (high + room))
+
+
+def _logs(arrays):
+    known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
+    return np.log10(np.concatenate([*known, np.zeros(0)]))
 
 
 def timeline(run, drawn, y_ranges, shared):

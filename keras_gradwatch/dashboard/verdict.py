@@ -2,8 +2,8 @@
 
 import html
 
-# Events whose message is shown with the verdict.
-MAX_EVENTS = 3
+# Events in the list that unfolds.
+MAX_EVENTS = 100
 
 
 def verdict(run):
@@ -21,11 +21,14 @@ def verdict(run):
         word = "Also try" if i else "Fix"
         lines.append(f"<p><b>{word}:</b> {html.escape(str(fix))}</p>")
     if run.events:
-        shown = "".join(
-            f"<li>{html.escape(event.message)}</li>" for event in run.events[:MAX_EVENTS]
-        )
-        title = f"First of {len(run.events)} events" if run.events[1:] else "Event"
-        lines.append(f"<details open><summary>{title}</summary><ul>{shown}</ul></details>")
+        first = html.escape(run.events[0].message)
+        lines.append(f"<p><b>First event:</b> {first}</p>")
+    if run.events[1:]:
+        items = [f"<li>{html.escape(e.message)}</li>" for e in run.events[:MAX_EVENTS]]
+        more = len(run.events) - MAX_EVENTS
+        items += [f"<li>and {more} more</li>"] if more > 0 else []
+        title = f"<summary>all {len(run.events)} events</summary>"
+        lines.append(f"<details>{title}<ul>{''.join(items)}</ul></details>")
     lines.append(f'<p class="numbers">{html.escape(_numbers(run))}</p>')
     return f'<div class="verdict {kind}">{"".join(lines)}</div>'
 
