@@ -34,9 +34,10 @@ def _is_command():
     """Whether this process is `gradwatch`, or TensorBoard, also by `python -m`."""
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     module = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else None
-    return (
-        name.removesuffix(".exe") in ("gradwatch", "tensorboard")
-        or module in (__name__, "tensorboard.main", "tensorboard")
+    return name.removesuffix(".exe") in ("gradwatch", "tensorboard") or module in (
+        __name__,
+        "tensorboard.main",
+        "tensorboard",
     )
 
 

@@ -2,13 +2,14 @@
 
 import os
 
+from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.dashboard.page import Page, page
 from keras_gradwatch.records.load import load
 from keras_gradwatch.reports.report import Report
 
 
-class Showing:
-    """Base of the callbacks with a page; a subclass has `_recorded()`."""
+class Showing(WatchingCallback):
+    """Base of the callbacks that have a page of their run."""
 
     # Directory of the run's record, or None.
     record_dir: str | None = None

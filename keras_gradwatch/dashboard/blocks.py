@@ -1,7 +1,6 @@
 """Variables grouped by the block of the network that they belong to."""
 
 import itertools
-import os
 import re
 
 # So many variables are shown one by one; more of them by block.
@@ -14,8 +13,8 @@ def labels(variables):
     """The names without the path that all of them share, a list of str."""
     parts = [name.split("/") for name in variables]
     # A layer and a variable are left of each.
-    heads = [p[:-2] for p in parts]
-    shared = len(os.path.commonprefix(heads))
+    heads = zip(*(p[:-2] for p in parts), strict=False)
+    shared = len(list(itertools.takewhile(lambda head: len(set(head)) == 1, heads)))
     return ["/".join(p[shared:]) for p in parts]
 
 

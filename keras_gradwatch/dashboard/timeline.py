@@ -97,7 +97,10 @@ def timeline(run, drawn, y_ranges, shared):
     _line(norm, source, "clipped_norm", "#e69f00", "after clipping", 3)
     _line(norm, source, "global_norm", "#1f77b4", "before clipping")
     _line(rate, source, "learning_rate", "#2ca02c", "learning rate")
-    areas = (("changed", "#e69f00", "limited"), ("undone", "#d62728", "skipped, undone"))
+    areas = (
+        ("changed", "#e69f00", "limited"),
+        ("undone", "#d62728", "skipped, undone"),
+    )
     for name, color, label in areas:
         share.varea(
             "step", 0, name, source=source, color=color, alpha=0.6, legend_label=label

@@ -24,9 +24,7 @@ from keras_gradwatch.version import __version__
 
 # Lines that are printed of one incident at most.
 MAX_LINES = 5
-LOGDIR = (
-    "the run's `log_dir` or `state_dir`, or a directory with several of them"
-)
+LOGDIR = "the run's `log_dir` or `state_dir`, or a directory with several of them"
 WORDS = {"ended": "ended", "stopped": "was stopped by an explosion"}
 
 

@@ -25,7 +25,8 @@ const view = Bokeh.index.find_one(made)
 view.el.scrollIntoView({block: "center"})
 const {left, top} = view.el.getBoundingClientRect(), {frame} = view
 const middle = (frame.bbox.top + frame.bbox.bottom) / 2
-return [left + frame.x_scale.compute(x), top + (y === null ? middle : frame.y_scale.compute(y))]
+const sy = y === null ? middle : frame.y_scale.compute(y)
+return [left + frame.x_scale.compute(x), top + sy]
 """
 
 

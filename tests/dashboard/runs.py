@@ -22,7 +22,7 @@ def train(log_dir, protected):
     model = keras.Sequential(
         [keras.Input((64,)), *hidden, keras.layers.Dense(10, name="logits")], name="net"
     )
-    helper.compiled(model, keras.optimizers.Adam(1.0), metrics=())
+    helper.compiled(model, keras.optimizers.Adam(1.0), (), run_eagerly=True)
     watching = GradWatch(log_dir, verbose=0) if protected else None
     watching = watching or GradientTensorBoard(log_dir)
     helper.fit(model, x, y, [watching], batch_size=16, epochs=2)
@@ -58,7 +58,7 @@ def large(variables, steps, samples=200):
         scalars=scalars,
         variables=names,
         norms=norms,
-        statistics={name: (sampled, values) for name in statistics},
+        statistics=dict.fromkeys(statistics, (sampled, values)),
         events=[event],
         report={"verdict": "Exploded.", "exploded": True, "protected": True},
     )

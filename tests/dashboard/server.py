@@ -46,7 +46,12 @@ class Server:
         flags |= {"load_fast": load_fast, "reload_interval": 1}
         with open(output, "w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, *(f"--{k}={v}" for k, v in flags.items())],
+                [
+                    sys.executable,
+                    "-c",
+                    SERVE,
+                    *(f"--{k}={v}" for k, v in flags.items()),
+                ],
                 cwd=helper.ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -70,7 +75,7 @@ class Server:
                 if self.tab():
                     return
             time.sleep(0.1)
-        raise AssertionError(open(self.output).read())
+        raise AssertionError(self.output.read_text())
 
     def stop(self):
         self.process.terminate()

@@ -62,9 +62,10 @@ def server(logs, tmp_path_factory):
 
 
 TAB = """
-const is = (tab) => tab.textContent.trim().toLowerCase() == "gradients"
-;[...document.querySelectorAll("[role=tab]")].find(is)?.click()
-return [...document.querySelectorAll("iframe")].find((f) => f.src.includes("name=gradwatch"))
+const name = document.querySelector("[role=tab] [data-plugin-id=gradwatch]")
+if (name?.textContent.trim() == "Gradients") name.click()
+const frames = [...document.querySelectorAll("iframe")]
+return frames.find((frame) => frame.src.includes("name=gradwatch"))
 """
 
 
@@ -146,13 +147,15 @@ def test_zooming_one_chart_moves_the_other(browser, file):
     browser.drag(1, 20, 40)
     heatmap = "const {cells, figure} = gradwatch.runs[0].heatmap; "
     browser.wait(heatmap + "return cells.data.x[0] == figure.x_range.start")
-    start, end = browser.script(heatmap + "return [figure.x_range.start, figure.x_range.end]")
-    assert start == pytest.approx(20, abs=0.5) and end == pytest.approx(40, abs=0.5)
+    assert _view(browser) == pytest.approx([20, 40], abs=0.5)
     browser.drag("heatmap", 25, 35)
-    start, end = browser.script(
-        "const {x_range} = gradwatch.runs[0].charts[2]; return [x_range.start, x_range.end]"
-    )
-    assert start == pytest.approx(25, abs=0.5) and end == pytest.approx(35, abs=0.5)
+    assert _view(browser) == pytest.approx([25, 35], abs=0.5)
+
+
+def _view(browser):
+    """The steps that the loss is shown of."""
+    chart = "const {start, end} = gradwatch.runs[0].charts[1].x_range; "
+    return browser.script(chart + "return [start, end]")
 
 
 def test_clicking_a_layer_shows_its_numbers(browser, file, run):
@@ -175,12 +178,13 @@ def test_the_colours_can_be_changed(browser, file):
         "const high = document.getElementById('gw-high');"
         "high.value = '1e10'; high.dispatchEvent(new Event('change'))"
     )
-    wider = browser.wait(f"const now = (() => {{{cells}}})(); return now != arguments[0] && now", norms)
+    changed = f"const now = (() => {{{cells}}})(); return now != arguments[0] && now"
+    wider = browser.wait(changed, norms)
     browser.script(
         "const measure = document.getElementById('gw-measure');"
         "measure.value = 'median_ratio'; measure.dispatchEvent(new Event('change'))"
     )
-    browser.wait(f"return (() => {{{cells}}})() != arguments[0]", wider)
+    browser.wait(changed, wider)
 
 
 def test_a_large_run_is_shown_soon(browser, logs):
@@ -203,6 +207,17 @@ def test_a_large_run_is_shown_soon(browser, logs):
     assert not browser.errors()
 
 
+def test_the_tab_is_there_with_both_loaders(server, tmp_path):
+    assert server.tab()["tab_name"] == "Gradients" and server.tab()["enabled"]
+    slow = Server(server.logdir, tmp_path / "output.txt", "false")
+    try:
+        slow.wait()
+        assert slow.tab() == server.tab()
+        assert "bokeh.js" in slow.read("plugin/gradwatch/page?run=stock/gradwatch")
+    finally:
+        slow.stop()
+
+
 def test_the_tab_follows_the_runs_and_what_is_written(browser, server, run):
     record = server.logdir / "growing" / "gradwatch" / "record.gwr"
     record.parent.mkdir(parents=True)
@@ -217,16 +232,18 @@ def test_the_tab_follows_the_runs_and_what_is_written(browser, server, run):
     )
     last = "return gradwatch.runs[0].measures.norm.last.at(-1)"
     before = browser.script(last)
-    browser.script("document.getElementById('gw-measure').value = 'update_ratio'")
-    browser.script("document.getElementById('gw-measure').onchange({target: document.getElementById('gw-measure')})")
+    browser.script(
+        "const measure = document.getElementById('gw-measure');"
+        "measure.value = 'update_ratio'; measure.dispatchEvent(new Event('change'))"
+    )
     record.write_bytes(whole)
     browser.driver.switch_to.default_content()
-    browser.script("document.querySelector('[aria-label=\"Reload data\" i], .reload-button').click()")
-    frame = "return [...document.querySelectorAll('iframe')].find((f) => "
-    browser.driver.switch_to.frame(browser.script(frame + "f.src.includes('name=gradwatch'))"))
-    inner = "const frames = [...document.querySelectorAll('iframe')]; return frames.length == 1 && "
-    inner += "frames[0].contentWindow.gradwatch?.runs[0].measures.norm.last.at(-1) > arguments[0]"
-    browser.wait(inner, before)
+    browser.script("document.querySelector('.reload-button').click()")
+    browser.driver.switch_to.frame(browser.wait(TAB))
+    inner = "const frames = [...document.querySelectorAll('iframe')];"
+    inner += "const {runs} = frames[0].contentWindow.gradwatch;"
+    inner += "return frames.length == 1 && runs[0].measures.norm.last.at(-1)"
+    browser.wait(f"{inner} > arguments[0]", before)
     browser.driver.switch_to.frame(browser.script(FRAME))
     assert browser.script(last) == run.steps[-1]
     # The view is as it was left.
@@ -246,12 +263,12 @@ def test_files_that_cannot_be_read_give_a_line(browser, server, kind):
     record = server.logdir / kind / "gradwatch" / "record.gwr"
     record.parent.mkdir(parents=True)
     record.write_bytes(content)
-    text = server.read(f"plugin/gradwatch/page?run={kind}/gradwatch&run=stock/gradwatch")
+    page_of = f"plugin/gradwatch/page?run={kind}/gradwatch&run=stock/gradwatch"
+    browser.open(f"{server.url}/data/{page_of}")
     shutil.rmtree(server.logdir / kind)
-    path = server.output.with_suffix(".html")
-    path.write_text(text.replace('src="bokeh.js"', f'src="{server.url}/data/plugin/gradwatch/bokeh.js"'))
-    browser.open(path.as_uri())
-    (line,) = browser.script("return [...document.querySelectorAll('.problem')].map((p) => p.innerText)")
-    assert line.startswith(f"{kind}")
+    lines = "return [...document.querySelectorAll('.problem')].map((p) => p.innerText)"
+    (line,) = browser.script(lines)
+    assert line.startswith(f"{kind}/gradwatch: ")
     assert browser.script("return gradwatch.runs.map((run) => run.name)") == ["stock"]
+    assert not browser.errors()
     assert "Traceback" not in server.output.read_text()
