@@ -1,11 +1,13 @@
-"""What TensorBoard's files take on disk, and how soon TensorBoard shows them.
+"""What a run leaves on disk, and how soon it can be seen.
 
 Bytes a point are those of the event file that a real `fit` wrote. Then a log of many
 variables and steps is written by the package's own writer, from generated rows, and
-opened with a real TensorBoard: from its start until it answers with the last step.
+opened with a real TensorBoard: from its start until it answers with the last step. The
+record of a run is written from generated rows, too, and read with
+`keras_gradwatch.load`.
 
     python benchmarks/logsize.py [--variables 1000] [--steps 10000]
-        [--update-freq 50 10] [--out docs/benchmarks]
+        [--update-freq 50 10] [--record-steps 100000] [--out docs/benchmarks]
 
 It takes a few minutes. With `--update-freq 1` every step is a point: that log is more
 than 5 GB, and writing it takes half an hour.
@@ -29,9 +31,12 @@ import timing
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto import event_pb2
 
+import keras_gradwatch
 from keras_gradwatch.callbacks import GradientTensorBoard
+from keras_gradwatch.records.events import Event
+from keras_gradwatch.records.record import Record
 from keras_gradwatch.records.rows import SCALARS, Layout
-from keras_gradwatch.statistics.names import NAMES
+from keras_gradwatch.statistics.names import ALWAYS, NAMES, OF_UPDATES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.log import GradientLog
 
@@ -81,9 +86,17 @@ def measured(title, layers, steps, **options):
 # -- Opening a large log ---------------------------------------------------------------
 
 
-def generated(names, steps):
-    """`Rows` of healthy steps, with every statistic of every variable."""
-    layout = Layout(tuple(names))
+def names_of(variables):
+    """Names as those of a deep network."""
+    return tuple(
+        f"model/block_{i // 2}/dense/{['kernel', 'bias'][i % 2]}"
+        for i in range(variables)
+    )
+
+
+def generated(names, steps, statistics=NAMES):
+    """`Rows` of healthy steps, with some statistics of every variable."""
+    layout = Layout(names, statistics, sizes=(1,) * len(names))
     random = np.random.default_rng(steps[0])
     rows = random.lognormal(size=(len(steps), layout.width)).astype("float32")
     rows[:, : len(SCALARS)] = 1.0
@@ -98,11 +111,8 @@ def write_log(folder, variables, steps, update_freq):
     Returns:
         `(seconds that the writer took, names of the variables)`.
     """
-    names = [
-        f"model/block_{i // 2}/dense/{['kernel', 'bias'][i % 2]}"
-        for i in range(variables)
-    ]
-    log, seconds = GradientLog(folder, update_freq, True, 0, None), 0.0
+    names = names_of(variables)
+    log, seconds = GradientLog(folder, update_freq, True, 0, None, None), 0.0
     log.begin(0)
     for first in range(0, steps, 50):
         rows = generated(names, np.arange(first, min(first + 50, steps)))
@@ -189,7 +199,8 @@ def large(variables, steps, update_freq):
     with tempfile.TemporaryDirectory() as folder:
         seconds, names = write_log(folder, variables, steps, update_freq)
         size = event_file(folder).stat().st_size
-        tag = tags.variable(NAMES[0], names[-1])
+        sections = tags.sections(names, [1] * len(names))
+        tag = tags.variable(sections, names[-1], NAMES[0])
         # The last step is written when the log is closed.
         up, there, every, one = opened(folder, tag, steps - 1)
     written = 1e6 * seconds / steps
@@ -206,6 +217,56 @@ def large(variables, steps, update_freq):
     ]
 
 
+# -- The record ------------------------------------------------------------------------
+
+
+def record(variables, steps, drained):
+    """A row about the record of a run: what it takes to write and to read it.
+
+    Args:
+        variables: Number of variables.
+        steps: Number of steps.
+        drained: How many of them are read from the ring at a time.
+    """
+    names = names_of(variables)
+    # The updates are measured in every 50th step. One of a hundred drains has an event.
+    rows = generated(names, np.arange(drained), ALWAYS)
+    with tempfile.TemporaryDirectory() as folder:
+        writer, times = Record(folder), []
+        writer.begin(0)
+        for first in range(0, steps, drained):
+            new = rows.layout.unpack(rows.steps + first, _packed(rows))
+            if first % 50 == 0:
+                for name in OF_UPDATES:
+                    new.statistic(name)[0] = 0.1
+            message = f"step {first}: gradient norm 10 against 1; skipped"
+            event = Event(first, "z_score", None, 10.0, 1.0, "skipped", message)
+            begin = time.perf_counter()
+            writer.add(new, [event] if first % (100 * drained) == 0 else [])
+            times.append(time.perf_counter() - begin)
+        writer.flush()
+        size = pathlib.Path(writer.path).stat().st_size
+        begin = time.perf_counter()
+        run = keras_gradwatch.load(folder)
+        seconds = time.perf_counter() - begin
+    return [
+        f"{variables:,}",
+        f"{steps:,}",
+        drained,
+        f"{1e6 * sum(times) / steps:,.1f}",
+        f"{1e3 * max(times):,.0f}",
+        f"{size / 1e6:,.1f}",
+        f"{seconds:.2f}",
+        f"{len(run.steps):,}",
+    ]
+
+
+def _packed(rows):
+    """The rows as the ring has them."""
+    parts = rows.applications, rows.recorded
+    return np.hstack([part.reshape(len(rows), -1) for part in parts])
+
+
 def main(given=None):
     """Measures all of it, and prints the page; `--out` writes it, too."""
     given = sys.argv[1:] if given is None else given
@@ -214,6 +275,7 @@ def main(given=None):
     add("--variables", type=int, default=1000)
     add("--steps", type=int, default=10_000)
     add("--update-freq", type=int, nargs="+", default=[50, 10])
+    add("--record-steps", type=int, default=100_000)
     add("--fit-steps", type=int, default=300, help="steps of the real fits")
     add("--fit-variables", type=int, default=100, help="an even number")
     add("--out", type=pathlib.Path, help="folder for logsize.md")
@@ -233,6 +295,12 @@ def main(given=None):
     logs = [
         large(arguments.variables, arguments.steps, freq)
         for freq in arguments.update_freq
+    ]
+    steps = arguments.record_steps
+    records = [
+        record(variables, count, drained)
+        for variables in (20, arguments.variables)
+        for count, drained in ((min(steps, 2000), 1), (steps, 50))
     ]
     page = [
         "# What the logs take",
@@ -274,6 +342,26 @@ def main(given=None):
                 "one tag, s",
             ],
             logs,
+        ),
+        "",
+        "## The record of a run",
+        "",
+        "`record.gwr`, from generated rows: read one at a time, as in the first 100",
+        "steps and after each event, or 50 at a time. The longest write is one that",
+        "thins the file out. `keras_gradwatch.load` reads it.",
+        "",
+        *timing.table(
+            [
+                "variables",
+                "steps",
+                "read at a time",
+                "writing, µs a step",
+                "longest, ms",
+                "MB",
+                "`load`, s",
+                "steps kept",
+            ],
+            records,
         ),
     ]
     timing.write(arguments.out, timing.file_stem("logsize"), page)

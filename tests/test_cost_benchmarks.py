@@ -124,7 +124,7 @@ def test_scaling(tmp_path):
 @pytest.mark.thorough
 def test_logsize(tmp_path):
     arguments = "--variables 20 --steps 120 --update-freq 50 --fit-steps 3"
-    arguments += " --fit-variables 4"
+    arguments += " --fit-variables 4 --record-steps 4000"
     page = run("logsize", tmp_path, *arguments.split())
     # The first step, each 50th one, and the last.
     assert numbers(page, "global only, `update_freq=50`")[0] == "5"
@@ -132,7 +132,10 @@ def test_logsize(tmp_path):
         page, "4 variables, `per_variable=True`, `update_freq=1`"
     )
     assert points == "3" and 1_000 < int(size.replace(",", "")) < 4_000
-    assert numbers(page, "20")[:2] == ["120", "50"]
+    logs, record = page.split("## The record")
+    assert numbers(logs, "20")[:2] == ["120", "50"]
+    assert re.search(r"^\| 20 \| 2,000 \| 1 \| .* \| 2,000 \|$", record, re.M)
+    assert re.search(r"^\| 20 \| 4,000 \| 50 \| .* \| 1,\d{3} \|$", record, re.M)
 
 
 @pytest.mark.thorough

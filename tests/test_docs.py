@@ -179,7 +179,7 @@ def test_tables_name_what_there_is():
             assert f"`{found.kind}`" in responses
     board = read("docs/guides/tensorboard.md")
     scalars = (*tags.SCALARS, *tags.HOLDING, *tags.SCALING)
-    for tag in (*scalars, tags.HEATMAP, tags.EVENTS):
+    for tag in (*scalars, tags.HEATMAP, tags.EVENTS, tags.REPORT):
         assert f"| `{tag}` |" in board
 
 

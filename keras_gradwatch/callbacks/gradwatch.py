@@ -290,14 +290,20 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if self.log is not None:
             self.log.on_epoch_end(epoch)
         if self.forensics is not None and self._gradwatch.recorder.exploded:
-            self.forensics.report(self.report())
+            report = self.report()
+            self.forensics.report(report)
+            if self.log is not None:
+                self.log.show(report)
 
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
         self._gradwatch.drain()
         super().on_train_end(logs)
         if self.forensics is not None:
-            self.forensics.end(self.report())
+            report = self.report()
+            self.forensics.end(report)
+            if self.log is not None:
+                self.log.show(report)
         if self.log is not None:
             self.log.on_train_end()
         if self.verbose and self._eventful:

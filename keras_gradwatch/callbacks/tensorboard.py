@@ -30,6 +30,8 @@ class GradientTensorBoard(Showing, ObservingCallback):
     | `gradwatch/grad_norm` | global gradient norm of the step, before clipping |
     | `gradwatch/grad_norm_clipped` | the same after clipping |
     | `gradwatch/grad_norm_max` | largest finite norm since the last point |
+    | `gradwatch/grad_norm_log10`, `gradwatch/grad_norm_clipped_log10` | log₁₀ of the \
+norms |
     | `gradwatch/clip_factor` | norm after / norm before clipping |
     | `gradwatch/clipped_share` | share of steps clipped since the last point |
     | `gradwatch/nonfinite_count` | non-finite gradient values since the last point |
@@ -43,9 +45,12 @@ updates are held |
     | `gradwatch/loss_scale` | what the loss was multiplied by, where it was |
     | `gradwatch/overflows` | overflows of a dynamic loss scale since the last point |
     | `gradwatch/heatmap` | picture: log₁₀ norm, variable × step |
-    | `gradwatch/events` | text: each event |
-    | `gradwatch_variables/<statistic>/<variable>` | with `per_variable=True` |
-    | `gradwatch_histograms/<variable>` | with `histogram_freq` > 0 |
+    | `gradwatch/events` | text: the events of a step, with epoch and step |
+    | `gradwatch/report` | text: the report |
+    | `gradwatch_layer_<rank>_<layer>/<variable>/<statistic>` | with \
+`per_variable=True`; the largest layer has rank 1 |
+    | `gradwatch_layer_<rank>_<layer>/<variable>/gradient` | histogram, with \
+`histogram_freq` > 0 |
 
     Args:
         log_dir: Local directory of the run; made if missing.
@@ -117,7 +122,7 @@ updates are held |
         """Writes what is still in the ring, and closes the file."""
         atexit.unregister(self.finish)
         self._gradwatch.drain()
-        self.log.heatmap(self._gradwatch.step - 1)
+        self.log.heatmap(self._gradwatch.step - 1, last=True)
         self.log.close()
 
     def on_rows(self, rows, events):
@@ -126,7 +131,8 @@ updates are held |
             super().on_rows(rows, events)
             self.forensics.add(rows, events)
         histograms = self._gradwatch.histograms() if self.log.histogram_freq else None
-        self.log.write(rows, events, histograms)
+        epoch = self._gradwatch.recorder.epoch
+        self.log.write(rows, events, histograms, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and draws the heatmap after epochs 1, 2, 4, 8, ..."""
@@ -135,11 +141,21 @@ updates are held |
         if np.log2(epoch + 1).is_integer():
             self.log.heatmap(self._gradwatch.step - 1)
         if not self._joined and self._gradwatch.recorder.exploded:
-            self.forensics.report(self.report())
+            report = self.report()
+            self.forensics.report(report)
+            self.show(report)
 
     def on_train_end(self, logs=None):
         """Drains, draws the heatmap, closes the file, and writes the report."""
         super().on_train_end(logs)
         if not self._joined:
-            self.forensics.end(self.report())
+            report = self.report()
+            self.forensics.end(report)
+            self.show(report)
         self.finish()
+
+    def show(self, report):
+        """Writes a `Report` to the Text page."""
+        step, epoch = self._gradwatch.step - 1, self._gradwatch.recorder.epoch
+        where = f"After step {step}, epoch {epoch}:"
+        self.log.report(step, f"{where}\n\n{report.to_markdown()}")

@@ -28,9 +28,10 @@ def load(logdir: str | os.PathLike[str]) -> Run:
     Example:
 
     ```python
+    model.fit(x, y, callbacks=[keras_gradwatch.GradWatch("logs")])
     run = keras_gradwatch.load("logs")
-    print(run.events[0].message)
-    plt.semilogy(run.steps, run.norms, label=run.variables)
+    run["dense/kernel"]  # the gradient norms of a variable, float32 [T]
+    run.events, run.report, run.plot()
     ```
     """
     runs = find_all(logdir)

@@ -1,5 +1,6 @@
 """Writing the record of a run, when the ring is drained."""
 
+import contextlib
 import os
 import time
 import weakref
@@ -11,14 +12,15 @@ from keras_gradwatch.records.incidents import RECORD, begins
 from keras_gradwatch.records.thinning import near
 
 # Seconds, and rows, after which what was drained is written.
-PAUSE, FULL = 1.0, 256
+PAUSE, FULL = 0.2, 256
 # The file is thinned out when it holds so many times what is left of it, or so many
 # bytes of reports that later ones have replaced.
 SLACK, MAX_WASTE = 1.5, 500_000
 # Steps around the begin of an incident in which statistics are kept in any case.
 SAMPLED = 2
 
-_records = weakref.WeakKeyDictionary()  # monitor -> {directory: its Record}
+# monitor -> {directory: its Record}
+_records: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def record_of(monitor, directory):
@@ -31,7 +33,7 @@ def record_of(monitor, directory):
 class Record:
     """Appends rows, samples, events and reports to `record.gwr` in a directory.
 
-    Rows are collected for a second, unless an incident begins. The file is thinned out
+    Rows are collected for 0.2 s, unless an incident begins. The file is thinned out
     when it holds half as much again as is left of a long run.
 
     Args:
@@ -97,7 +99,7 @@ class Record:
         """Takes newly drained `Rows` and their events."""
         if rows.steps[0] < self._next:
             return  # of another callback with the same directory
-        if self._rows and self._rows[-1].layout != rows.layout:
+        if self._rows and self._rows[0].layout is not rows.layout:
             self.flush()
         self._rows.append(rows)
         self._events += events
@@ -121,7 +123,7 @@ class Record:
         self._append(report)
 
     def _append(self, report=None):
-        names = self._rows[-1].layout.variables if self._rows else ()
+        names = self._rows[0].layout.variables if self._rows else ()
         if self._size is None or self._size_on_disk() != self._size:
             # The first block, or somebody has removed or replaced the file.
             contents = record_file.Contents()
@@ -133,9 +135,7 @@ class Record:
             self._put(contents)
         rows, samples = self._collected()
         data = record_file.blocks(rows, samples, self._events, report)
-        with open(self.path, "ab") as file:
-            file.write(data)
-        self._size += len(data)
+        self._write(data)
         self._counts["rows"] += len(rows)
         self._counts["samples"] += len(samples)
         self._counts["events"] += len(self._events)
@@ -148,6 +148,17 @@ class Record:
             contents = record_file.read(self.path)
             contents.thin()
             self._put(contents)
+
+    def _write(self, data):
+        try:
+            with open(self.path, "ab") as file:
+                file.write(data)
+        except OSError:
+            # A part of a block must not stand before later ones.
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, self._size)
+            raise
+        self._size += len(data)
 
     def _put(self, contents):
         record_file.write(self.path, contents)
@@ -168,44 +179,58 @@ class Record:
 
     def _collected(self):
         """Rows and samples, arrays as in `Contents`."""
-        width = len(self._variables)
-        all_rows, all_samples = [], []
-        for part in self._rows:
-            own = part.layout.variables
-            same = own == self._variables
-            places = slice(None) if same else [self._variables.index(v) for v in own]
-            rows = record_file.rows_of(len(part), width)
-            rows["step"] = part.steps
-            for i, name in enumerate(record_file.COLUMNS):
-                rows["scalars"][:, i] = part.scalars[name]
-            bad = part.statistic("nonfinite_count")
-            # What is not finite must not look like what was not measured.
-            norms = np.where(bad > 0, np.float32(np.inf), part.statistic("norm"))
-            rows["norms"][:, places] = norms
-            all_rows.append(rows)
-            chosen = self._sampled(part, bad)
-            samples = record_file.samples_of(len(chosen), width)
-            samples["step"] = part.steps[chosen]
-            for k, name in enumerate(record_file.STATISTICS if len(chosen) else ()):
-                if _is_there(part, name):
-                    samples["values"][:, k, places] = part.statistic(name)[chosen]
-            all_samples.append(samples)
-        if not all_rows:
+        parts, width = self._rows, len(self._variables)
+        if not parts:
             return (), ()
-        return np.concatenate(all_rows), np.concatenate(all_samples)
+        names = parts[0].layout.variables
+        places = slice(None)
+        if names != self._variables:
+            places = [self._variables.index(name) for name in names]
+        rows = record_file.rows_of(self._waiting, width)
+        rows["step"] = np.concatenate([part.steps for part in parts])
+        for i, name in enumerate(record_file.COLUMNS):
+            rows["scalars"][:, i] = np.concatenate([p.scalars[name] for p in parts])
+        bad = self._joined("nonfinite_count") > 0
+        # What is not finite must not look like what was not measured.
+        norms = np.where(bad, np.float32(np.inf), self._joined("norm"))
+        rows["norms"][:, places] = norms
+        known = {
+            name: self._joined(name)
+            for name in record_file.STATISTICS
+            if any(_is_there(part, name) for part in parts)
+        }
+        chosen = self._sampled(rows["step"], known)
+        samples = record_file.samples_of(len(chosen), width)
+        samples["step"] = rows["step"][chosen]
+        for name, values in known.items():
+            k = record_file.STATISTICS.index(name)
+            samples["values"][:, k, places] = values[chosen]
+        return rows, samples
 
-    def _sampled(self, rows, bad):
-        """The places of the rows whose statistics are kept."""
-        measured = (bad > 0).any(axis=1)
-        for name in record_file.STATISTICS:
-            if name != "nonfinite_count" and _is_there(rows, name):
-                measured |= ~np.isnan(rows.statistic(name)).all(axis=1)
-        always = near(rows.steps, np.array(self._onsets, np.int64), SAMPLED)
+    def _joined(self, name):
+        """A statistic of all rows that were collected, [T, V]."""
+        return np.concatenate(
+            [
+                part.statistic(name)
+                if _is_there(part, name)
+                else np.full((len(part), len(part.layout.variables)), np.nan, "f4")
+                for part in self._rows
+            ]
+        )
+
+    def _sampled(self, steps, known):
+        """The places of the steps whose statistics are kept, a list."""
+        measured = np.zeros(len(steps), bool)
+        for name, values in known.items():
+            always = name == "nonfinite_count"
+            found = values > 0 if always else ~np.isnan(values)
+            measured |= found.any(axis=1)
+        wanted = near(steps, np.array(self._onsets, np.int64), SAMPLED)
         chosen = []
         for t in np.flatnonzero(measured):
-            if always[t] or rows.steps[t] >= self._next_sample:
+            if wanted[t] or steps[t] >= self._next_sample:
                 chosen.append(t)
-                self._next_sample = rows.steps[t] + self._stride
+                self._next_sample = steps[t] + self._stride
         return chosen
 
 

@@ -6,9 +6,9 @@ its `bytes` says, little-endian:
 
 | line | bytes |
 |---|---|
-| `{"rows": T, "bytes": N}` | T times: int64 step, float32 scalars [S], float32 norms [V] |
-| `{"samples": T, "statistics": [K names], "bytes": N}` | T times: int64 step, float32 \
-[K, V] |
+| `{"rows": T, "bytes": N}` | T times: int64 step, float32 scalars [S], norms [V] |
+| `{"samples": T, "statistics": [K names], "bytes": N}` | T times: int64 step, \
+float32 [K, V] |
 | `{"events": [...]}` | none; `Event`s as dicts |
 | `{"report": {...}}` | none; `Report.to_dict()`, the last one counts |
 
@@ -38,8 +38,8 @@ def limits(variables):
     return {"rows": 2000, "samples": samples, "events": 1000}
 
 
-def row_type(variables, scalars=len(COLUMNS)):
-    """The dtype of a row of so many variables."""
+def row_type(variables, scalars):
+    """The dtype of a row of so many variables and scalars."""
     numbers = [("scalars", "<f4", (scalars,)), ("norms", "<f4", (variables,))]
     return np.dtype([("step", "<i8"), *numbers])
 
@@ -55,7 +55,7 @@ class Contents:
 
     Attributes:
         variables: Tuple of V names.
-        rows: Array [T] of `row_type(V)`.
+        rows: Array [T] of `row_type(V, S)`, the scalars in `COLUMNS`.
         samples: Array [M] of `sample_type(V, 7)`, the statistics in `STATISTICS`.
         events: List of `Event`s.
         report: Dict, or None.
@@ -107,7 +107,7 @@ class Contents:
 
 def rows_of(count, variables):
     """So many rows in which nothing is known."""
-    rows = np.zeros(count, row_type(variables))
+    rows = np.zeros(count, row_type(variables, len(COLUMNS)))
     rows["scalars"], rows["norms"] = np.nan, np.nan
     return rows
 

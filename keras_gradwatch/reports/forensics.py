@@ -66,7 +66,7 @@ class Incident:
     batch: str | None = None
 
 
-_running = weakref.WeakSet()  # Forensics whose `fit` has not ended
+_running: weakref.WeakSet = weakref.WeakSet()  # Forensics whose `fit` has not ended
 
 
 @atexit.register

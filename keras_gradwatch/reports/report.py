@@ -8,6 +8,8 @@ from keras_gradwatch.reports.table import table
 
 # Pieces of advice, at most.
 MAX_FIXES = 3
+# What the lines of the text begin with, before the table.
+LABELS = ("Fix", "Also try", "Diagnosis", "Cause", "First event", "Numbers")
 # Symptoms of a run that has exploded.
 EXPLODED = {
     "explosion",
@@ -61,6 +63,21 @@ class Report(str):
             "fixes": self.fixes,
             "summary": None if self.summary is None else self.summary.to_dict(),
         }
+
+    def to_markdown(self):
+        """The text as Markdown: a headline, a list, and the table."""
+        headline, *done = self.verdict.split("\n")
+        items, table = [], []
+        for line in self.split("\n")[1 + len(done) :]:
+            label, _, words = line.partition(": ")
+            if label.partition(" (")[0] in LABELS:
+                items.append(f"- **{label}**: {words}")
+            else:
+                table.append(line)
+        blocks = [f"### {headline}", *done, "\n".join(items)]
+        if table:
+            blocks.append("\n".join(["```", *table, "```"]))
+        return "\n\n".join(block for block in blocks if block)
 
     def _repr_html_(self):
         first, *rest = html.escape(self).split("\n", 1)

@@ -1,26 +1,33 @@
-"""The gradient norms of every variable at every step, as one picture."""
+"""The gradient norms of every variable at every step, as one picture.
+
+TensorBoard shows it 350 pixels wide, of which it takes every second: text is large,
+and labels are few.
+"""
 
 import bisect
+import itertools
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Pixels. What stands around the plot takes the rest of 1200 x 1600.
-_MAX_COLUMNS = 880
-_MAX_ROWS = 1480
-_MAX_LABEL = 260
-_MAX_CELL_WIDTH = 24
-_MAX_CELL_HEIGHT = 18
-_MIN_PLOT_WIDTH = 440
-_SCALE_WIDTH = 120
-_LABEL_DISTANCE = 14
-_LINE = 16
+# Pixels.
+_WIDTH = 700
+_MIN_PLOT_HEIGHT, _MAX_PLOT_HEIGHT = 200, 960
+_MAX_LABEL = 240
+_ROW_HEIGHT, _LEAST_ROW_HEIGHT = 34, 6
+_TEXT = 23
+_LINE = 34
 _PAD = 12
+_SCALE_WIDTH = 200
+_SQUARE = 18
 
-_SHOWN_DECADES = 12
+# The colours span these shares of the norms, and so many decades around the median.
+_QUANTILES = (0.05, 0.95)
+_DECADES = 3
 
 _INK = (40, 40, 40)
-_NOT_MEASURED = (190, 190, 190)
+_ZERO = (255, 255, 255)
+_NOT_MEASURED = (170, 170, 170)
 _NOT_FINITE = (255, 0, 255)
 # Viridis at nine equal distances: lightness rises evenly, also for the colour-blind.
 _COLORS = np.array(
@@ -40,20 +47,22 @@ _COLORS = np.array(
 
 
 def render(norms, names, first_step, steps_per_row=1):
-    """Draws log10 of the norms, a row for each variable and a column for each step.
+    """Draws the norms on a log scale, a row for each variable, a column for each step.
 
     Where there are more steps or variables than pixels, a pixel shows the largest of
-    its norms, so that a spike never vanishes.
+    its norms, so that a spike never vanishes. The colours span the 5th to the 95th
+    percentile of the norms, and at most three decades on both sides of the median:
+    a few large norms do not make all others look alike.
 
     Args:
         norms: float [T, V], norms >= 0 in the gradient's unit. NaN: not measured
-            (grey). Infinite: the gradient was not finite (magenta).
-        names: V names, the rows' labels.
+            (grey). Infinite: the gradient was not finite (magenta). Zero is white.
+        names: V names, the rows' labels; what all of them begin with is left out.
         first_step: int, the step of `norms[0]`.
         steps_per_row: int, how many steps each row of `norms` stands for.
 
     Returns:
-        uint8 [H, W, 3], RGB, at most 1200 wide and 1600 high.
+        uint8 [H, 700, 3], RGB, at most 1200 high.
 
     Raises:
         ValueError: if `norms` is empty or does not match `names`.
@@ -65,17 +74,37 @@ def render(norms, names, first_step, steps_per_row=1):
             "`norms` must be [T, V] with T > 0 and V = len(names) > 0. "
             f"Received shape {norms.shape} and {len(names)} names"
         )
-    cells, first_rows = _shrink(norms.T, _MAX_ROWS)
-    cells = _shrink(cells.T, _MAX_COLUMNS)[0].T
-    low, high = _log_range(cells)
-    plot = _enlarge(_colorize(cells, low, high))
-    row_height = plot.shape[0] / len(cells)
+    low, high = _log_range(norms)
+    names = _without_prefix(names)
+    height = _plot_height(len(names))
+    cells, first_rows = _shrink(norms.T, height)
+    row_height = height / len(cells)
     # Rows that are lower than a line of text share labels: every k-th has one.
-    every = int(np.ceil(_LABEL_DISTANCE / row_height))
+    every = int(np.ceil(1.2 * _TEXT / row_height))
     labels = {row: names[first_rows[row]] for row in range(0, len(cells), every)}
-    return _Canvas(plot, labels, row_height).finish(
-        low, high, first_step, first_step + len(norms) * steps_per_row - 1
-    )
+    canvas = _Canvas(labels, row_height, height)
+    cells = _shrink(cells.T, canvas.plot_width)[0].T
+    canvas.draw_plot(_colorize(cells, low, high))
+    canvas.draw_steps(first_step, first_step + len(norms) * steps_per_row - 1)
+    canvas.draw_scale(low, high)
+    return np.asarray(canvas.image)
+
+
+def _without_prefix(names):
+    """The names without the folders that all of them are in."""
+    paths = [name.split("/") for name in names]
+    folders = zip(*(path[:-1] for path in paths), strict=False)
+    shared = 0
+    if len(names) > 1:
+        shared = sum(1 for _ in itertools.takewhile(lambda f: len({*f}) == 1, folders))
+    return ["/".join(path[shared:]) for path in paths]
+
+
+def _plot_height(variables):
+    """Pixels, so that a row is neither lower nor higher than it need be."""
+    usual = min(variables * _ROW_HEIGHT, 420)
+    height = max(usual, variables * _LEAST_ROW_HEIGHT, _MIN_PLOT_HEIGHT)
+    return min(height, _MAX_PLOT_HEIGHT)
 
 
 def _shrink(values, limit):
@@ -85,41 +114,37 @@ def _shrink(values, limit):
     return np.fmax.reduceat(values, starts, axis=0), starts
 
 
-def _log_range(cells):
-    """Ends of the colour scale, in log10."""
-    positive = cells[np.isfinite(cells) & (cells > 0)]
+def _log_range(norms):
+    """Ends of the colour scale, in log10; at least one decade apart."""
+    positive = norms[np.isfinite(norms) & (norms > 0)]
     if positive.size == 0:
-        return 0.0, 0.0
-    low, high = np.log10(positive.min()), np.log10(positive.max())
-    # Rounding errors of 1e-30 beside norms of 1 must not use up all the colours.
-    return max(low, high - _SHOWN_DECADES), high
+        return -0.5, 0.5
+    # A sample of many will do.
+    logs = np.log10(positive[:: max(1, positive.size // 100_000)])
+    middle = np.median(logs)
+    low, high = np.quantile(logs, _QUANTILES)
+    low, high = max(low, middle - _DECADES), min(high, middle + _DECADES)
+    missing = max(0.0, 1 - (high - low)) / 2
+    return low - missing, high + missing
 
 
 def _colorize(cells, low, high):
-    """uint8 [..., 3] for norms [...]; zero gets the darkest colour."""
+    """uint8 [..., 3] for norms [...]."""
     finite = np.isfinite(cells)
-    logs = np.full(cells.shape, -np.inf)
+    logs = np.zeros(cells.shape)
     np.log10(cells, out=logs, where=finite & (cells > 0))
-    # Equal norms have no low and no high: they get the middle of the scale.
-    place = (logs - low) / (high - low) if high > low else np.where(logs < low, 0, 0.5)
-    place = np.clip(place, 0, 1)
+    place = np.clip((logs - low) / (high - low), 0, 1)
     table = np.linspace(0, 1, len(_COLORS))
     rgb = np.stack([np.interp(place, table, channel) for channel in _COLORS.T], -1)
+    rgb[cells == 0] = _ZERO
     rgb[~finite] = _NOT_FINITE
     rgb[np.isnan(cells)] = _NOT_MEASURED
     return np.round(rgb).astype(np.uint8)
 
 
-def _enlarge(rgb):
-    """Repeats each cell's pixel, so that few cells still make a picture."""
-    rows, columns = rgb.shape[:2]
-    rgb = np.repeat(rgb, min(_MAX_CELL_HEIGHT, _MAX_ROWS // rows), axis=0)
-    return np.repeat(rgb, min(_MAX_CELL_WIDTH, _MAX_COLUMNS // columns), axis=1)
-
-
 def _font():
     try:
-        return ImageFont.load_default(size=12)
+        return ImageFont.load_default(size=_TEXT)
     except TypeError:  # Pillow before 10.1 has its default font in one size
         return ImageFont.load_default()
 
@@ -127,54 +152,60 @@ def _font():
 class _Canvas:
     """The plot with everything that is written around it."""
 
-    def __init__(self, plot, labels, row_height):
+    def __init__(self, labels, row_height, height):
         self.font = _font()
         labels = {row: self._shorten(text) for row, text in labels.items()}
-        self.plot_height, self.plot_width = plot.shape[:2]
-        self.left = _PAD + max(self._length(text) for text in labels.values()) + 8
-        self.top = _PAD + _LINE + 6
-        self.bottom = self.top + self.plot_height
-        width = self.left + max(self.plot_width, _MIN_PLOT_WIDTH) + 3 * _PAD
-        height = self.bottom + 4 * _LINE + _PAD
-        self.image = Image.new("RGB", (width, height), "white")
-        self.image.paste(Image.fromarray(plot), (self.left, self.top))
+        self.left = _PAD + max(self._length(text) for text in labels.values()) + 10
+        self.top, self.height = _PAD + _LINE, height
+        self.bottom = self.top + height
+        self.plot_width = _WIDTH - self.left - 2 * _PAD
+        size = (_WIDTH, self.bottom + 3 * _LINE + 2 * _PAD)
+        self.image = Image.new("RGB", size, "white")
         self.draw = ImageDraw.Draw(self.image)
+        self._write(self.left, _PAD + 8, "gradient norm of each variable", "lm")
         for row, text in labels.items():
             y = self.top + int((row + 0.5) * row_height)
-            self.draw.line([(self.left - 4, y), (self.left - 1, y)], fill=_INK)
-            self._write(self.left - 7, y, text, "rm")
+            self.draw.line([(self.left - 5, y), (self.left - 1, y)], fill=_INK)
+            self._write(self.left - 9, y, text, "rm")
 
-    def finish(self, low, high, first_step, last_step):
-        self._write(self.left, _PAD + 8, "gradient norm of each variable", "lm")
-        self._draw_steps(first_step, last_step)
-        self._draw_scale(low, high)
-        return np.asarray(self.image)
+    def draw_plot(self, rgb):
+        """Draws the cells, repeated until they fill the plot, and a frame."""
+        rows, columns = rgb.shape[:2]
+        rgb = rgb[np.arange(self.height) * rows // self.height]
+        rgb = rgb[:, np.arange(self.plot_width) * columns // self.plot_width]
+        self.image.paste(Image.fromarray(rgb), (self.left, self.top))
+        corner = self.left + self.plot_width + 1, self.bottom + 1
+        frame = [(self.left - 2, self.top - 2), corner]
+        self.draw.rectangle(frame, outline=_INK, width=2)
 
-    def _draw_steps(self, first_step, last_step):
-        steps = last_step - first_step + 1
+    def draw_steps(self, first_step, last_step):
+        """Draws the axis."""
+        steps, y = last_step - first_step + 1, self.bottom + _LINE // 2 + 4
+        self._write(self.left - 12, y, "step", "rm")
         for step in _ticks(first_step, last_step, self.plot_width):
             x = self.left + int((step - first_step + 0.5) * self.plot_width / steps)
-            self.draw.line([(x, self.bottom), (x, self.bottom + 3)], fill=_INK)
-            self._write(x, self.bottom + 12, str(step), "mm")
-        text = f"steps {first_step} to {last_step}"
-        if steps > self.plot_width:
-            text += f", up to {-(-steps // self.plot_width)} to a column: their largest"
-        self._write(self.left, self.bottom + 12 + _LINE, text, "lm")
+            self.draw.line([(x, self.bottom), (x, self.bottom + 5)], fill=_INK)
+            self._write(x, y, str(step), "mm")
 
-    def _draw_scale(self, low, high):
-        x, y = self.left, self.bottom + 12 + 2 * _LINE + 6
-        x = self._write(x, y, f"log10 norm   {low:.1f}", "lm") + 6
+    def draw_scale(self, low, high):
+        """Draws what the colours mean."""
+        y = self.bottom + 2 * _LINE
+        x = self._write(_PAD, y, f"norm   {_short(10**low)}", "lm") + 8
         # The bar goes through the same colours as the plot does.
         ramp = _colorize(np.logspace(0, 1, _SCALE_WIDTH), 0, 1)
-        bar = np.repeat(ramp[np.newaxis], 12, axis=0)
-        self.image.paste(Image.fromarray(bar), (x, y - 6))
-        x = self._write(x + _SCALE_WIDTH + 6, y, f"{high:.1f}", "lm") + 18
+        bar = np.repeat(ramp[np.newaxis], _SQUARE, axis=0)
+        self.image.paste(Image.fromarray(bar), (x, y - _SQUARE // 2))
+        self._write(x + _SCALE_WIDTH + 8, y, _short(10**high), "lm")
+        x, y = _PAD, y + _LINE
         for color, text in (
+            (_ZERO, "zero"),
             (_NOT_FINITE, "not finite"),
             (_NOT_MEASURED, "not measured"),
         ):
-            self.draw.rectangle([x, y - 6, x + 11, y + 5], fill=color)
-            x = self._write(x + 17, y, text, "lm") + 18
+            corner = (x + _SQUARE - 1, y + _SQUARE // 2 - 1)
+            square = [(x, y - _SQUARE // 2), corner]
+            self.draw.rectangle(square, fill=color, outline=_INK, width=2)
+            x = self._write(x + _SQUARE + 6, y, text, "lm") + 24
 
     def _write(self, x, y, text, anchor):
         """Writes a line of text. Returns where one that starts at `x` ends."""
@@ -182,9 +213,14 @@ class _Canvas:
         return x + self._length(text)
 
     def _shorten(self, text):
-        """Drops the head of a name too long: paths differ at their tail."""
+        """Drops the middle of a path too long, or the head of a name too long."""
         if self._length(text) <= _MAX_LABEL:
             return text
+        first, *rest = text.split("/")
+        for begin in range(1, len(rest)):
+            shorter = "/".join([first, "...", *rest[begin:]])
+            if self._length(shorter) <= _MAX_LABEL:
+                return shorter
         # By halving: to measure a text takes as long as to draw it.
         start = bisect.bisect_left(
             range(len(text)),
@@ -197,9 +233,14 @@ class _Canvas:
         return int(np.ceil(self.font.getlength(text)))
 
 
+def _short(number):
+    """One digit of it: 0.03, 200, 1e+14."""
+    return f"{float(f'{number:.1g}'):g}"
+
+
 def _ticks(first_step, last_step, width):
     """Round steps between the two, far enough apart to be read."""
-    fitting = max(1, width // (9 * len(str(last_step)) + 20))
+    fitting = max(1, width // (_TEXT * len(str(last_step)) // 2 + 40))
     distance = 1
     while (last_step - first_step) / distance >= fitting:
         # 1, 2, 5, 10, 20, 50, ...

@@ -8,14 +8,21 @@ from keras_gradwatch.tensorboard import tags
 
 _CHARTS = (
     (
+        "log10 of the gradient norm before and after clipping",
+        tags.GRAD_NORM_LOG10,
+        tags.GRAD_NORM_CLIPPED_LOG10,
+    ),
+    ("loss", tags.LOSS),
+    ("explosions and non-finite values", tags.EXPLOSIONS, tags.NONFINITE_COUNT),
+    ("learning rate", tags.LEARNING_RATE),
+    ("held updates: share of steps, share cut off", tags.HELD_SHARE, tags.HELD_BACK),
+    (
         "gradient norm before and after clipping, and its largest value",
         tags.GRAD_NORM,
         tags.GRAD_NORM_CLIPPED,
         tags.GRAD_NORM_MAX,
     ),
     ("clip factor and share of clipped steps", tags.CLIP_FACTOR, tags.CLIPPED_SHARE),
-    ("explosions and non-finite values", tags.EXPLOSIONS, tags.NONFINITE_COUNT),
-    ("learning rate", tags.LEARNING_RATE),
 )
 
 
@@ -23,7 +30,7 @@ def scalars_layout():
     """Builds the layout that `EventWriter.layout` writes.
 
     Returns:
-        `layout_pb2.Layout` with one category, `keras_gradwatch`, of four charts.
+        `layout_pb2.Layout` with one category, `keras_gradwatch`, of seven charts.
     """
     charts = [
         layout_pb2.Chart(

@@ -30,6 +30,14 @@ def read(log_dir):
     return series
 
 
+def tag_of(series, variable, statistic):
+    """The tag of a statistic of a variable, whatever the rank of its layer."""
+    layer, _, leaf = variable.rpartition("/")
+    end = f"_{layer.replace('/', '.')}/{leaf}/{statistic}"
+    (tag,) = (tag for tag in series if tag.endswith(end))
+    return tag
+
+
 def logged(tmp_path, *others, steps=24, bad=None, fits=1, **kwargs):
     x, y = helper.regression_data(steps)
     x = x if bad is None else helper.with_nan(x, bad, 1)
@@ -50,6 +58,9 @@ def test_scalars_are_those_of_the_steps(tmp_path):
         np.array(series[tags.GRAD_NORM_CLIPPED][1]), seen.clipped_norm[steps]
     )
     helper.assert_same(np.array(series[tags.LOSS][1]), seen.loss[steps])
+    for tag in (tags.GRAD_NORM, tags.GRAD_NORM_CLIPPED):
+        logs = np.log10(np.array(series[tag][1], "float64"))
+        np.testing.assert_allclose(series[f"{tag}_log10"][1], logs, 1e-6)
     factors = np.array(series[tags.CLIP_FACTOR][1])
     np.testing.assert_allclose(
         factors, (seen.clipped_norm / seen.global_norm)[steps], 1e-6
@@ -80,7 +91,15 @@ def test_an_event_is_a_text_and_a_count(tmp_path):
     skip = SkipOnExplosion(verbose=0)
     series, _ = logged(tmp_path, skip, bad=7, update_freq=50)
     steps, texts = series[tags.EVENTS]
-    assert steps == [7] and texts[0].item().decode() == skip.events[0].message
+    what, done = skip.events[0].message.removeprefix("step 7: ").split("; ")
+    text = f"### Epoch 1, step 7\n\n- **nonfinite**: {what}. *{done.capitalize()}.*"
+    assert steps == [7] and texts[0].item().decode() == text
+    steps, texts = series[tags.REPORT]
+    assert steps == [23]
+    lines = texts[0].item().decode().split("\n\n")
+    assert lines[0] == "After step 23, epoch 1:"
+    assert lines[1].startswith("### 1 of 24 steps had values that are not finite")
+    assert "\n- **Numbers**: " in lines[3]
     steps, counts = series[tags.EXPLOSIONS]
     assert dict(zip(steps, counts, strict=True))[7] == 1
     steps, counts = series[tags.NONFINITE_COUNT]
@@ -94,11 +113,19 @@ def test_per_variable(tmp_path):
     series, seen = logged(tmp_path, update_freq=10, per_variable=True)
     kernel, bias = seen.variables
     for variable, v in ((kernel, 0), (bias, 1)):
-        steps, values = series[tags.variable("norm", variable)]
+        steps, values = series[tag_of(series, variable, "norm")]
         assert steps[0] == 0 and steps[-1] == 23
         helper.assert_same(np.array(values), seen.statistics["norm"][steps, v])
-    weights = series[tags.variable("weight_norm", kernel)]
+        logs = series[tag_of(series, variable, "norm_log10")][1]
+        np.testing.assert_allclose(logs, np.log10(np.float64(values)), 1e-6)
+    weights = series[tag_of(series, kernel, "weight_norm")]
     assert weights[0][0] == 0 and np.isfinite(weights[1]).all()
+
+
+def test_each_step_around_an_event_has_a_point(tmp_path):
+    series, _ = logged(tmp_path, SkipOnExplosion(verbose=0), steps=250, bad=120)
+    steps, _ = series[tags.CLIPPED_SHARE]
+    assert steps == [0, 50, *range(70, 171), 200, 249]
 
 
 def test_points_before_an_event_count_their_own_step(tmp_path):
@@ -129,7 +156,7 @@ def test_a_point_has_all_statistics_of_its_step(tmp_path):
     series = read(tmp_path)
     for statistic in NAMES:
         kernel = model.trainable_variables[0].path
-        steps, _ = series[tags.variable(statistic, kernel)]
+        steps, _ = series[tag_of(series, kernel, statistic)]
         assert steps[:3] == [0, 10, 20]
 
 
@@ -139,13 +166,13 @@ def test_include(tmp_path):
     )
     by_variable = [tag for tag in series if tag.startswith("gradwatch_")]
     assert by_variable and all("kernel" in tag for tag in by_variable)
-    assert tags.histogram(seen.variables[0]) in series
+    assert tag_of(series, seen.variables[0], "gradient") in by_variable
 
 
 def test_histograms_count_the_gradient(tmp_path):
     series, seen = logged(tmp_path, histogram_freq=8)
     for v, (variable, size) in enumerate(zip(seen.variables, (15, 3), strict=True)):
-        steps, values = series[tags.histogram(variable)]
+        steps, values = series[tag_of(series, variable, "gradient")]
         assert steps == [0, 8, 16]
         for step, bins in zip(steps, values, strict=True):
             assert bins[:, 2].sum() == size
@@ -162,6 +189,13 @@ def test_heatmap_and_layout(tmp_path):
     width, height, png = images[-1]
     assert png.startswith(b"\x89PNG") and int(width) > 0 and int(height) > 0
     assert "custom_scalars__config__" in series
+
+
+def test_the_last_heatmap_has_all_epochs(tmp_path):
+    x, y = helper.regression_data(4)
+    board = GradientTensorBoard(tmp_path)
+    helper.fit(helper.regression(), x, y, [board], batch_size=1, epochs=5)
+    assert read(tmp_path)[tags.HEATMAP][0] == [3, 7, 15, 19]
 
 
 def test_gradwatch_logs_the_same(tmp_path):
@@ -212,10 +246,7 @@ def test_two_layers_of_one_name_have_a_tag_each(tmp_path):
     board = GradientTensorBoard(tmp_path, per_variable=True)
     helper.fit(model, x, y, [seen, board])
     assert len(set(seen.variables)) == len(model.trainable_variables) == 4
-    norms = [
-        tag for tag in read(tmp_path) if tag.startswith("gradwatch_variables/norm")
-    ]
-    assert len(norms) == 4
+    assert len([tag for tag in read(tmp_path) if tag.endswith("/norm")]) == 4
 
 
 @pytest.mark.parametrize("make", [GradientTensorBoard, GradWatch])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import plugin_event_accumulator
 
-from keras_gradwatch import watch
+from keras_gradwatch import load, watch
 from keras_gradwatch.callbacks import (
     GradientTensorBoard,
     GradWatch,
@@ -109,7 +109,8 @@ def seen(snapshot):
 def test_killed_and_resumed(whole, tmp_path):
     run(tmp_path, kill=25)
     before = shown(tmp_path)
-    assert before[tags.GRAD_NORM][0][-1] >= 70  # readable, up to the last drain
+    assert before[tags.GRAD_NORM][0][-1] >= 62  # readable, 50 after the last event
+    assert load(tmp_path / "logs").steps[-1] >= 12  # the last incident
     printed = run(tmp_path)
     assert "resuming at step 60" in printed
     # The state of the detectors, and of all that goes on, is that of the whole run.
@@ -118,6 +119,13 @@ def test_killed_and_resumed(whole, tmp_path):
     )
     assert actual["step"] == 120 and seen(actual) > 100
     assert actual == expected
+    record, expected = (load(d / "logs") for d in (tmp_path, whole))
+    lost = expected.steps[~np.isin(expected.steps, record.steps)]
+    assert record.steps[0] == 0 and record.steps[-1] == 119
+    assert (lost > 12).all() and (lost < 60).all()  # of the last 0.2 s before the kill
+    kept = np.isin(expected.steps, record.steps)
+    np.testing.assert_array_equal(record.norms, expected.norms[kept])
+    assert record.events == expected.events
     # Every event once, in the file and in the report.
     kept, wanted = (
         lines(d / "logs" / "gradwatch" / "events.jsonl") for d in (tmp_path, whole)

@@ -352,7 +352,7 @@ def test_idle_only_the_report_is_written(tmp_path):
     callback = watching(None, state_dir=tmp_path)
     helper.fit(eager(), *helper.regression_data(24), [callback])
     names = {p.name for p in tmp_path.iterdir()}
-    reports = {"report.txt", "report.json", "run.json"}
+    reports = {"report.txt", "report.json", "run.json", "record.gwr"}
     assert names == {"state.jsonl", "events.jsonl", *reports}
     assert (tmp_path / "report.txt").read_text() == callback.report() + "\n"
 

@@ -15,7 +15,10 @@ import pytest
 import tensorboard_data_server
 from PIL import Image
 
+from keras_gradwatch.records.events import Event
+from keras_gradwatch.reports.report import Report
 from keras_gradwatch.tensorboard import EventWriter, scalars_layout, tags
+from keras_gradwatch.tensorboard.events import as_markdown
 
 # The loader is what is tested; TensorFlow would only make the server start later.
 SERVE = """
@@ -24,8 +27,13 @@ sys.modules["tensorflow"] = None
 from tensorboard.main import run_main
 run_main()
 """
-HISTOGRAM = tags.histogram("dense/kernel")
-NORM = tags.variable("norm", "dense/kernel")
+SECTIONS = tags.sections(["dense/kernel"], [8])
+HISTOGRAM = tags.variable(SECTIONS, "dense/kernel", "gradient")
+NORM = tags.variable(SECTIONS, "dense/kernel", "norm")
+
+
+EVENT = Event(3, "nonfinite", None, 4.0, 0.0, "skipped", "step 3: 4 values; skipped")
+REPORT = Report("It exploded.\nFix: do this.\n  a  b\nk  1  2", "It exploded.")
 
 
 def _write_runs(log_dir):
@@ -35,7 +43,8 @@ def _write_runs(log_dir):
         writer.scalars(step, dict.fromkeys((*tags.SCALARS, NORM), step / 2))
     writer.histogram(HISTOGRAM, 3, [1, 2], [-1.0, 0.0, 1.0])
     writer.image(tags.HEATMAP, 3, np.zeros((6, 4, 3), np.uint8))
-    writer.text(tags.EVENTS, 3, "step 3 **skipped**")
+    writer.text(tags.EVENTS, 3, as_markdown([EVENT], 2))
+    writer.text(tags.REPORT, 3, REPORT.to_markdown())
     writer.close()
     for first_step, value in ((0, 1.0), (3, 2.0)):
         writer = EventWriter(log_dir / "resumed", first_step)
@@ -155,10 +164,16 @@ def test_image(server):
 
 
 def test_text(server):
-    assert server.ask("text/tags") == {"run": [tags.EVENTS]}
+    assert set(server.ask("text/tags")["run"]) == {tags.EVENTS, tags.REPORT}
     (shown,) = server.ask("text/text", run="run", tag=tags.EVENTS)
     assert shown["step"] == 3
-    assert "step 3 <strong>skipped</strong>" in shown["text"]
+    assert "<h3>Epoch 2, step 3</h3>" in shown["text"]
+    item = "<li><strong>nonfinite</strong>: 4 values. <em>Skipped.</em></li>"
+    assert item in shown["text"]
+    (shown,) = server.ask("text/text", run="run", tag=tags.REPORT)
+    assert "<h3>It exploded.</h3>" in shown["text"]
+    assert "<li><strong>Fix</strong>: do this.</li>" in shown["text"]
+    assert "<pre><code>  a  b\nk  1  2\n</code></pre>" in shown["text"]
 
 
 def test_layout(server):
@@ -166,4 +181,5 @@ def test_layout(server):
     assert category["title"] == "keras_gradwatch"
     pattern = category["chart"][0]["multiline"]["tag"][0]
     answer = server.ask("custom_scalars/scalars", run="run", tag=pattern)
-    assert answer["regex_valid"] and set(answer["tag_to_events"]) == {tags.GRAD_NORM}
+    found = set(answer["tag_to_events"])
+    assert answer["regex_valid"] and found == {tags.GRAD_NORM_LOG10}

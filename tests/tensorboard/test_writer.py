@@ -123,7 +123,7 @@ def test_scalars_of_every_kind(tmp_path, writer):
 
 
 def test_histogram_comes_back_as_left_right_count(tmp_path, writer):
-    tag = tags.histogram("dense/kernel")
+    tag = "gradwatch_layer_01_dense/kernel/gradient"
     writer.histogram(tag, 4, np.array([3, 0, 2**24 + 1]), [-1.0, 0.0, 0.5, 2.0])
     writer.flush()
     accumulator = _accumulate(tmp_path)
