@@ -60,8 +60,13 @@ def tensorboard(logs):
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", logs]
     command += ["--host", "127.0.0.1", "--port", port]
+    address = ("127.0.0.1", port)
     server = subprocess.Popen([*map(str, command)])
     try:
+        while server.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(address):
+                break
+            time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

@@ -293,7 +293,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             report = self.report()
             self.forensics.report(report)
             if self.log is not None:
-                self.log.show(report)
+                self.log.show_report(report)
 
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
@@ -303,7 +303,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             report = self.report()
             self.forensics.end(report)
             if self.log is not None:
-                self.log.show(report)
+                self.log.show_report(report)
         if self.log is not None:
             self.log.on_train_end()
         if self.verbose and self._eventful:

@@ -143,7 +143,7 @@ updates are held |
         if not self._joined and self._gradwatch.recorder.exploded:
             report = self.report()
             self.forensics.report(report)
-            self.show(report)
+            self.show_report(report)
 
     def on_train_end(self, logs=None):
         """Drains, draws the heatmap, closes the file, and writes the report."""
@@ -151,10 +151,10 @@ updates are held |
         if not self._joined:
             report = self.report()
             self.forensics.end(report)
-            self.show(report)
+            self.show_report(report)
         self.finish()
 
-    def show(self, report):
+    def show_report(self, report):
         """Writes a `Report` to the Text page."""
         step, epoch = self._gradwatch.step - 1, self._gradwatch.recorder.epoch
         where = f"After step {step}, epoch {epoch}:"
