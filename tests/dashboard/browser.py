@@ -82,7 +82,8 @@ class Browser:
     def errors(self):
         """What the page has complained of since it was opened."""
         log = self.driver.get_log("browser")
-        return [line["message"] for line in log if line["level"] == "SEVERE"]
+        lines = [line["message"] for line in log if line["level"] == "SEVERE"]
+        return [line for line in lines if "/favicon.ico" not in line]
 
     def _pointer(self):
         from selenium.webdriver.common.actions.action_builder import ActionBuilder
