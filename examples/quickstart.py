@@ -7,7 +7,7 @@ Keras, by Keras with `global_clipnorm=1.0`, and with `GradWatch` at its defaults
 
     python examples/quickstart.py [--log-dir DIR] [--epochs N]
 
-The stock runs are logged, too, so that TensorBoard shows them beside the others.
+The stock runs are logged, too: the page at the end and TensorBoard show them, too.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_gradwatch
+from keras_gradwatch.reports import pages
 
 SEED = 0
 
@@ -137,9 +138,13 @@ def main():
         f"{arguments.log_dir}/sgd",
     )
     print(f"\nIts report at the end of the first run:\n{watch.report()}")
+    compared = [f"{arguments.log_dir}/adam{suffix}" for suffix in ("-stock", "")]
+    page = f"{arguments.log_dir}/compare.html"
+    pages.write(compared, page)
     print(
-        f"\nSee the gradients:\n  {tensorboard()} --logdir {arguments.log_dir}\n"
-        "then open the Scalars, Images (heatmap) and Text (events) pages."
+        f"\nBoth runs on one page:\n  {page}\n"
+        "The same in TensorBoard, in the tab Gradients:\n"
+        f"  {tensorboard()} --logdir {arguments.log_dir}"
     )
 
 

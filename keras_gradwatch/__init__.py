@@ -31,15 +31,19 @@ __all__ = [
 
 
 def _is_command():
-    """Whether this process is `gradwatch` or `python -m keras_gradwatch`."""
+    """Whether this process is `gradwatch`, or TensorBoard, also by `python -m`."""
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    as_module = sys.orig_argv[1:3] == ["-m", __name__]
-    return as_module or name in ("gradwatch", "gradwatch.exe")
+    module = sys.orig_argv[2] if sys.orig_argv[1:2] == ["-m"] else None
+    return name.removesuffix(".exe") in ("gradwatch", "tensorboard") or module in (
+        __name__,
+        "tensorboard.main",
+        "tensorboard",
+    )
 
 
 _no_keras = None  # why Keras could not be imported
 
-# The commands read files, and answer without loading Keras.
+# They read files, and answer without loading Keras.
 if not _is_command():
     from keras_gradwatch.records.events import Event
     from keras_gradwatch.records.load import load

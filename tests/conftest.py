@@ -47,6 +47,7 @@ if BACKEND == "jax":
         "callbacks/test_history.py",
         "callbacks/test_tensorboard.py",
         "callbacks/test_with_keras.py",
+        "dashboard",
         "detectors/test_lasting.py",
         "keras_own",
         "regimes/test_resume.py",

@@ -18,7 +18,7 @@ LAYERS = (
     ("tensors",),
     ("statistics",),
     ("records",),
-    ("detectors", "policies"),
+    ("dashboard", "detectors", "policies"),
     ("keras_hooks",),
     ("backends",),
     ("train_step",),

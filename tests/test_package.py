@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib
 import os
 import re
 import shutil
@@ -11,11 +12,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tensorboard.plugins.base_plugin import TBPlugin
 
 pytestmark = pytest.mark.tensorflow  # a wheel is the same for all of them
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_gradwatch"
+# The tab of TensorBoard, which imports nothing of the other one when it is loaded.
+TAB = ROOT / "keras_gradwatch_tensorboard"
+# What is shipped beside Python files.
+DATA = (".css", ".html", ".js", ".typed")
 
 # The backends are extras, and these folders alone may name them. Pillow is what
 # tensorboard itself depends on.
@@ -23,7 +29,7 @@ BACKENDS = {"jax", "tensorflow", "torch"}
 MAY_NAME_THEM = ("backends", "keras_hooks", "tensors")
 BROUGHT_ALONG = {"PIL": "tensorboard"}
 # Imported where a method needs them, and only there.
-OPTIONAL = {"matplotlib", "pandas"}
+OPTIONAL = {"bokeh", "matplotlib", "pandas"}
 
 
 def source_files():
@@ -55,7 +61,8 @@ def wheel(tmp_path_factory):
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=ignore)
+    for package in (PACKAGE, TAB):
+        shutil.copytree(package, source / package.name, ignore=ignore)
     for name in ("tests", "examples"):  # packages that must not end up in the wheel
         (source / name).mkdir()
         (source / name / "__init__.py").touch()
@@ -69,8 +76,13 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     shipped = {name for name in names if ".dist-info/" not in name}
-    expected = {path.relative_to(ROOT).as_posix() for path in source_files()}
-    assert shipped == expected | {"keras_gradwatch/py.typed"}
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for package in (PACKAGE, TAB)
+        for path in package.rglob("*")
+        if path.suffix in (".py", *DATA)
+    }
+    assert shipped == expected
     assert any(re.search(r"\.dist-info/.*LICENSE$", name) for name in names)
 
 
@@ -100,6 +112,14 @@ def imported_packages(path):
     return found - set(sys.stdlib_module_names) - {PACKAGE.name}
 
 
+def at_import(path):
+    """Names that a module imports as soon as it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    nodes = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = [getattr(n, "module", None) or n.names[0].name for n in nodes]
+    return {name.partition(".")[0] for name in names}
+
+
 def requirements(text):
     """The names in a list of requirements, one a line."""
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
@@ -117,6 +137,16 @@ def test_dependencies_are_what_the_package_imports():
     imported -= BACKENDS | OPTIONAL
     needed = {BROUGHT_ALONG.get(name, name) for name in imported}
     assert needed == requirements(setup_cfg()["options"]["install_requires"])
+
+
+def test_the_tab_loads_neither_keras_nor_bokeh():
+    """TensorBoard imports it in any case; what it takes comes with TensorBoard."""
+    named = set().union(*map(at_import, TAB.glob("*.py")))
+    assert named - set(sys.stdlib_module_names) == {TAB.name, "tensorboard", "werkzeug"}
+    config = setup_cfg()
+    entry = config["options.entry_points"]["tensorboard_plugins"]
+    module, _, name = entry.partition("=")[2].strip().partition(":")
+    assert issubclass(getattr(importlib.import_module(module), name), TBPlugin)
 
 
 def test_only_some_folders_import_a_backend():

@@ -7,6 +7,7 @@ from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.observing import TRUST_BOUND
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
+from keras_gradwatch.callbacks.showing import Showing
 from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Skip
@@ -24,7 +25,7 @@ from keras_gradwatch.statistics.names import NAMES
 PATIENCE = 3
 
 
-class GradWatch(Response):
+class GradWatch(Showing, Response):
     """Watches, logs and protects a run, and tells what happened.
 
     | what is seen | what is done |
@@ -166,6 +167,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         self.state_dir = self.log.log.log_dir if self.log is not None else None
         if state_dir is not None:
             self.state_dir = local_directory(self, "state_dir", state_dir)
+        self.record_dir = self.log.record_dir if self.log else self.state_dir
         self.save_batch = 0
         if save_batch is not None:
             self.save_batch = whole(self, "save_batch", save_batch, at_least=1)
@@ -247,8 +249,16 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
                 self._gradwatch,
                 self.model,
                 save_batch=self.save_batch > 0,
-                record_dir=self.log.log.log_dir if self.log is not None else None,
+                record_dir=self.record_dir,
             )
+
+    def _recorded(self):
+        if self.record_dir is not None:
+            try:
+                return super()._recorded()
+            except ValueError:  # it could not be written, which has been said
+                pass
+        return self._remembered(self.history)
 
     def on_begin(self):
         """Says what is wrong with the settings or the data, whatever comes."""
@@ -283,7 +293,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             report = self.report()
             self.forensics.report(report)
             if self.log is not None:
-                self.log.show(report)
+                self.log.show_report(report)
 
     def on_train_end(self, logs=None):
         """Drains, closes the logs, and says what happened."""
@@ -293,7 +303,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             report = self.report()
             self.forensics.end(report)
             if self.log is not None:
-                self.log.show(report)
+                self.log.show_report(report)
         if self.log is not None:
             self.log.on_train_end()
         if self.verbose and self._eventful:

@@ -1,12 +1,13 @@
 """All that was recorded, as arrays."""
 
 from keras_gradwatch.callbacks.observing import ObservingCallback
+from keras_gradwatch.callbacks.showing import Showing
 from keras_gradwatch.methods import whole
 from keras_gradwatch.records.history import History
 from keras_gradwatch.statistics.names import NAMES
 
 
-class GradientHistory(ObservingCallback, History):
+class GradientHistory(Showing, ObservingCallback, History):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
     It changes nothing. All detectors of `GradWatch` run, `events` has what they found,
@@ -92,6 +93,9 @@ class GradientHistory(ObservingCallback, History):
         if self._monitor is not None:
             self._monitor.drain()
         return self._parts
+
+    def _recorded(self):
+        return self._remembered(self)
 
     def on_rows(self, rows, events):
         """Appends newly drained rows."""

@@ -8,13 +8,14 @@ import keras
 import numpy as np
 
 from keras_gradwatch.callbacks.observing import ObservingCallback
+from keras_gradwatch.callbacks.showing import Showing
 from keras_gradwatch.methods import frequency
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard.log import GradientLog
 
 
-class GradientTensorBoard(ObservingCallback):
+class GradientTensorBoard(Showing, ObservingCallback):
     """Logs the gradients of the real training steps to TensorBoard.
 
     It changes nothing. All detectors of `GradWatch` run, what they find is logged, and
@@ -97,6 +98,7 @@ updates are held |
         # The newest histogram is kept on the device until it is drained.
         self.update_freq = min(50, freq or 50, histogram_freq or 50)
         self._joined, self.forensics = False, None
+        self.record_dir = self.log.log_dir
 
     def request(self):
         return self.observing(
@@ -146,7 +148,7 @@ updates are held |
         if not self._joined and self._gradwatch.recorder.exploded:
             report = self.report()
             self.forensics.report(report)
-            self.show(report)
+            self.show_report(report)
 
     def on_train_end(self, logs=None):
         """Drains, draws the heatmap, closes the file, and writes the report."""
@@ -154,10 +156,10 @@ updates are held |
         if not self._joined:
             report = self.report()
             self.forensics.end(report)
-            self.show(report)
+            self.show_report(report)
         self.finish()
 
-    def show(self, report):
+    def show_report(self, report):
         """Writes a `Report` to the Text page."""
         step, epoch = self._gradwatch.step - 1, self._gradwatch.recorder.epoch
         where = f"After step {step}, epoch {epoch}:"

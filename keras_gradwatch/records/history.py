@@ -5,6 +5,8 @@ import csv
 import numpy as np
 
 from keras_gradwatch.records import plots
+from keras_gradwatch.records.rows import ADDED, SCALARS
+from keras_gradwatch.records.run import Run
 from keras_gradwatch.records.scalars import StepScalars
 from keras_gradwatch.statistics.names import NAMES
 
@@ -80,6 +82,34 @@ class History(StepScalars):
     def heatmap(self):
         """Plots the norm of every variable at every step, a `Figure` of matplotlib."""
         return plots.heatmap(self)
+
+    def to_run(self, name="run", report=None):
+        """These steps in the form in which recorded runs are read, a `Run`.
+
+        Args:
+            name: Name of the run.
+            report: `Report`, or None.
+        """
+        steps, statistics = self.steps, self.statistics
+        # A gradient that is not finite must not look like one that is not measured.
+        norms = statistics.pop("norm")
+        norms[statistics["nonfinite_count"] > 0] = np.inf
+        sampled = {}
+        for statistic, values in statistics.items():
+            known = ~np.isnan(values).all(axis=1)
+            if known.any():
+                sampled[statistic] = steps[known], values[known]
+        return Run(
+            name=name,
+            directory="",
+            steps=steps,
+            scalars={n: self._scalar(n) for n in (*SCALARS, *ADDED)},
+            variables=tuple(self.variables),
+            norms=norms,
+            statistics=sampled,
+            events=list(self.events),
+            report=None if report is None else report.to_dict(),
+        )
 
     def __repr__(self):
         name, steps, variables = type(self).__name__, self.steps, self.variables

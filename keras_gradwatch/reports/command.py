@@ -1,4 +1,4 @@
-"""The command `gradwatch report LOGDIR`, also `python -m keras_gradwatch`.
+"""The command `gradwatch`, also `python -m keras_gradwatch`.
 
 It reads files, and needs neither Keras nor a backend.
 """
@@ -24,6 +24,7 @@ from keras_gradwatch.version import __version__
 
 # Lines that are printed of one incident at most.
 MAX_LINES = 5
+LOGDIR = "the run's `log_dir` or `state_dir`, or a directory with several of them"
 WORDS = {"ended": "ended", "stopped": "was stopped by an explosion"}
 
 
@@ -46,25 +47,56 @@ def main(arguments=None):
         description="Print the report of a run, and what is on disk of its incidents. "
         "The exit status is 1 where a run has exploded and was not protected.",
     )
-    report.add_argument(
-        "logdir",
-        metavar="LOGDIR",
-        help="the run's `log_dir` or `state_dir`, or a directory with several of them",
-    )
+    report.add_argument("logdir", metavar="LOGDIR", help=LOGDIR)
     report.add_argument("--json", action="store_true", help="print the data as JSON")
+    page = commands.add_parser(
+        "html",
+        help="write the page of a run to one file",
+        description="Write verdict, timeline, heatmap and layers of a run, or of "
+        "several side by side, to one HTML file.",
+    )
+    page.add_argument("logdirs", nargs="+", metavar="LOGDIR", help=LOGDIR)
+    page.add_argument("--out", default="report.html", help="file (%(default)s)")
+    compare = commands.add_parser(
+        "compare",
+        help="compare runs in a table, and on one page",
+        description="Print a table of several runs, and write a page on which they "
+        "are side by side. The shares are those of the steps in the records.",
+    )
+    compare.add_argument("logdirs", nargs="+", metavar="RUN", help=LOGDIR)
+    compare.add_argument("--out", default="compare.html", help="file (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        runs = find_all(options.logdir)
-        if options.json:
-            print(json.dumps({run: data(run) for run in runs}, indent=1))
-        elif len(runs) == 1:
-            print(text(runs[0]))
-        else:
-            print("\n".join(f"{run}: {_summary(run)}" for run in runs))
-    except (OSError, ValueError) as error:
-        print(f"{report.prog}: {error}", file=sys.stderr)
+        if options.command == "report":
+            return _print_report(options)
+        return _write_page(options)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"gradwatch {options.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _print_report(options):
+    runs = find_all(options.logdir)
+    if options.json:
+        print(json.dumps({run: data(run) for run in runs}, indent=1))
+    elif len(runs) == 1:
+        print(text(runs[0]))
+    else:
+        print("\n".join(f"{run}: {_summary(run)}" for run in runs))
     return int(any(_exploded(data(run)) for run in runs))
+
+
+def _write_page(options):
+    # NumPy and Bokeh are loaded only where they are needed.
+    from keras_gradwatch.reports import pages
+
+    runs, problems = pages.write(options.logdirs, options.out)
+    for problem in problems:
+        print(f"not shown: {problem}", file=sys.stderr)
+    if options.command == "compare":
+        print(pages.table(runs))
+    print(f"the page is in {options.out}")
+    return 0
 
 
 def text(logdir):

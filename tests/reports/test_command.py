@@ -192,6 +192,35 @@ def test_an_explosion_without_protection_is_an_exit_status(tmp_path):
     assert command.main(["report", str(tmp_path)]) == 1
 
 
+def test_pages_and_a_table_of_runs(logs, tmp_path, capsys):
+    directory, _ = logs
+    for name in ("b", "a"):
+        shutil.copytree(directory / "gradwatch", tmp_path / name / "gradwatch")
+    (tmp_path / "a" / "gradwatch" / "record.gwr").write_bytes(b"nothing of ours")
+    out = tmp_path / "page.html"
+    assert command.main(["html", str(directory), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"the page is in {out}\n"
+    whole = out.read_text(encoding="utf-8")
+    assert whole.startswith("<!DOCTYPE html>") and "Protected: " in whole
+    again = [str(directory), str(tmp_path)]
+    assert command.main(["compare", *again, "--out", str(out)]) == 0
+    printed, error = capsys.readouterr()
+    head, *rows, last = printed.splitlines()
+    assert last == f"the page is in {out}"
+    assert [row.split()[1:4] for row in rows] == [["120", "2", rows[0].split()[3]]] * 2
+    assert head.split()[0] == "steps" and len(error.splitlines()) == 1
+    assert "not shown: " in error and "a: " in error
+    assert out.read_text(encoding="utf-8").count('class="verdict ') == 3
+
+
+def test_no_page_without_a_record(tmp_path, capsys):
+    (tmp_path / "report.txt").write_text("an old run")
+    out = tmp_path / "page.html"
+    assert command.main(["html", str(tmp_path), "--out", str(out)]) == 2
+    assert "has no record.gwr" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_version_and_no_keras():
     """The command reads files: it answers without loading Keras."""
     assert python("--version").stdout.split() == [keras_gradwatch.__version__]

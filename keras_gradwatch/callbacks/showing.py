@@ -1,0 +1,59 @@
+"""What the callbacks share whose run can be shown as a page."""
+
+import os
+
+from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.dashboard.page import Page, page
+from keras_gradwatch.records.load import load
+from keras_gradwatch.reports.report import Report
+
+
+class Showing(WatchingCallback):
+    """Base of the callbacks that have a page of their run."""
+
+    # Directory of the run's record, or None.
+    record_dir: str | None = None
+    forensics = None
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page of the run so far: one file, to be opened in any browser.
+
+        It has verdict and fix, a timeline with the events, a heatmap layer × step, and
+        each layer's numbers. `pip install keras-gradwatch[dashboard]` brings what it
+        takes.
+
+        Args:
+            path: File to write; an existing one is replaced.
+
+        Raises:
+            ImportError: If Bokeh is not installed.
+            OSError: If the file cannot be written.
+            ValueError: If nothing has been watched yet.
+        """
+        text = self.show()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def show(self) -> Page:
+        """The page of the run so far; a notebook shows what the last line returns.
+
+        Raises:
+            ImportError: If Bokeh is not installed.
+            ValueError: If nothing has been watched yet.
+        """
+        report = self.report()
+        if not isinstance(report, Report):
+            raise ValueError(report)
+        run = self._recorded()
+        run.report = report.to_dict()
+        return page([run])
+
+    def _recorded(self):
+        """The run as it was written to `record_dir`."""
+        if self.forensics is not None:
+            self.forensics.finish()
+        return load(self.record_dir)
+
+    def _remembered(self, history):
+        """The run as far as a `History` has it."""
+        return history.to_run(self.model.name if self.model else "run")

@@ -1,0 +1,1 @@
+"""The page that shows recorded runs: verdict, timeline, heatmap, layers."""

@@ -1,0 +1,61 @@
+"""What all charts of the page share."""
+
+from bokeh.models import CrosshairTool, WheelZoomTool
+from bokeh.plotting import figure
+
+# Characters of a label, at most, and the pixels of each and of what stands beside it.
+CHARACTERS, CHARACTER, BESIDE = 34, 6.2, 26
+LEAST = 110
+
+
+def left_of(labels):
+    """Pixels left of every chart: so much as the names of the layers need."""
+    longest = max(map(len, labels), default=0)
+    return max(LEAST, int(BESIDE + CHARACTER * min(CHARACTERS, longest)))
+
+
+def chart(height, x_range, crosshair, left, **options):
+    """A figure with the steps as x axis; dragging zooms, shift and wheel zoom, too.
+
+    Args:
+        height: In pixels.
+        x_range: The range of the steps, shared by all.
+        crosshair: `Span` that all charts of a run share.
+        left: Pixels left of the plot, the same for all that stand one below the other.
+        options: Further arguments of `bokeh.plotting.figure`.
+    """
+    options = {
+        "tools": "xbox_zoom,xpan,reset,save",
+        "active_drag": "xbox_zoom",
+        "toolbar_location": None,
+        **options,
+    }
+    made = figure(
+        x_range=x_range,
+        height=height,
+        sizing_mode="stretch_width",
+        min_border_left=left,
+        min_border_right=12,
+        min_border_top=4,
+        min_border_bottom=4,
+        border_line_color=None,
+        **options,
+    )
+    wheel = WheelZoomTool(dimensions="width", modifiers={"shift": True})
+    made.add_tools(wheel, CrosshairTool(overlay=crosshair))
+    made.toolbar.active_scroll = wheel
+    made.toolbar.logo = None
+    made.xaxis.visible = False
+    made.xgrid.visible = False
+    made.yaxis.axis_label_text_font_style = "normal"
+    made.yaxis.axis_label_text_font_size = "12px"
+    return made
+
+
+def show_steps(made):
+    """Shows the step axis below the lowest chart of a column."""
+    made.xaxis.visible = True
+    made.xaxis.axis_label = "step"
+    made.xaxis.axis_label_text_font_style = "normal"
+    made.xaxis.formatter.use_scientific = False
+    made.height += 36

@@ -1,0 +1,166 @@
+"""The page of one run or of several: built with Bokeh, shown anywhere."""
+
+import html
+import pathlib
+
+from keras_gradwatch.dashboard import colors
+from keras_gradwatch.dashboard.data import COLUMNS, payload, steps_of
+from keras_gradwatch.dashboard.verdict import verdict
+
+FOLDER = pathlib.Path(__file__).parent
+# Pixels of the frame in a notebook.
+FRAME = 900
+MISSING = (
+    "The page needs Bokeh: `pip install keras-gradwatch[dashboard]`, or `pip install "
+    "bokeh`."
+)
+NOTICE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><style>{style}</style></head>
+<body data-ready="yes"><main>{lines}</main></body>
+</html>
+"""
+
+
+def need_bokeh():
+    """Raises ImportError, which says what to install, where Bokeh is missing."""
+    try:
+        import bokeh.plotting  # noqa: F401
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+
+
+class Page(str):
+    """A page, an HTML document; a notebook shows it in a frame."""
+
+    def _repr_html_(self):
+        style = f"width: 100%; height: {FRAME}px; border: 0"
+        return f'<iframe srcdoc="{html.escape(self)}" style="{style}"></iframe>'
+
+
+def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
+    """The page as one HTML document, a `Page`.
+
+    Args:
+        runs: List of `Run`, side by side on one step axis and one colour range.
+        problems: List of str: why other runs are not shown.
+        title: Title of the document; None: the names of the runs.
+        script: Address of Bokeh's script; None: it is put into the document.
+        columns: Steps of a run are thinned out to so many columns, at most.
+
+    Raises:
+        ImportError: If Bokeh is not installed.
+    """
+    need_bokeh()
+    from bokeh.embed import file_html
+    from bokeh.resources import INLINE
+
+    lines = [f'<p class="verdict bad problem">{html.escape(p)}</p>' for p in problems]
+    if not runs:
+        return Page(NOTICE.format(style=_read("page.css"), lines="".join(lines)))
+    document, names = _document(runs, columns)
+    text = file_html(
+        document,
+        INLINE,
+        title=title or ", ".join(run.name for run in runs),
+        template=_read("page.html"),
+        template_variables={
+            "style": _read("page.css"),
+            "problems": lines,
+            "verdicts": [verdict(run) for run in runs],
+            "run_names": [html.escape(run.name) for run in runs],
+            "figures": names,
+            "legend": {"zero": colors.ZERO, "not_finite": colors.NOT_FINITE},
+            "actions": list(colors.ACTIONS.items()),
+            "script": script,
+        },
+    )
+    return Page(text)
+
+
+def _document(runs, limit):
+    """The charts of all runs in a `Document`, and their names, a list of tuples."""
+    from bokeh.document import Document
+    from bokeh.layouts import column
+    from bokeh.models import CustomJS, Range1d, Span
+
+    from keras_gradwatch.dashboard import drill_down, heatmap, timeline
+    from keras_gradwatch.dashboard.blocks import MANY
+    from keras_gradwatch.dashboard.figures import CHARACTERS, left_of
+
+    shown = [steps_of(run, limit) for run in runs]
+    drawn = [timeline.curves(*each) for each in zip(runs, shown, strict=True)]
+    data = [payload(*each) for each in zip(runs, shown, strict=True)]
+    x_range = Range1d(*_all_steps(runs))
+    y_ranges, layer_ranges = timeline.ranges(drawn), drill_down.y_ranges()
+    left = left_of([label for each in data for label in each["labels"]])
+    # One range for the rows where the networks are the same.
+    rows, document, names, scripted = {}, Document(), [], []
+    for i, run in enumerate(runs):
+        crosshair = Span(dimension="height", line_color="#8a8a8a", line_alpha=0.7)
+        shared = {"x_range": x_range, "crosshair": crosshair, "left": left}
+        lines = timeline.timeline(run, drawn[i], y_ranges, shared)
+        y_range = rows.setdefault(
+            run.variables, heatmap.row_range(heatmap.rows(data[i]))
+        )
+        cells = heatmap.heatmap(data[i], y_range, shared)
+        details, sources = drill_down.drill_down(shared, layer_ranges)
+        roots = {
+            f"timeline_{i}": column(lines, sizing_mode="stretch_width", spacing=0),
+            f"heatmap_{i}": cells["figure"],
+            f"layer_{i}": column(details, sizing_mode="stretch_width", spacing=0),
+        }
+        for name, root in roots.items():
+            root.name = name
+            document.add_root(root)
+        names.append(tuple(roots))
+        scripted.append(
+            {
+                **data[i],
+                "curves": drawn[i],
+                "charts": lines,
+                "heatmap": cells,
+                "details": details,
+                "sources": sources,
+            }
+        )
+    arguments = {
+        "runs": scripted,
+        "x_range": x_range,
+        "layer_ranges": layer_ranges,
+        "many": MANY,
+        "characters": CHARACTERS,
+        "palettes": colors.palettes(),
+        "colors": {"zero": colors.ZERO, "not_finite": colors.NOT_FINITE},
+        "color_ranges": _color_ranges(scripted),
+    }
+    script = CustomJS(args=arguments, code=_read("page.js"))
+    document.js_on_event("document_ready", script)
+    return document, names
+
+
+def _all_steps(runs):
+    """The range of the steps of all runs, with room for a mark at its ends."""
+    known = [run.steps for run in runs if len(run.steps)]
+    first = float(min((steps[0] for steps in known), default=0))
+    last = float(max((steps[-1] for steps in known), default=1))
+    room = 0.5 + 0.01 * (last - first)
+    return first - room, last + room
+
+
+def _color_ranges(scripted):
+    """What the colours of each measure span, ends of log10 or of a share."""
+
+    def log_range(name):
+        return colors.log_range([run["measures"][name]["values"] for run in scripted])
+
+    return {
+        "norm": log_range("norm"),
+        "update_ratio": log_range("update_ratio"),
+        "zero_fraction": (0.0, 1.0),
+        "median_ratio": (-2.0, 2.0),
+    }
+
+
+def _read(name):
+    return (FOLDER / name).read_text(encoding="utf-8")
