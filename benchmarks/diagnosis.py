@@ -1,11 +1,11 @@
 """Does the report name what is wrong, and does its advice repair it?
 
-Faults are injected into healthy programs (`fault_programs`). Each program is trained by
-stock Keras, beside which the published rules of AutoTrainer and DeepDiagnosis are asked,
-and with `GradWatch()`, whose report is graded; then with the first advice followed
-mechanically (`repairs`). TensorFlow only, about 20 minutes on one core.
+Faults (`faults`) are injected into healthy programs (`fault_programs`). Each program is
+trained by stock Keras, beside which the published rules of AutoTrainer and
+DeepDiagnosis are asked, and with `GradWatch()`, whose report is graded; then with the
+first advice followed mechanically (`repairs`). TensorFlow only.
 
-    python benchmarks/diagnosis.py [--families test] [--only TEXT] [--out docs/benchmarks]
+    python benchmarks/diagnosis.py [--families test] [--only TEXT] [--out DIRECTORY]
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 import tensorflow as tf
-from fault_programs import SYMPTOMS, faulty, healthy
+from faults import SYMPTOMS, faulty, healthy
 from published_rules import Look, autotrainer_diagnosis, deepdiagnosis
 from repairs import repaired
 
@@ -35,7 +35,13 @@ STUCK = {"slow convergence", "vanishing", "dying relu", "oscillating", "explodin
 STUCK |= {"loss", "accuracy", "unchanged", "dead node", "saturated", "out of range"}
 STUCK |= {"numerical error"}
 NAMES = {
-    "explosion": {"exploding", "dying relu", "numerical error", "dead node", "saturated"},
+    "explosion": {
+        "exploding",
+        "dying relu",
+        "numerical error",
+        "dead node",
+        "saturated",
+    },
     "data": STUCK,
     "vanishing": {"vanishing", "slow convergence", "unchanged", "loss", "accuracy"},
     "dead": {"dying relu", "dead node", "numerical error", "unchanged"},
@@ -69,7 +75,9 @@ class Looks(keras.callbacks.Callback):
         with tf.GradientTape() as tape:
             loss = model.compute_loss(self.x, self.y, model(self.x, training=False))
         found = tape.gradient(loss, model.trainable_variables)
-        gradients = [np.asarray(tf.convert_to_tensor(g)) for g in found if g is not None]
+        gradients = [
+            np.asarray(tf.convert_to_tensor(g)) for g in found if g is not None
+        ]
         outputs = keras.tree.flatten(seen(self.x))
         named = [layer.activation.__name__ for layer in inner]
         return (
@@ -173,20 +181,19 @@ def try_fault(fault, base, program):
     return outcome
 
 
-def try_healthy(name, program, seed):
+def try_healthy(name, program):
     """The `Outcome` of a healthy program."""
-    score, others = stock(program, seed)
-    report = watched(program, seed)
+    score, others = stock(program)
+    report = watched(program)
     return Outcome(f"{name}, {program}", None, score, score, report, others)
 
 
-def outcomes(families, only="", part=(0, 1)):
-    """The `Outcome` of each program whose name has `only` in it, one after the other."""
-    index, parts = part
+def outcomes(families, only=""):
+    """The `Outcome` of each program whose name has `only` in it."""
     tasks = [(try_fault, task) for task in faulty(families)]
     tasks += [(try_healthy, task) for task in healthy(families)]
     found = []
-    for attempt, task in tasks[index::parts]:
+    for attempt, task in tasks:
         first, second = (getattr(t, "name", t) for t in task[:2])
         if only not in f"{first}, {second}":
             continue
@@ -202,7 +209,9 @@ def _line(outcome):
     if outcome.label is None:
         return f"healthy: {outcome.what}: {scores} {kinds}"
     right = "".join("-" + n for n in ("symptom", "cause", "fix") if getattr(outcome, n))
-    return f"{outcome.label}: {outcome.what}: {scores} {kinds} {right} {outcome.repaired}"
+    return (
+        f"{outcome.label}: {outcome.what}: {scores} {kinds} {right} {outcome.repaired}"
+    )
 
 
 # -- The page --------------------------------------------------------------------------
@@ -233,8 +242,11 @@ def page(found, families):
         "a CNN, recurrent networks, embeddings, networks with two inputs. The rules "
         "were tuned on the families",
         "`dev`; these are those of"
-        + (" `test`, which have other data, and other sizes of the faults."
-           if families == "test" else " `dev`."),
+        + (
+            " `test`, which have other data, and other sizes of the faults."
+            if families == "test"
+            else " `dev`."
+        ),
         "A fault *has an effect* where stock Keras ends below 0.9 of the healthy "
         "program's held-out score. A",
         "*symptom* is right if the report names what the run suffers from, *cause* and "
@@ -243,7 +255,7 @@ def page(found, families):
         "advice, followed mechanically",
         "(`benchmarks/repairs.py`), gives 0.9 of the healthy score.",
         "",
-        f"    python benchmarks/diagnosis.py --families {families} --out docs/benchmarks",
+        f"    python benchmarks/diagnosis.py --families {families}",
         "",
         "The kinds of faults are the same in both families, and one author wrote "
         "faults, rules and the patterns",

@@ -1,6 +1,7 @@
 """Rules of others, in NumPy, as published.
 
-Those that find bad steps take the sequences of B runs of T steps, and return alarms, bool [T, B]. Those that diagnose a run take what is seen after each epoch.
+Those that find bad steps take the sequences of B runs of T steps, and return alarms,
+bool [T, B]. Those that diagnose a run take what was seen after each of its epochs.
 """
 
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Look:
     Attributes:
         loss: Of the epoch.
         accuracy: Of the epoch; None for a regression.
-        gradients: Of each trainable variable.
+        gradients: Of each trainable variable; those of tensors may be empty where only
+            losses were looked at.
         weights: Each trainable variable.
         outputs: Pairs of the activation and the output of each layer.
     """
@@ -79,8 +81,9 @@ def autotrainer_diagnosis(looks, loss=None, targets=None):
     """AutoTrainer: explosion, vanishing, dying ReLU, oscillation, slow convergence.
 
     Constants of its `demo.py`: β₁ = 1e-3, β₂ = 1e-4, β₃ = 70, γ = 0.7, Θ = 0.6,
-    δ = 0.01, ζ = 0.03. It judges classifiers, by their accuracy; a run whose accuracy
-    rises above Θ has no problem. For a regression only values that are not finite count.
+    δ = 0.01, ζ = 0.03. It judges classifiers, by their accuracy; a run whose
+    accuracy rises above Θ has no problem. For a regression only values that are not
+    finite count.
     """
     finite = all(
         np.isfinite(look.loss) and all(np.isfinite(g).all() for g in look.gradients)
@@ -139,7 +142,10 @@ def deepdiagnosis(looks, loss, targets):
     for name, output in looks[-1].outputs[:-1]:
         if name in ("relu", "exponential") and (output <= 0).mean() >= 0.7:
             found.add("dead node")
-        far = {"sigmoid": np.abs(output - 0.5) > 0.4933, "tanh": np.abs(output) > 0.9999}
+        far = {
+            "sigmoid": np.abs(output - 0.5) > 0.4933,
+            "tanh": np.abs(output) > 0.9999,
+        }
         if name in far and far[name].mean() > 0.5:
             found.add("saturated")
     for window, values, word in (
@@ -149,8 +155,9 @@ def deepdiagnosis(looks, loss, targets):
         newest = values[-window:]
         if len(newest) == window and len(set(newest)) == 1 and None not in newest:
             found.add(word)
-    if len(looks) >= 5 and looks[0].weights:
-        kept = zip(looks[-5].outputs[:-1], looks[-1].outputs[:-1], strict=True)
+    full = [look for look in looks if look.outputs]
+    if len(looks) >= 5 and len(full) > 1:
+        kept = zip(full[-2].outputs[:-1], full[-1].outputs[:-1], strict=True)
         if any(a.size and np.array_equal(a, b) for (_, a), (_, b) in kept):
             found.add("unchanged")
     return found

@@ -24,17 +24,27 @@ EDITS = (
     (r"Lower the learning rate from \S+ to about ([\d.e+-]+)\d*", "rate"),
     (r"Raise the learning rate from \S+ to about ([\d.e+-]+)", "rate"),
     (r"Compile with a learning rate of ([\d.e+-]+)", "rate"),
-    (r"[Tt]rain for (?:about )?(\d+) times as many", lambda p, m: p.replace(
-        epochs=p.epochs * int(m[1]))),
+    (
+        r"[Tt]rain for (?:about )?(\d+) times as many",
+        lambda p, m: p.replace(epochs=p.epochs * int(m[1])),
+    ),
     (r"Use a momentum of 0.9", lambda p, _: p.replace(momentum=0.9)),
     (r"Scale the inputs", lambda p, _: p.replace(scales_inputs=True)),
     (r"Scale the targets", _change("targets standard")),
     (r"Crossentropy\(from_logits=True\)`, and no activation", _classes),
     (r"Crossentropy\(from_logits=True\)", lambda p, _: p.replace(from_logits=True)),
-    (r'Dense\(1, activation="sigmoid"\)', lambda p, _: p.replace(
-        last="sigmoid", loss="binary_crossentropy")),
-    (r'Use `activation="(softmax|sigmoid|softplus)"', lambda p, m: p.replace(last=m[1])),
-    (r"Remove the activation of|remove the activation of the last", lambda p, _: p.replace(last="linear")),
+    (
+        r'Dense\(1, activation="sigmoid"\)',
+        lambda p, _: p.replace(last="sigmoid", loss="binary_crossentropy"),
+    ),
+    (
+        r'Use `activation="(softmax|sigmoid|softplus)"',
+        lambda p, m: p.replace(last=m[1]),
+    ),
+    (
+        r"Remove the activation of|remove the activation of the last",
+        lambda p, _: p.replace(last="linear"),
+    ),
     (r'Compile with `loss="mean_absolute_error"', lambda p, _: p.replace(loss="mae")),
     (r'takes negative targets, such as `"mse"`', lambda p, _: p.replace(loss="mse")),
     (r"Number the classes from 0", _change("classes from 0")),
@@ -54,7 +64,7 @@ EDITS = (
 
 
 def repaired(program, advice):
-    """The program that follows the advice; None where it asks for nothing mechanical."""
+    """The program that follows the advice; None where it is not mechanical."""
     for pattern, edit in EDITS:
         if match := re.search(pattern, advice):
             if edit == "rate":

@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "detectors",
+    "diagnose",
     "policies",
     "unwatch",
     "watch",
@@ -50,6 +51,7 @@ if not _is_command():
         SkipOnExplosion,
         TerminateOnExplosion,
     )
+    from keras_gradwatch.callbacks.dry_run import diagnose
     from keras_gradwatch.controller.monitor import GradientMonitor
     from keras_gradwatch.model import GradWatchModel, unwatch, watch
     from keras_gradwatch.records.events import Event

@@ -15,6 +15,8 @@ FAR_ABOVE = 3.0
 ALMOST_ZERO = 0.02
 # Classes that are numbered, at most.
 MANY_CLASSES = 100
+# Share of the sum of squares that is nearly all.
+MOST = 0.9
 # Targets may be this share of their range outside of an activation's.
 SLACK = 0.05
 # The values that an activation can give.
@@ -77,11 +79,20 @@ def large_inputs(summary):
         "inputs",
         f"the inputs{_named(worst)} are large: {worst['low']:.3g} to "
         f"{worst['high']:.3g} in the first batch, a root mean square of "
-        f"{worst['rms']:.2g}",
+        f"{worst['rms']:.2g}{_mostly(worst)}",
         "Scale the inputs to about unit size: add `keras.layers.Normalization()` in "
         f"front, or divide by {worst['rms']:.2g}.",
         f"the inputs are large (up to {worst['high']:.3g})",
     )
+
+
+def _mostly(array):
+    """The column that most of the size comes from, in words; or nothing."""
+    number, size = array.get("column", (0, 0.0))
+    count = math.prod(array["shape"])
+    if count < 2 or size**2 < MOST * count * array["rms"] ** 2:
+        return ""
+    return f", nearly all of it from column {number}"
 
 
 def large_targets(summary):

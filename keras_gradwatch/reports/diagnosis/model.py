@@ -35,8 +35,9 @@ def describe(model):
         `trainable` (the number of trainable variables), `narrowest` (name and units of
         the hidden Dense layer with the fewest), `bias` (the smallest constant that a
         layer begins its biases with), `dtype` (that of the last layer's computation),
-        `metrics` (names of those it was compiled with), `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
-        layer's name and the names of its variables, in the model's order).
+        `metrics` (names of those it was compiled with), `scales_inputs` (whether a
+        layer scales the inputs) and `order` (pairs of each layer's name and the names
+        of its variables, in the model's order).
     """
     layers = list(_layers(model))
     names = unique(v.path for v in model.trainable_variables)
@@ -131,7 +132,9 @@ def _constant_bias(layer):
 def _has_linear_stack(model):
     """Whether a Dense layer without an activation feeds another one."""
     layers = getattr(model, "layers", [])
-    made_by = {id(tensor): layer for layer in layers for tensor in _tensors(layer, "output")}
+    made_by = {
+        id(tensor): layer for layer in layers for tensor in _tensors(layer, "output")
+    }
     for layer in layers:
         if not isinstance(layer, keras.layers.Dense):
             continue

@@ -57,7 +57,9 @@ def narrow(summary):
     """A hidden layer of one unit before several classes, or None."""
     name, units = summary.model.get("narrowest") or (None, None)
     heads = summary.model.get("heads", [])
-    classes = max((h["units"] or 0 for h in heads if h["family"] == "classes"), default=0)
+    classes = max(
+        (h["units"] or 0 for h in heads if h["family"] == "classes"), default=0
+    )
     if units != 1 or classes < 3:
         return None
     return Finding(
@@ -72,7 +74,7 @@ def narrow(summary):
 def high_momentum(summary):
     """A momentum that multiplies the rate a hundred times, or None."""
     momentum, rate = summary.model.get("momentum", 0.0), summary.rates[0]
-    if not MOMENTUM <= momentum:
+    if not momentum >= MOMENTUM:
         return None
     times = 1 / (1 - momentum) if momentum < 1 else float("inf")
     return Finding(

@@ -12,8 +12,6 @@ from keras_gradwatch.records.rows import APPLIED
 
 # Losses that are averaged at the begin and at the end of a run.
 WINDOW = 50
-# Points of the curve of losses, at most.
-MAX_POINTS = 32
 # Steps of log₁₀ in which norms are counted: within 6% of each other.
 RESOLUTION = 0.05
 
@@ -46,9 +44,6 @@ class RunSummary:
         held_back: Sum over the held steps of the share of the update that was cut off.
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
-        curve: Mean loss of each block of `block` steps, `MAX_POINTS` at most; the
-            blocks double in length when there are more. The newest one may be partial:
-            `partial` has its sum and count.
         norm: `first`, `last` and `largest` finite global norm.
         levels: Count of healthy steps by global norm, in bins of `RESOLUTION` of
             log₁₀.
@@ -75,9 +70,6 @@ class RunSummary:
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
     early: list = field(default_factory=list)
     recent: list = field(default_factory=list)
-    curve: list = field(default_factory=list)
-    block: int = 1
-    partial: list = field(default_factory=lambda: [0.0, 0])
     norm: dict = field(default_factory=dict)
     levels: dict = field(default_factory=dict)
     first_bad: dict = field(default_factory=dict)
@@ -100,7 +92,6 @@ class RunSummary:
         losses = scalars["loss"][np.isfinite(scalars["loss"])].tolist()
         self.early = (self.early + losses)[:WINDOW]
         self.recent = (self.recent + losses)[-WINDOW:]
-        self._take_curve(losses)
         self._take_norms(rows, events)
         self._take_variables(rows)
 
@@ -151,22 +142,6 @@ class RunSummary:
         self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
         self.outcomes["held"] += int((scalars["held"] > 0).sum())
         self.held_back += float(scalars["held"].sum())
-
-    def _take_curve(self, losses):
-        for loss in losses:
-            total, count = self.partial
-            self.partial = [total + loss, count + 1]
-            if count + 1 < self.block:
-                continue
-            self.curve.append((total + loss) / self.block)
-            self.partial = [0.0, 0]
-            if len(self.curve) > MAX_POINTS:
-                odd = self.curve.pop() if len(self.curve) % 2 else None
-                pairs = zip(self.curve[::2], self.curve[1::2], strict=True)
-                self.curve = [(a + b) / 2 for a, b in pairs]
-                if odd is not None:
-                    self.partial = [odd * self.block, self.block]
-                self.block *= 2
 
     def _take_norms(self, rows, events):
         norms = rows.scalars["global_norm"].astype("float64")

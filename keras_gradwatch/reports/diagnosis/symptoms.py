@@ -190,8 +190,8 @@ def _no_gradient(summary):
         return Finding(
             "no gradient",
             "no variable of the model is trainable: all layers are frozen",
-            "Set `layer.trainable = True` for the layers that are to learn, and compile "
-            "again.",
+            "Set `layer.trainable = True` for the layers that are to learn, and "
+            "compile again.",
             "No variable is trainable",
         )
     known = [n for n in summary.variables.values() if "norm_largest" in n]
