@@ -141,9 +141,11 @@ def watched(program, seed=0):
 def stock(program, seed=0):
     """Score of stock Keras, and what AutoTrainer and DeepDiagnosis name."""
     x, y = program.arrays(training=True)
-    first = [part[: program.batch] for part in x] if isinstance(x, list) else x[:32]
     targets = program.targets(y)
-    looks = Looks(first, targets[: program.batch])
+    first, targets_of_it = keras.tree.map_structure(
+        lambda part: part[: program.batch], (x, targets)
+    )
+    looks = Looks(first, targets_of_it)
     score = program.train(seed, [looks])
     if not looks.looks:
         return score, (set(), set())
