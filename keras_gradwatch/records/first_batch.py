@@ -23,9 +23,9 @@ def describe_batch(data):
         `low`, `high`, `rms` of the finite values, `nonfinite` (share of the values),
         `bad_columns` (those that are not finite in any row), `zeros`, `negative`
         (shares), `one_hot`, `constant`, `deviation` (the standard deviation), `rows`
-        (their number), `distinct` (how many the first 256 values are) and `column` (its number
-        and root mean square, of the largest one); and `weighted`, whether there are
-        sample weights. Empty where the batch cannot be read.
+        (their number), `distinct` (how many the first 256 values are) and `column`
+        (number and root mean square of the largest one); and `weighted`, whether there
+        are sample weights. Empty where the batch cannot be read.
     """
     try:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
