@@ -71,7 +71,7 @@ class Looks(keras.callbacks.Callback):
     def _tensors(self):
         model = self.model
         inner = [layer for layer in model.layers if hasattr(layer, "activation")]
-        seen = keras.Model(model.inputs, [layer.output for layer in inner])
+        seen = keras.Model(model.input, [layer.output for layer in inner])
         with tf.GradientTape() as tape:
             loss = model.compute_loss(self.x, self.y, model(self.x, training=False))
         found = tape.gradient(loss, model.trainable_variables)

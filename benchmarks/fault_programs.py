@@ -111,7 +111,7 @@ class Program:
         last = self.last or LAST.get(self.task, "linear")
         classes = len(np.unique(self.data()[1])) if self.task == "classes" else 1
         outputs = layers.Dense(self.units or classes, last)(h)
-        model = keras.Model(inputs, outputs)
+        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
         if self.frozen:
             for layer in (
                 model.layers[:-1] if self.frozen == "all but last" else [model]

@@ -105,7 +105,7 @@ def autotrainer_diagnosis(looks, loss=None, targets=None):
         if norms and norms[0] < min(1e-3 * norms[-1], 1e-4):
             found.add("vanishing")
     steps = np.diff(accuracy)
-    if (steps < -0.03).mean() > 0.3:
+    if len(steps) and (steps < -0.03).mean() > 0.3:
         found.add("oscillating")
     return found or {"slow convergence"}
 

@@ -103,7 +103,7 @@ def test_inputs_that_are_large():
 
 def test_a_healthy_run_has_no_finding():
     x, y = data()
-    assert report_of(x, y, epochs=16).startswith("No explosion in 160 steps.")
+    assert report_of(x, y, epochs=4).startswith("No explosion in 40 steps.")
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")

@@ -8,7 +8,7 @@ from keras_gradwatch.reports.diagnosis.settings import contradictions
 # Root mean square from which inputs or targets are called large.
 LARGE = 5.0
 # Rows of a batch from which on it tells something of all.
-FEWEST_ROWS = 16
+FEWEST_ROWS = 32
 # A loss that is this many times that of answering 0 is far above it.
 FAR_ABOVE = 3.0
 # A loss that says that all targets were foreseen.
