@@ -3,6 +3,7 @@
 import contextlib
 import random
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,8 +20,8 @@ LARGEST_UPDATE = 0.05
 
 def diagnose(
     model: keras.Model,
-    x,
-    y=None,
+    x: Any,
+    y: Any = None,
     steps: int = 100,
     batch_size: int = 32,
     find_rate: bool = False,
