@@ -181,7 +181,7 @@ def _copy(model, rate=None):
         jit_compile=model.jit_compile,
     )
     if model.built:
-        copy.set_weights(model.get_weights())
+        copy.set_weights([_value(v) for v in model.weights])
         if model.optimizer.built:
             copy.optimizer.build(copy.trainable_variables)
             pairs = zip(
@@ -189,7 +189,7 @@ def _copy(model, rate=None):
             )
             for new, old in pairs:
                 if rate is None or "learning_rate" not in old.path:
-                    new.assign(old.value)
+                    new.assign(_value(old))
     return copy
 
 
@@ -210,10 +210,10 @@ def _range_test(model, batch):
     copy = _copy(model, float(rates[0]))
     copy.train_on_batch(*batch)  # builds what is not built yet
     if model.built:
-        copy.set_weights(model.get_weights())
+        copy.set_weights([_value(v) for v in model.weights])
     # With the seeds of dropout: all rates see the same units.
-    first = [keras.ops.convert_to_numpy(v) for v in copy.variables]
-    slots = [keras.ops.convert_to_numpy(v) for v in copy.optimizer.variables]
+    first = [_value(v) for v in copy.variables]
+    slots = [_value(v) for v in copy.optimizer.variables]
     if not model.optimizer.built:
         slots = [np.zeros_like(slot) for slot in slots]
     begin = _loss(copy, batch)
@@ -223,7 +223,7 @@ def _range_test(model, batch):
         for variable, value in zip(variables, [*first, *slots], strict=True):
             variable.assign(value)
         copy.optimizer.learning_rate = float(rate)
-        old = [keras.ops.convert_to_numpy(v) for v in copy.trainable_variables]
+        old = [_value(v) for v in copy.trainable_variables]
         copy.train_on_batch(*batch)
         updates.append(_largest_update(old, copy.trainable_variables))
         losses.append(_loss(copy, batch))
@@ -233,6 +233,11 @@ def _range_test(model, batch):
         "loss": np.array(losses),
         "first_loss": begin,
     }
+
+
+def _value(variable):
+    """A copy of its own: JAX reuses the memory of arrays that a step was given."""
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _loss(model, batch):
