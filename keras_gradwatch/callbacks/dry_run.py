@@ -224,7 +224,8 @@ def _range_test(model, batch):
             variable.assign(value)
         copy.optimizer.learning_rate = float(rate)
         old = [_value(v) for v in copy.trainable_variables]
-        copy.train_on_batch(*batch)
+        with _same_random_state():  # PyTorch's dropout draws from it
+            copy.train_on_batch(*batch)
         updates.append(_largest_update(old, copy.trainable_variables))
         losses.append(_loss(copy, batch))
     return {
