@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "detectors",
+    "diagnose",
     "load",
     "policies",
     "unwatch",
@@ -62,6 +63,7 @@ if not _is_command():
             SkipOnExplosion,
             TerminateOnExplosion,
         )
+        from keras_gradwatch.callbacks.dry_run import diagnose
         from keras_gradwatch.controller.monitor import GradientMonitor
         from keras_gradwatch.model import GradWatchModel, unwatch, watch
     except ImportError as error:

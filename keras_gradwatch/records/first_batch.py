@@ -22,9 +22,10 @@ def describe_batch(data):
         Dict of `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
         `low`, `high`, `rms` of the finite values, `nonfinite` (share of the values),
         `bad_columns` (those that are not finite in any row), `zeros`, `negative`
-        (shares), `one_hot`, `constant` and `deviation` (the standard deviation); and
-        `weighted`, whether there are sample weights. Empty where the batch cannot be
-        read.
+        (shares), `one_hot`, `constant`, `deviation` (the standard deviation), `rows`
+        (their number), `distinct` (how many the first 256 values are) and `column`
+        (number and root mean square of the largest one); and `weighted`, whether there
+        are sample weights. Empty where the batch cannot be read.
     """
     try:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -65,6 +66,8 @@ def _describe(array):
     some = len(known) > 0
     with np.errstate(over="ignore"):
         rms = float(np.sqrt(np.mean(known**2))) if some else 0.0
+        sizes = np.sqrt(np.mean(np.where(finite, rows, 0.0) ** 2, axis=0))
+    largest = int(sizes.argmax())
     return {
         "shape": list(array.shape[1:]),
         "integers": bool(whole or (some and (known == np.round(known)).all())),
@@ -78,6 +81,9 @@ def _describe(array):
         "one_hot": _is_one_hot(rows),
         "constant": bool(some and known.min() == known.max()),
         "deviation": float(known.std()) if some else 0.0,
+        "rows": len(rows),
+        "distinct": len(np.unique(known[:MAX_ROWS])),
+        "column": [largest, float(sizes[largest])],
     }
 
 

@@ -41,7 +41,14 @@ class Report(str):
         fixes: List of str, what to change; at most three.
         exploded: Whether the run has exploded.
         protected: Whether anything was done about it.
+        clip: Of `diagnose`, a limit for the global norm; None where it is not known.
+        rate: Of `diagnose`, a good learning rate; None where it is not known.
+        rate_curve: Of `diagnose`, its range test, a dict of arrays, or None.
     """
+
+    clip: float | None = None
+    rate: float | None = None
+    rate_curve: dict | None = None
 
     def __new__(cls, text, verdict="", symptoms=(), causes=(), fixes=(), summary=None):
         report = super().__new__(cls, text)

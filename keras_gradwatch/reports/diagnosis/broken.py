@@ -6,6 +6,8 @@ from keras_gradwatch.reports.diagnosis.finding import Finding
 
 # A norm that is this many times the usual one has grown.
 GROWN = 10.0
+# Values whose square, or sum over a batch, float16 cannot hold.
+HALF_RANGE = 1e3
 # Share of the steps up to which bad ones are single ones.
 FEW = 0.2
 
@@ -44,6 +46,10 @@ def undefined_derivative(summary):
         return None
     if grew(summary) or of_inputs(summary) or bad["scale"] > 0:
         return None
+    data = summary.model.get("data") or {}
+    seen = bad["step"] == summary.first_step
+    if seen and any(array["nonfinite"] for array in data.get("inputs", [])):
+        return None  # what comes in is not finite
     where = place(summary)
     return Finding(
         "undefined derivative",
@@ -58,8 +64,17 @@ def undefined_derivative(summary):
 
 
 def overflow(summary):
-    """Gradients that overflow although the loss scale is small."""
+    """Gradients that overflow although the loss scale is small, or without one."""
     bad = summary.first_bad
+    if bad and _overflows(summary):
+        return Finding(
+            "float16 overflow",
+            f"the model computes in float16, whose largest number is 65504, and step "
+            f"{bad['step']} is not finite",
+            'Compute in float32 (`keras.config.set_dtype_policy("float32")`), or use '
+            "`mixed_float16` with the last layer in float32 and targets of unit size.",
+            f"Values overflow float16 in step {bad['step']}",
+        )
     if not bad or not bad["scale"] > 0 or not math.isfinite(bad["loss"]):
         return None
     return Finding(
@@ -70,6 +85,18 @@ def overflow(summary):
         '(`Dense(..., dtype="float32")`).',
         "Gradients overflow float16",
     )
+
+
+def _overflows(summary):
+    """Whether values near the end of float16's range explain what is not finite."""
+    if summary.model.get("dtype") != "float16" or summary.first_bad["scale"] > 0:
+        return False
+    data = summary.model.get("data") or {}
+    arrays = [*data.get("inputs", []), *data.get("targets", [])]
+    if any(array["nonfinite"] for array in arrays):
+        return False
+    large = any(max(-a["low"], a["high"]) > HALF_RANGE for a in arrays)
+    return large or any(loss > HALF_RANGE for loss in summary.early[:1])
 
 
 def sudden(summary):

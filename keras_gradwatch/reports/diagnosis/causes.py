@@ -10,6 +10,11 @@ from keras_gradwatch.reports.diagnosis.data import (
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels, networks
+from keras_gradwatch.reports.diagnosis.poor import (
+    high_momentum,
+    narrow,
+    reasons,
+)
 from keras_gradwatch.reports.diagnosis.settings import doubts
 from keras_gradwatch.reports.diagnosis.symptoms import acute
 
@@ -25,11 +30,11 @@ LARGE_TARGETS = 5.0
 # Share of healthy norms below which the advised clip is, and fewest steps to say so.
 CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
 
+# Initial bias below which inputs of unit size do not switch a unit on.
+LOW_BIAS = -3.0
 # Share of a kernel that one update may well change, and the least factor of a rate that
 # is advised.
 TRUSTED, LEAST_FACTOR = 0.05, 1e-3
-# Momentum from which it explains an explosion.
-LARGE_MOMENTUM = 0.98
 # Largest update ratio of a run whose rate is too low.
 SLOW = 1e-3
 # Symptoms of a run that does not learn, without an explosion.
@@ -67,12 +72,15 @@ def causes(summary, symptoms):
         return wrong[:MAX_CAUSES]
     if "large first loss" in kinds:
         return [large_inputs(summary)]
-    if kinds & STUCK and (unusual := [*doubtful_data(summary), *doubts(summary)]):
+    if "learns poorly" in kinds:
+        return reasons(summary)[:MAX_CAUSES]
+    unusual = [narrow(summary), *doubtful_data(summary), *doubts(summary)]
+    if kinds & STUCK and (unusual := [f for f in unusual if f]):
         scales = [large_inputs(summary), large_targets(summary)]
         return [*(f for f in scales if f), *unusual][:MAX_CAUSES]
     found = [
         finding
-        for rule in (_activation, _inputs, _targets, _initializer)
+        for rule in (_biases, _inputs, _activation, _targets, _initializer)
         if (finding := rule(summary, kinds))
     ]
     if not found:
@@ -112,8 +120,20 @@ def _activation(summary, kinds):
     return None
 
 
+def _biases(summary, kinds):
+    bias = summary.model.get("bias", 0.0)
+    if not kinds & STUCK or not bias < LOW_BIAS:
+        return None
+    return Finding(
+        "initializer",
+        f"a layer begins with biases of {bias:g}: its units are off for most inputs",
+        'Begin with biases of 0 (`bias_initializer="zeros"`).',
+        f"the initial biases are {bias:g}",
+    )
+
+
 def _inputs(summary, kinds):
-    if not kinds & {"non-finite at the start", "explosion", *STUCK}:
+    if not kinds & {"non-finite at the start", "explosion", "vanishing", *STUCK}:
         return None
     if (measured := large_inputs(summary)) is not None:
         return measured
@@ -200,23 +220,14 @@ def _shrinks(network, kinds, advice):
 def _rate(summary, kinds):
     # A norm or a loss that stands out tells of its batch; what follows from an update,
     # of the rate.
+    if (momentum := high_momentum(summary)) is not None:
+        return momentum
     if "not learning" in kinds:
         return _small_rate(summary)
     diverged = "explosion" in kinds and bool(summary.first_bad)
-    diverged |= summary.model.get("momentum", 0.0) >= LARGE_MOMENTUM
     if not diverged and not {"update", "oscillation"} & set(summary.kinds):
         return None
     known = [k for k in kernels(summary) if k.inputs is not None and k.gain is not None]
-    rate, momentum = summary.rates[0], summary.model.get("momentum", 0.0)
-    if momentum >= LARGE_MOMENTUM:
-        times = 1 / (1 - momentum) if momentum < 1 else math.inf
-        return Finding(
-            "rate",
-            f"a momentum of {momentum:g} multiplies the learning rate of {rate:.3g} by "
-            f"{times:.3g} in the long run",
-            f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
-            f"the momentum of {momentum:g} is too high for a rate of {rate:.3g}",
-        )
     usual = ""
     if known:
         usual = (

@@ -7,6 +7,16 @@ from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Root mean square from which inputs or targets are called large.
 LARGE = 5.0
+# Rows of a batch from which on it tells something of all.
+FEWEST_ROWS = 32
+# A loss that is this many times that of answering 0 is far above it.
+FAR_ABOVE = 3.0
+# A loss that says that all targets were foreseen.
+ALMOST_ZERO = 0.02
+# Classes that are numbered, at most.
+MANY_CLASSES = 100
+# Share of the sum of squares that is nearly all.
+MOST = 0.9
 # Targets may be this share of their range outside of an activation's.
 SLACK = 0.05
 # The values that an activation can give.
@@ -36,8 +46,10 @@ def bad_data(summary):
     found += [_nonfinite("targets", a) for a in targets]
     heads = summary.model.get("heads", [])
     if len(heads) == len(targets):
-        rules = (_labels, _probabilities, _zeros, _out_of_range)
+        rules = (_labels, _probabilities, _zeros, _class_numbers, _out_of_range)
+        accuracy = "accuracy" in summary.model.get("metrics", [])
         for head, array in zip(heads, targets, strict=True):
+            head = {**head, "accuracy": accuracy}
             found += [f for rule in rules if (f := rule(head, array))][:1]
     return [f for f in found if f]
 
@@ -67,11 +79,20 @@ def large_inputs(summary):
         "inputs",
         f"the inputs{_named(worst)} are large: {worst['low']:.3g} to "
         f"{worst['high']:.3g} in the first batch, a root mean square of "
-        f"{worst['rms']:.2g}",
+        f"{worst['rms']:.2g}{_mostly(worst)}",
         "Scale the inputs to about unit size: add `keras.layers.Normalization()` in "
         f"front, or divide by {worst['rms']:.2g}.",
         f"the inputs are large (up to {worst['high']:.3g})",
     )
+
+
+def _mostly(array):
+    """The column that most of the size comes from, in words; or nothing."""
+    number, size = array.get("column", (0, 0.0))
+    count = math.prod(array["shape"])
+    if count < 2 or size**2 < MOST * count * array["rms"] ** 2:
+        return ""
+    return f", nearly all of it from column {number}"
 
 
 def large_targets(summary):
@@ -94,9 +115,24 @@ def large_targets(summary):
 def guessing(summary):
     """The loss of an answer that does not depend on the inputs; None: not known.
 
-    That of guessing among all classes for a crossentropy. For a squared error the
-    variance of the targets in the first batch: an estimate, which is not used where the
+    As `constant_answer`, but the estimate for a squared error is not used where the
     losses contradict it.
+    """
+    constant = constant_answer(summary)
+    if constant is None or summary.model["heads"][0]["family"] != "regression":
+        return constant
+    early, recent = summary.losses()
+    array = summary.model["data"]["targets"][0]
+    fits = constant > early / 100 and recent > early / 2
+    # Nor is a first batch like all others, where targets have a trend.
+    return constant if fits or recent > FAR_ABOVE * array["rms"] ** 2 else None
+
+
+def constant_answer(summary):
+    """The loss of the best answer that is always the same; None: not known.
+
+    That of guessing among all classes for a crossentropy. For a squared error the
+    variance of the targets in the first batch, of `FEWEST_ROWS` rows or more.
     """
     data = summary.model.get("data") or {}
     heads, targets = summary.model.get("heads", []), data.get("targets", [])
@@ -110,12 +146,41 @@ def guessing(summary):
     if head["family"] == "classes":
         return math.log(head["units"]) if (head["units"] or 0) > 1 else None
     name = (head["loss"] or "").lower().replace("_", "")
-    variance = array["deviation"] ** 2
     if name not in ("mse", "meansquarederror") or not summary.early:
         return None
-    early, recent = summary.losses()
-    fits = variance > early / 100 and recent > early / 2
-    return variance if fits else None
+    return array["deviation"] ** 2 if array.get("rows", 0) >= FEWEST_ROWS else None
+
+
+def constant_inputs(summary):
+    """All inputs of the first batch are equal, or None."""
+    inputs = (summary.model.get("data") or {}).get("inputs", [])
+    if not inputs or not all(array["constant"] for array in inputs):
+        return None
+    return Finding(
+        "data",
+        f"all inputs of the first batch are {inputs[0]['low']:g}",
+        "Look at how the inputs are made: they are all equal.",
+        "all inputs are equal",
+    )
+
+
+def constant_targets(summary):
+    """All targets of the first batch are equal, and the model has learned that one."""
+    data = summary.model.get("data") or {}
+    targets, recent = data.get("targets", []), summary.recent
+    if len(targets) != 1 or not targets[0]["constant"] or not recent:
+        return None
+    (array,) = targets
+    small = max(recent) < max(ALMOST_ZERO, ALMOST_ZERO * abs(summary.early[0]))
+    if array.get("rows", 0) < FEWEST_ROWS or not small:
+        return None
+    return Finding(
+        "data",
+        f"all targets of the first batch are {array['low']:g}, and no later batch has "
+        f"a loss above {max(recent):.2g}: all targets seem to be equal",
+        "Look at how the targets are made: they are all equal.",
+        "all targets are equal",
+    )
 
 
 def doubtful_data(summary):
@@ -124,17 +189,8 @@ def doubtful_data(summary):
     Returns:
         List of `Finding`.
     """
-    data, found = summary.model.get("data") or {}, []
-    inputs = data.get("inputs", [])
-    if inputs and all(array["constant"] for array in inputs):
-        found.append(
-            Finding(
-                "data",
-                f"all inputs of the first batch are {inputs[0]['low']:g}",
-                "Look at how the inputs are made: they are all equal.",
-                "all inputs are equal",
-            )
-        )
+    data = summary.model.get("data") or {}
+    found = [f for f in [constant_inputs(summary)] if f]
     pairs = zip(summary.model.get("heads", []), data.get("targets", []), strict=False)
     for head, array in pairs:
         binary = array["integers"] and {array["low"], array["high"]} == {0.0, 1.0}
@@ -206,6 +262,26 @@ def _probabilities(head, array):
         "Encode the labels as 0 and 1 (several classes: one column each, or a sparse "
         "crossentropy).",
         f"the targets do not fit the loss {head['loss']}",
+    )
+
+
+def _class_numbers(head, array):
+    """Class numbers under a loss for regression, where accuracy is asked for."""
+    classes = array["integers"] and 2 < array.get("distinct", 0) <= MANY_CLASSES
+    within = array["low"] >= 0 and array["high"] < MANY_CLASSES
+    if head["family"] != "regression" or not head["accuracy"] or head["units"] != 1:
+        return None
+    if not classes or not within:
+        return None
+    units = int(array["high"]) + 1
+    return Finding(
+        "settings",
+        f"the targets{_named(array)} are class numbers up to {array['high']:g}, as the "
+        f"metric accuracy says, and {head['loss']} is a loss for regression",
+        "Compile with `loss=keras.losses.SparseCategoricalCrossentropy("
+        f"from_logits=True)`, and no activation in the last layer; give "
+        f"`{head['layer']}` {units} units, one for each class.",
+        f"{head['loss']} is not a classification loss",
     )
 
 

@@ -1,10 +1,10 @@
 """What of a model matters for a diagnosis, as plain data."""
 
-import itertools
 from collections import Counter
 
 import keras
 
+from keras_gradwatch.keras_hooks.metrics import metric_names
 from keras_gradwatch.keras_hooks.outputs import output_layers
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.reports.diagnosis.heads import activation_of, heads, name_of
@@ -33,8 +33,12 @@ def describe(model):
         `dropout` (the largest rate), `kernels` (their number, frozen ones included),
         `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
         `linear_stack` (whether Dense layers follow each other with no activation),
-        `scales_inputs` (whether a layer scales the inputs) and `order` (pairs of each
-        layer's name and the names of its variables, in the model's order).
+        `trainable` (the number of trainable variables), `narrowest` (name and units of
+        the hidden Dense layer with the fewest), `bias` (the smallest constant that a
+        layer begins its biases with), `dtype` (that of the last layer's computation),
+        `metrics` (names of those it was compiled with), `scales_inputs` (whether a
+        layer scales the inputs) and `order` (pairs of each layer's name and the names
+        of its variables, in the model's order).
     """
     layers = list(_layers(model))
     outputs = _outputs(model)
@@ -60,6 +64,11 @@ def describe(model):
         "kernels": sum(len(v.shape) >= 2 for v in model.weights),
         "momentum": _momentum(model),
         "penalized": any(map(_has_regularizer, layers)),
+        "metrics": metric_names(model),
+        "trainable": len(names),
+        "narrowest": _narrowest(layers),
+        "bias": min(map(_constant_bias, layers), default=0.0),
+        "dtype": str(getattr(layers[-1], "compute_dtype", "")) if layers else "",
         "linear_stack": _has_linear_stack(model),
         "scales_inputs": _scales_inputs(layers),
         "order": _order(model, names),
@@ -123,12 +132,44 @@ def _dropout(layer):
     return rate if isinstance(layer, keras.layers.Dropout) else 0.0
 
 
+def _narrowest(layers):
+    """`[name, units]` of the narrowest of the Dense layers but the last, or None."""
+    dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)][:-1]
+    widths = [[layer.name, layer.units] for layer in dense]
+    return min(widths, key=lambda width: width[1], default=None)
+
+
+def _constant_bias(layer):
+    value = getattr(getattr(layer, "bias_initializer", None), "value", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 def _has_linear_stack(model):
-    """Whether a Dense layer without an activation feeds the next one."""
-    layers = model.layers if isinstance(model, keras.Sequential) else []
-    kinds = [
-        activation_of(layer) if isinstance(layer, keras.layers.Dense) else None
-        for layer in layers
-        if not isinstance(layer, keras.layers.Dropout | keras.layers.InputLayer)
-    ]
-    return any(a == "linear" and b is not None for a, b in itertools.pairwise(kinds))
+    """Whether a Dense layer without an activation feeds another one."""
+    layers = getattr(model, "layers", [])
+    made_by = {
+        id(tensor): layer for layer in layers for tensor in _tensors(layer, "output")
+    }
+    for layer in layers:
+        if not isinstance(layer, keras.layers.Dense):
+            continue
+        before = _before(layer, made_by)
+        while isinstance(before, keras.layers.Dropout):
+            before = _before(before, made_by)
+        if isinstance(before, keras.layers.Dense) and activation_of(before) == "linear":
+            return True
+    return False
+
+
+def _before(layer, made_by):
+    """The layer that feeds `layer`; None where there is not exactly one."""
+    tensors = _tensors(layer, "input")
+    return made_by.get(id(tensors[0])) if len(tensors) == 1 else None
+
+
+def _tensors(layer, name):
+    """The symbolic inputs or outputs of a layer; empty where it has none of its own."""
+    try:
+        return keras.tree.flatten(getattr(layer, name, None))
+    except (AttributeError, RuntimeError, ValueError):
+        return []  # called several times, or never

@@ -3,9 +3,16 @@
 import math
 
 from keras_gradwatch.reports.diagnosis import broken
-from keras_gradwatch.reports.diagnosis.data import certain, guessing, large_inputs
+from keras_gradwatch.reports.diagnosis.data import (
+    certain,
+    constant_inputs,
+    constant_targets,
+    guessing,
+    large_inputs,
+)
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import networks
+from keras_gradwatch.reports.diagnosis.poor import poor
 
 # Kinds of events that tell of a state of the model, not of a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
@@ -30,7 +37,7 @@ REVIVE = (
 # Fewest losses that can tell it.
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
-ENOUGH_STEPS = 200
+ENOUGH_STEPS = 150
 # A loss below this share of that of a constant answer is a good one.
 GOOD = 0.2
 # A first loss that is this many times that of guessing is far above it.
@@ -60,13 +67,17 @@ def symptoms(summary):
         _oscillation,
     )
     found = [finding for rule in rules if (finding := rule(summary))]
-    if any(finding.kind in DECISIVE for finding in found):
+    decisive = any(finding.kind in DECISIVE for finding in found)
+    # Units that are off for equal inputs may be on for others.
+    if decisive or constant_inputs(summary):
         found = [f for f in found if f.kind not in ("dead units", "vanishing")]
     # What does not learn for a reason that has a name is not named twice.
     found = found or [f for f in [_vanishing_by_ratio(summary)] if f]
     found = found or [f for f in [_not_learning(summary)] if f]
     found = found or [f for f in [_guesses(summary)] if f]
     found = found or [f for f in [_large_first_loss(summary)] if f]
+    found = found or [f for f in [poor(summary)] if f]
+    found = found or [f for f in [constant_targets(summary)] if f]
     # A large gradient at the first step is no harm in a healthy run.
     steep = _grows_backwards(summary) if found else None
     if found:
@@ -110,6 +121,8 @@ def _non_finite_start(summary):
         "the loss of the very first step is not finite, before any update was made: "
         "the forward pass overflows or divides by zero with these weights and inputs, "
         "and no learning rate and no clip can help",
+        "Look for a division by 0, a logarithm of 0 or a power in the layers and the "
+        "loss, and keep their arguments away from 0 (`x / (y + 1e-7)`).",
         headline="The loss is not finite from the first step on",
     )
 
@@ -182,6 +195,14 @@ def _bad_batches(summary):
 
 
 def _no_gradient(summary):
+    if summary.model.get("trainable") == 0 and summary.steps:
+        return Finding(
+            "no gradient",
+            "no variable of the model is trainable: all layers are frozen",
+            "Set `layer.trainable = True` for the layers that are to learn, and "
+            "compile again.",
+            "No variable is trainable",
+        )
     known = [n for n in summary.variables.values() if "norm_largest" in n]
     if summary.first_bad and not broken.rare(summary):
         return None

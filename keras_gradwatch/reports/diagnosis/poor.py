@@ -1,0 +1,135 @@
+"""Runs that learn, but far less than they could, for a reason that is in sight.
+
+A loss that stays high is no fault by itself: the data may hold no more. It is named
+only beside a setting that is known to cost most of what could be learned.
+"""
+
+from keras_gradwatch.reports.diagnosis.data import constant_answer, large_inputs
+from keras_gradwatch.reports.diagnosis.finding import Finding
+from keras_gradwatch.reports.diagnosis.kernels import kernels
+
+# Share of a constant answer's loss above which little has been learned.
+LITTLE = 0.6
+# Fewest steps after which that is said, and steps from which on a run is no short one.
+FEWEST, SHORT = 20, 150
+# Share of a constant answer's loss above which a short run has hardly begun.
+HARDLY = 0.9
+# A dropout, a momentum and a √fan_in · std of recurrent weights that cost most of it.
+DROPOUT, MOMENTUM, GAIN = 0.7, 0.99, 1.5
+# Root mean square of inputs that cost most of it.
+INPUTS = 20.0
+
+
+def poor(summary):
+    """A loss that stays near that of a constant answer, with a reason for it; or None.
+
+    Args:
+        summary: `RunSummary`.
+
+    Returns:
+        `Finding`.
+    """
+    constant = constant_answer(summary)
+    if not constant or summary.steps < FEWEST or not summary.recent:
+        return None
+    _, recent = summary.losses()
+    if not recent > LITTLE * constant or not reasons(summary):
+        return None
+    return Finding(
+        "learns poorly",
+        f"the loss is {recent:.3g} after {summary.steps} steps; always predicting the "
+        f"same value would give {constant:.3g}",
+        headline="The model has learned little",
+    )
+
+
+def reasons(summary):
+    """Why a run may learn little, a list of `Finding`, the most certain first.
+
+    Args:
+        summary: `RunSummary`.
+    """
+    rules = (narrow, _dropout, high_momentum, _recurrent, _inputs, _short)
+    return [finding for rule in rules if (finding := rule(summary))]
+
+
+def narrow(summary):
+    """A hidden layer of one unit before several classes, or None."""
+    name, units = summary.model.get("narrowest") or (None, None)
+    heads = summary.model.get("heads", [])
+    classes = max(
+        (h["units"] or 0 for h in heads if h["family"] == "classes"), default=0
+    )
+    if units != 1 or classes < 3:
+        return None
+    return Finding(
+        "structure",
+        f"layer `{name}` has a single unit, through which {classes} classes must pass: "
+        "it is too narrow",
+        f"Give `{name}` at least {max(8, 2 * classes)} units.",
+        f"`{name}` is too narrow",
+    )
+
+
+def high_momentum(summary):
+    """A momentum that multiplies the rate a hundred times, or None."""
+    momentum, rate = summary.model.get("momentum", 0.0), summary.rates[0]
+    if not momentum >= MOMENTUM:
+        return None
+    times = 1 / (1 - momentum) if momentum < 1 else float("inf")
+    return Finding(
+        "rate",
+        f"a momentum of {momentum:g} multiplies the learning rate of {rate:.3g} by "
+        f"{times:.3g} in the long run",
+        f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
+        f"the momentum of {momentum:g} is too high for a rate of {rate:.3g}",
+    )
+
+
+def _dropout(summary):
+    rate = summary.model.get("dropout", 0.0)
+    if not rate > DROPOUT:
+        return None
+    return Finding(
+        "settings",
+        f"a dropout of {rate:.2g} removes most of the units",
+        "Use a dropout of at most 0.5.",
+        "the dropout is too large",
+    )
+
+
+def _recurrent(summary):
+    large = [k for k in kernels(summary) if k.recurrent and (k.gain or 0) > GAIN]
+    if not large:
+        return None
+    return Finding(
+        "initializer",
+        f"the weights of {large[0].name} were large at the first step: √fan_in · std "
+        f"is {large[0].gain:.2g} (typical: 1, orthogonal)",
+        "Use `orthogonal` weights of gain 1 for the recurrent kernel; `he_normal` or "
+        "`glorot_uniform` for the others.",
+        "the initial recurrent weights are too large",
+    )
+
+
+def _inputs(summary):
+    data = summary.model.get("data") or {}
+    large = [a for a in data.get("inputs", []) if a["rms"] > INPUTS]
+    return large_inputs(summary) if large else None
+
+
+def _short(summary):
+    """A run that ends before it has begun to learn, or None."""
+    constant = constant_answer(summary)
+    early, recent = summary.losses()
+    falls = recent < (0.995 * early)
+    if summary.steps >= SHORT or not falls or not recent > HARDLY * constant:
+        return None
+    times = -(-2 * SHORT // summary.steps)
+    return Finding(
+        "too few steps",
+        f"the loss is still falling after {summary.steps} steps ({early:.3g} in the "
+        f"first ones, {recent:.3g} in the newest)",
+        f"Train for {times} times as many epochs.",
+        f"the loss is still falling after {summary.steps} steps",
+    )

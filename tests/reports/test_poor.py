@@ -1,0 +1,166 @@
+"""Runs that learn little, and facts that explain a run: on summaries made by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_gradwatch.keras_hooks.metrics import metric_names
+from keras_gradwatch.records.first_batch import describe_batch
+from keras_gradwatch.reports.diagnosis import RunSummary
+from keras_gradwatch.reports.diagnosis.model import describe
+from keras_gradwatch.reports.report import explain
+
+ROOM = np.random.default_rng(0).normal(size=(32, 4))
+HEADS = {
+    "classes": (10, "softmax", "sparse_categorical_crossentropy"),
+    "binary": (1, "sigmoid", "binary_crossentropy"),
+    "regression": (1, "linear", "mse"),
+}
+
+
+def summary_of(family, losses, x=ROOM, y=None, **model):
+    """The summary of a run with these losses, and no event."""
+    units, activation, loss = HEADS[family]
+    head = {"layer": "head", "activation": activation, "units": units, "loss": loss}
+    y = np.arange(32.0)[:, None] % max(units, 2) if y is None else y
+    facts = {
+        "heads": [{**head, "family": family, "from_logits": False}],
+        "data": describe_batch((x, y)),
+        "loss": loss,
+        **model,
+    }
+    losses = [float(loss) for loss in losses]
+    return RunSummary(
+        model=facts,
+        steps=len(losses),
+        first_step=0,
+        rates=[0.01, 0.01],
+        early=losses[:50],
+        recent=losses[-50:],
+    )
+
+
+def explained(*args, **model):
+    report = explain(summary_of(*args, **model))
+    return [f.kind for f in report.symptoms], [f.kind for f in report.causes], report
+
+
+HALF = np.linspace(2.3, 1.8, 300)  # of ten classes: little, and not nothing
+
+
+@pytest.mark.parametrize(
+    ("model", "cause", "fix"),
+    [
+        ({"narrowest": ["dense", 1]}, "structure", "Give `dense` at least 20 units"),
+        ({"dropout": 0.9}, "settings", "Use a dropout of at most 0.5"),
+        ({"momentum": 0.999}, "rate", "Use a momentum of 0.9"),
+    ],
+)
+def test_little_is_learned_for_a_reason(model, cause, fix):
+    kinds, causes, report = explained("classes", HALF, **model)
+    assert kinds == ["learns poorly"] and causes == [cause]
+    assert fix in report.fixes[0]
+    assert explained("classes", HALF)[0] == []  # no reason in sight
+    assert explained("classes", HALF / 2, **model)[0] == []  # much is learned
+
+
+def test_recurrent_weights_that_are_too_large():
+    name = "lstm/lstm_cell/recurrent_kernel"
+    summary = summary_of("classes", HALF, shapes={name: [16, 64]})
+    for gain, kinds in ((2.0, ["learns poorly"]), (1.0, [])):
+        norm = gain / np.sqrt(16) * np.sqrt(16 * 64)
+        summary.variables = {name: {"weight_first": float(norm)}}
+        report = explain(summary)
+        assert [finding.kind for finding in report.symptoms] == kinds
+    assert "recurrent" not in explain(summary)
+
+
+def test_inputs_that_cost_most_of_what_could_be_learned():
+    kinds, causes, _ = explained("classes", HALF, 100 * ROOM)
+    assert (kinds, causes) == (["learns poorly"], ["inputs"])
+
+
+def test_a_run_that_ends_too_early():
+    kinds, causes, report = explained("binary", np.linspace(0.7, 0.66, 30))
+    assert (kinds, causes) == (["learns poorly"], ["too few steps"])
+    assert report.fixes[0] == "Train for 10 times as many epochs."
+    assert explained("binary", np.linspace(0.7, 0.5, 30))[0] == []
+
+
+def test_a_loss_far_above_that_of_a_constant_answer():
+    y = np.random.default_rng(0).normal(size=(32, 1))
+    large = {"shapes": {}, "regression": True}
+    assert explained("regression", np.geomspace(9e3, 400, 200), y=y, **large)[0] == [
+        "not learning"
+    ]
+    assert explained("regression", np.geomspace(9e3, 0.1, 200), y=y, **large)[0] == []
+
+
+def test_equal_targets():
+    y = np.full((32, 1), 3.0)
+    kinds, _, report = explained("regression", np.geomspace(9, 1e-5, 300), y=y)
+    assert kinds == ["data"] and "all targets of the first batch are 3" in report
+    assert explained("regression", np.geomspace(9, 0.3, 300), y=y)[0] == []
+    # Ten rows may be equal by chance.
+    assert explained("regression", np.geomspace(9, 1e-5, 300), y=y[:10])[0] == []
+
+
+def test_class_numbers_under_a_squared_error():
+    y, losses = np.arange(32.0)[:, None] % 10, np.linspace(8, 1, 200)
+    kinds, _, report = explained("regression", losses, y=y, metrics=["accuracy"])
+    assert kinds == ["settings"] and "`head` 10 units" in report.fixes[0]
+    assert explained("regression", losses, y=y, metrics=["mae"])[0] == []
+    assert explained("regression", losses, y=y + 0.5, metrics=["accuracy"])[0] == []
+
+
+def test_a_model_that_is_frozen():
+    kinds, _, report = explained("classes", HALF, trainable=0)
+    assert kinds == ["no gradient"] and "`layer.trainable = True`" in report.fixes[0]
+
+
+def test_values_beyond_float16():
+    summary = summary_of("regression", [9e5] * 60, y=1e3 * ROOM[:, :1], dtype="float16")
+    summary.first_bad = {
+        "step": 5,
+        "loss": float("inf"),
+        "before": 1.0,
+        "variables": ["dense/kernel"],
+        "scale": 0.0,
+    }
+    summary.outcomes["nonfinite"] = 55
+    assert explain(summary).symptoms[0].kind == "float16 overflow"
+    summary.model["dtype"] = "float32"
+    assert explain(summary).symptoms[0].kind != "float16 overflow"
+
+
+def test_biases_that_switch_units_off():
+    _, causes, report = explained("classes", np.full(300, 2.3), bias=-10.0)
+    assert causes == ["initializer"] and "biases of 0" in report.fixes[0]
+
+
+def test_what_is_known_of_a_functional_model():
+    inputs = keras.Input((4,))
+    bias = keras.initializers.Constant(-5.0)
+    hidden = keras.layers.Dense(1, name="thin", bias_initializer=bias)(inputs)
+    hidden = keras.layers.Dropout(0.1)(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(3, "softmax")(hidden))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["acc", "mse"])
+    known = describe(model)
+    assert known["linear_stack"] and known["narrowest"] == ["thin", 1]
+    assert known["bias"] == -5.0 and known["trainable"] == 4
+    assert metric_names(model) == ["accuracy", "mse"] == known["metrics"]
+    model.trainable = False
+    assert describe(model)["trainable"] == 0
+    model.layers[1].activation = keras.activations.relu
+    assert not describe(model)["linear_stack"]
+
+
+def test_what_is_known_of_a_column():
+    x = np.ones((20, 3))
+    x[:, 1] = 500.0
+    (known,) = describe_batch((x, None))["inputs"]
+    assert known["column"] == [1, 500.0] and known["rows"] == 20
+    assert known["distinct"] == 2
+    large = ROOM * [1, 1, 1000, 1]
+    assert "nearly all of it from column 2" in explained("classes", HALF, large)[2]
+    assert "column" not in explained("classes", HALF, 100 * ROOM)[2]
