@@ -10,6 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, make_circles
 
 from keras_gradwatch.callbacks import ExplosionError, GradWatch, TerminateOnExplosion
 from keras_gradwatch.detectors import Oscillation, UpdateRatio
+from keras_gradwatch.records.events import Event
 from keras_gradwatch.reports.diagnosis import RunSummary, causes, symptoms
 from keras_gradwatch.reports.diagnosis.causes import clip
 from keras_gradwatch.reports.diagnosis.kernels import kernels
@@ -356,3 +357,50 @@ def test_the_most_affected_kernel_comes_first():
     lines = watching.report().splitlines()
     head = next(i for i, line in enumerate(lines) if "norm: first" in line)
     assert lines[head + 1].startswith(watching.events[0].variable)
+
+
+def summed_up(*events, steps=400):
+    """A summary of a run with events: pairs of a kind and what else is known."""
+    summary = RunSummary(steps=steps)
+    usual = {"variable": None, "value": 30.0, "baseline": 1.0, "action": "skipped"}
+    summary.add(
+        [
+            Event(**{"step": 100 + i, "kind": kind, "message": kind, **usual, **known})
+            for i, (kind, known) in enumerate(events)
+        ]
+    )
+    return summary
+
+
+def test_a_small_spike_is_no_explosion():
+    """As the last batch of an epoch may be, which has a few rows."""
+    report = explain(summed_up(("norm spike", {}), ("loss spike", {"step": 100})))
+    assert not report.exploded and not report.symptoms
+    assert "1 of 400 steps had an event" in report.verdict
+    assert "1 update skipped" in report.verdict
+    large = explain(summed_up(("norm spike", {"value": 1e4})))
+    assert large.exploded
+    assert explain(summed_up(*[("norm spike", {})] * 9)).exploded
+
+
+def test_a_loss_on_another_scale_is_no_explosion():
+    spikes = [("loss spike", {"value": 1e4})] * 5
+    shift = ("divergence", {"action": "observed", "value": 1e3})
+    report = explain(summed_up(*spikes, shift))
+    assert not report.exploded
+    assert [finding.kind for finding in report.symptoms] == ["shift"]
+    assert "since step 100" in report
+    assert explain(summed_up(*spikes, ("divergence", {"action": "rewound"}))).exploded
+
+
+def test_a_batch_with_nothing_to_learn_has_no_dead_units():
+    shapes = {"a/kernel": [4, 8], "a/bias": [8], "b/kernel": [8, 2], "b/bias": [2]}
+
+    def report(last):
+        summary = RunSummary({"shapes": shapes}, steps=400)
+        zeros = {"zeros_last": 1.0, "norm_largest": 1.0}
+        summary.variables = {name: dict(zeros) for name in shapes}
+        summary.variables["b/bias"]["zeros_last"] = last
+        return [finding.kind for finding in explain(summary).symptoms]
+
+    assert report(0.0) == ["dead units"] and report(1.0) == []

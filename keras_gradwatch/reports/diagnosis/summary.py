@@ -99,8 +99,9 @@ class RunSummary:
         """Takes events in, of these steps or of an earlier process."""
         self.tripped += len({e.step for e in tripped(events)})
         self.outcomes["nonfinite"] += sum(e.kind == "nonfinite" for e in events)
-        for event in events:
-            self.actions[event.action] = self.actions.get(event.action, 0) + 1
+        # A step that is skipped for two reasons is one update that was skipped.
+        for _, action in {(event.step, event.action) for event in events}:
+            self.actions[action] = self.actions.get(action, 0) + 1
         for event in tripped(events):
             record = dataclasses.asdict(event)
             kind = self.kinds.setdefault(event.kind, {"count": 0, "first": record})

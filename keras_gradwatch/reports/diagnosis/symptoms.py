@@ -20,6 +20,8 @@ STATES = ("vanishing", "dead units", "oscillation")
 DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
 # First kernel's gradient over the last one's: AutoTrainer's sign of an explosion.
 GROWTH = 70.0
+# Share of the steps, and times the baseline, up to which spikes are no explosion.
+RARE, MILD = 0.01, 100.0
 # A norm below this is no explosion by itself.
 LARGE_NORM = 1.0
 # First kernel's gradient over the last one's, and kernels, of one that vanishes.
@@ -59,6 +61,7 @@ def symptoms(summary):
         broken.overflow,
         broken.sudden,
         _explosion,
+        _shift,
         _bad_batches,
         _no_gradient,
         _dead_network,
@@ -139,6 +142,8 @@ def _explosion(summary):
             f"{first['value']:.3g} times the size of its weights"
         )
     spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
+    if not words and (_shift(summary) or _are_mild(spikes, summary)):
+        spikes = []
     if spikes:
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
         words.append(f"{first['kind']} at step {first['step']}, {first['value']:.3g}")
@@ -158,6 +163,36 @@ def _explosion(summary):
     where = f" in {first['variable']}" if first["variable"] else ""
     headline = f"Exploded at step {first['step']}{where}"
     return Finding("explosion", "; ".join(words), headline=headline)
+
+
+def _shift(summary):
+    """A loss that is on another scale since some step, whatever the weights."""
+    event = summary.kinds.get("divergence", {}).get("last")
+    # An observer cannot tell.
+    protected = bool(summary.actions.get("skipped"))
+    if not protected or event is None or event["action"] != "observed":
+        return None
+    first = summary.first_event
+    return Finding(
+        "shift",
+        f"since step {first['step']} the loss is near {event['value']:.3g}, up from "
+        f"{event['baseline']:.3g}, and it was as high with the weights from before: "
+        "the data or the loss function have changed",
+        headline=f"The loss is on another scale since step {first['step']}",
+    )
+
+
+def _are_mild(kinds, summary):
+    """Whether all that tripped is a small spike now and then, which is no harm."""
+    for kind in kinds:
+        events = summary.kinds[kind]
+        most = max(1, RARE * summary.steps)
+        if not kind.endswith("spike") or events["count"] > most:
+            return False
+        for event in (events["first"], events["last"]):
+            if not event["value"] < MILD * event["baseline"]:
+                return False
+    return True
 
 
 def _grows_backwards(summary):
@@ -238,13 +273,16 @@ def _dead_units(summary):
         for name, shape in summary.model.get("shapes", {}).items()
         if len(shape) == 1
         and "zeros_last" in (numbers := summary.variables.get(name, {}))
-    ][:-1]
+    ]
+    vectors, last = vectors[:-1], vectors[-1:]
     size = sum(n for _, _, n in vectors)
     share = sum(zeros * n for _, zeros, n in vectors) / size if size else 0.0
     dead = [name for name, zeros, _ in vectors if zeros >= 1]
     told = "dead units" in summary.kinds
     if not told and not (share > 0.7 and dead and not _learns(summary)):
         return None
+    if not told and last and last[0][1] >= 1:
+        return None  # nothing at all was to be learned from that batch
     since = summary.kinds["dead units"]["first"]["step"] if told else None
     when = f" (since step {since} at the latest)" if told else ""
     noun = "layer gets" if len(dead) == 1 else "layers get"
