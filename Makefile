@@ -8,8 +8,8 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 # What `make test-torch` installs before the package: the tests need no GPU's build.
 TORCH ?= torch==2.13.0
-# Processes at a time, and parts of `make test-matrix`.
-JOBS ?= 2
+# Processes at a time, one more than cores, since some wait; parts of `make test-matrix`.
+JOBS ?= 3
 SHARDS ?= 40
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2

@@ -244,8 +244,11 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         if self.log is not None:
             self.log.on_first_batch()
         if self.state_dir is not None:
+            # Another run's directory is left alone.
+            directory = self._gradwatch.keeper.directory(self.state_dir)
+            self.record_dir = self.log.record_dir if self.log else directory
             self.forensics = Forensics(
-                self._gradwatch.keeper.directory(self.state_dir),
+                directory,
                 self._gradwatch,
                 self.model,
                 save_batch=self.save_batch > 0,

@@ -117,6 +117,7 @@ updates are held |
         """Opens an event file."""
         # Another run's directory is left alone.
         self.log.log_dir = self._gradwatch.keeper.directory(self._asked)
+        self.record_dir = self.log.log_dir
         self.log.begin(self._gradwatch.step)
         if not self._joined:
             self.forensics = Forensics(self.log.log_dir, self._gradwatch, self.model)

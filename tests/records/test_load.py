@@ -75,7 +75,7 @@ def test_later_fits_go_on(tmp_path):
     assert_equal_to_history(load(tmp_path), seen)
 
 
-def test_another_model_begins_a_new_record(tmp_path):
+def test_another_model_has_a_record_of_its_own(tmp_path):
     x, y = helper.regression_data(10)
     watch = watched(state_dir=tmp_path / "state", directory=None)
     helper.fit(helper.regression(), x, y, [watch], batch_size=1)
@@ -83,7 +83,9 @@ def test_another_model_begins_a_new_record(tmp_path):
     model = helper.regression()
     helper.fit(model, x, y, [GradientHistory()], batch_size=1)
     helper.fit(model, x[:4], y[:4], [watch], batch_size=1)
-    assert load(tmp_path / "state").steps.tolist() == [10, 11, 12, 13]
+    assert load(tmp_path / "state" / "run-2").steps.tolist() == [10, 11, 12, 13]
+    with pytest.raises(ValueError, match="there are 2 runs"):
+        load(tmp_path / "state")
 
 
 def test_the_record_is_beside_the_event_files(tmp_path):
@@ -164,3 +166,13 @@ def test_as_a_dataframe_and_a_plot(tmp_path):
     frame = run.to_dataframe()
     assert frame.index.tolist() == [0, 1, 2, 3]
     assert frame[f"{run.variables[0]}:norm"].tolist() == run.norms[:, 0].tolist()
+
+
+def test_the_second_run_of_a_directory_has_a_page_of_its_own(tmp_path):
+    x, y = helper.regression_data(10)
+    watches = [watched(tmp_path / "logs") for _ in range(2)]
+    for watch, rows in zip(watches, (10, 4), strict=True):
+        part = x[:rows], y[:rows]
+        helper.fit(helper.regression(seed=rows), *part, [watch], batch_size=1)
+    runs = [load(watch.record_dir) for watch in watches]
+    assert [len(run.steps) for run in runs] == [10, 4]
