@@ -128,10 +128,7 @@ QUICK = [
     "initialization: He",
     "batch normalization",
     "clip: ClipByGlobalNorm(1.0)",
-    "schedule: cosine",
-    "loss: squared error",
     "GradWatch()",
-    "Centralize + global clip",
 ]
 
 

@@ -63,7 +63,19 @@ def numbers(page, title):
 # -- Each runs -------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+BENCHMARKS = sorted((helper.ROOT / "benchmarks").glob("*.py"))
+
+
+def test_every_benchmark_can_be_imported(monkeypatch):
+    monkeypatch.syspath_prepend(helper.ROOT / "benchmarks")
+    for path in BENCHMARKS:
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
+        importlib.import_module(path.stem)
+    for path in BENCHMARKS:
+        monkeypatch.delitem(sys.modules, path.stem)
+
+
+@pytest.mark.thorough
 def test_overhead(tmp_path):
     arguments = "--models mlp --variants gradwatch hand_written --rounds 1 --steps 4"
     page = run("overhead", tmp_path, *arguments.split())
