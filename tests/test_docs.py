@@ -85,6 +85,8 @@ def is_central(page):
 @pytest.mark.parametrize(
     "page", helper.few(list(filter(is_central, RUN_HERE)), RUN_HERE), ids=page_name
 )
+# Keras says so on PyTorch of the model that is frozen on purpose.
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
 @pytest.mark.usefixtures("elsewhere")
 def test_every_snippet_runs(page):
     run(page.read_text(encoding="utf-8"), str(page), {"__name__": "snippets"})

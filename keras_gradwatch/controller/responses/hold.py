@@ -213,6 +213,8 @@ class Hold(Response):
             memory.update(until=-1.0, released=moment.step + 1)
             return False
         ended.start.put_back(moment.controller)
+        if memory["wait"] == 1:
+            self._try_beginning(moment, memory)
         memory["wait"] *= 2
         trip = self._largest(moment)
         trip.what = (
@@ -222,6 +224,11 @@ class Hold(Response):
         back = f"the state of step {ended.start.step} was restored"
         self._hold_on(moment, memory, trip, back)
         return True
+
+    def _try_beginning(self, moment, memory):
+        """The first batches may have been bad ones, and the weights with them."""
+        if memory["losses"]:
+            moment.controller.try_beginning(float(np.median(memory["losses"])))
 
     def _hold(self, moment, memory):
         """Takes in a held step; the radius follows the loss."""
@@ -242,8 +249,7 @@ class Hold(Response):
             trip.what = "the loss does not fall although updates are limited"
             moment.trips.append(trip)
             if memory["cuts"] == 1:
-                # The first batches may have been bad ones, and the weights with them.
-                moment.controller.try_beginning(float(np.median(memory["losses"])))
+                self._try_beginning(moment, memory)
             moment.controller.hold(True)  # to the smaller radius
         self._held += held
         if self._held >= max(THROTTLED, self._steps / 2):
