@@ -69,7 +69,7 @@ class Browser:
         self.wait("return document.body.dataset.ready")
         return time.monotonic() - began
 
-    def wait(self, code, *arguments, seconds=15):
+    def wait(self, code, *arguments, seconds=60):
         """Waits until a script returns something; returns that."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
