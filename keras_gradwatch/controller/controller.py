@@ -441,11 +441,16 @@ class Controller:
         """Reads each of the next steps before the one after it begins."""
         self.attentive_until = max(self.attentive_until, self.next + steps)
 
-    def try_beginning(self, loss):
-        """Has the weights tried that this `fit` began with, against a loss."""
+    def try_beginning(self, loss, trip):
+        """Has the weights tried that this `fit` began with, against a loss.
+
+        Args:
+            loss: The loss.
+            trip: `Trip` for the event, where the run goes back.
+        """
         for response in self.plan.responses:
             if isinstance(response, Rewind):
-                response.ask(loss)
+                response.ask(loss, trip)
 
     def restart_responses(self):
         """Tells all responses that weights were put back."""
@@ -456,7 +461,7 @@ class Controller:
         """Takes all cuts of the learning rate back that are lent."""
         for label, response in self.plan.labelled_responses:
             memory = self._remembered(label, response)
-            if getattr(response, "lends", True) and "lent" in memory:
+            if response.lends and "lent" in memory:
                 loan.give_all_back(memory, rows, self, response, reason)
 
     def put_kept_back(self):

@@ -2,7 +2,7 @@
 
 from bokeh.models import ColumnDataSource, Range1d
 
-from keras_gradwatch.dashboard.figures import chart, show_steps
+from keras_gradwatch.dashboard.figures import chart, show_legend, show_steps
 
 LINES = {
     "norm": ("gradient norm", "#1f77b4"),
@@ -36,12 +36,7 @@ def drill_down(shared, y_ranges):
         sources[name] = _line(norms, color, label)
     sources["update_ratio"] = _line(ratio, "#2ca02c", "update / weights")
     sources["zero_fraction"] = _line(zeros, "#8c564b", "zeros")
-    norms.legend.orientation = "horizontal"
-    norms.legend.location = "top_right"
-    norms.legend.padding, norms.legend.margin = 2, 2
-    norms.legend.label_text_font_size = "10px"
-    norms.legend.background_fill_alpha = 0.6
-    norms.legend.border_line_alpha = 0
+    show_legend(norms)
     norms.legend.click_policy = "hide"
     ratio.legend.visible = zeros.legend.visible = False
     labels = ("gradient", "update /\nweights", "share of\nzeros")

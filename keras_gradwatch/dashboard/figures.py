@@ -59,3 +59,15 @@ def show_steps(made):
     made.xaxis.axis_label_text_font_style = "normal"
     made.xaxis.formatter.use_scientific = False
     made.height += 36
+
+
+def show_legend(made):
+    """Shows the legend of a chart, in one line at its upper right."""
+    made.legend.visible = True
+    made.legend.location = "top_right"
+    made.legend.orientation = "horizontal"
+    made.legend.padding, made.legend.margin = 2, 2
+    made.legend.label_text_font_size = "10px"
+    made.legend.background_fill_alpha = 0.6
+    made.legend.border_line_alpha = 0
+    made.legend.glyph_height = 10

@@ -4,7 +4,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource, Range1d
 
 from keras_gradwatch.dashboard.colors import ACTIONS
-from keras_gradwatch.dashboard.figures import chart, show_steps
+from keras_gradwatch.dashboard.figures import chart, show_legend, show_steps
 from keras_gradwatch.records.rows import REVERTED, SKIPPED
 
 # Beyond what any axis shows: where a band ends.
@@ -111,7 +111,7 @@ def timeline(run, drawn, y_ranges, shared):
         made.yaxis.axis_label = label
     _events(run, marks, (loss, norm, rate, share))
     for made in (norm, share):
-        _legend(made)
+        show_legend(made)
     loss.toolbar_location = "above"
     loss.height += 30
     show_steps(share)
@@ -159,14 +159,3 @@ def _events(run, marks, charts):
         line_color="white",
         line_width=0.6,
     )
-
-
-def _legend(made):
-    made.legend.visible = True
-    made.legend.location = "top_right"
-    made.legend.orientation = "horizontal"
-    made.legend.padding, made.legend.margin = 2, 2
-    made.legend.label_text_font_size = "10px"
-    made.legend.background_fill_alpha = 0.6
-    made.legend.border_line_alpha = 0
-    made.legend.glyph_height = 10

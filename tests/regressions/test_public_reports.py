@@ -209,3 +209,5 @@ def test_targets_that_are_far_too_large_in_some_rows():
     train(model, x[:1200], targets[:1200], [watch], **fit)
     error = y[1200:] - model.predict(x[1200:], verbose=0)[:, 0]
     assert np.mean(error**2) < 0.3 * np.var(y[1200:])
+    (back,) = [e for e in watch.events if e.action == "rewound"]
+    assert "the snapshot of step 0 was restored" in back.message

@@ -48,11 +48,13 @@ class Response:
         gates: Whether an update outside of its detectors' limits is left out, in the
             step itself.
         may_cut: Whether it may cut a learning rate.
+        lends: Whether a cut is taken back once the run is quiet; see `loan`.
     """
 
     acts = True
     gates = False
     may_cut = False
+    lends = True
 
     def __init__(self, detectors):
         self.detectors = tuple(detectors)

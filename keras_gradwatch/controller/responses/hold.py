@@ -228,7 +228,9 @@ class Hold(Response):
     def _try_beginning(self, moment, memory):
         """The first batches may have been bad ones, and the weights with them."""
         if memory["losses"]:
-            moment.controller.try_beginning(float(np.median(memory["losses"])))
+            loss, trip = float(np.median(memory["losses"])), self._largest(moment)
+            trip.what = f"the loss stayed near {loss:.3g}, far above that of the start"
+            moment.controller.try_beginning(loss, trip)
 
     def _hold(self, moment, memory):
         """Takes in a held step; the radius follows the loss."""

@@ -22,15 +22,15 @@ class Probe:
         snapshot: `Snapshot` of earlier weights.
         controller: The `Controller`.
         limit: A log loss, as `trust.level` gives it.
-        trip: `Trip` of the detector that reported a rise of the loss; None: no event.
+        trip: `Trip` for the event.
 
     Attributes:
-        trip: The trip, or None.
+        trip: The trip.
         snapshot: The snapshot.
         left: `Snapshot` of the run as it was before.
     """
 
-    def __init__(self, snapshot, controller, limit, trip=None):
+    def __init__(self, snapshot, controller, limit, trip):
         self.trip, self.snapshot, self._limit = trip, snapshot, limit
         self.left = Snapshot(controller)
         self._levels, self._seen = [], 0

@@ -70,7 +70,7 @@ class Rewind(Response):
         self._snapshots = []
         self._tripped, self._stuck = [], []
         self._probe = None
-        self._wanted = None  # the limit of a probe that was asked for
+        self._wanted = None  # limit and trip of a probe that was asked for
         self._dead = set()  # the applications whose networks have died
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
@@ -140,7 +140,7 @@ class Rewind(Response):
             cuts = bool(tripped) or self.count > 0
             self._go_back(tripped or self._stuck, controller, memory, cuts)
         elif wanted is not None and self._has_room(controller):
-            self._probe = Probe(self._snapshots[0], controller, wanted)
+            self._probe = Probe(self._snapshots[0], controller, *wanted)
         else:
             loan.give_back(memory, rows, controller, self)
             if healthy and controller.step - self._snapshots[-1].step >= self._freq:
@@ -171,20 +171,24 @@ class Rewind(Response):
     def _has_room(self, controller):
         return controller.steps_left > STEPS and self.count < self._limit
 
-    def ask(self, loss):
+    def ask(self, loss, trip):
         """Has the first snapshot tried: is its loss less than a tenth of `loss`?"""
-        self._wanted = level(loss) - math.log(BETTER)
+        self._wanted = level(loss) - math.log(BETTER), trip
 
     def _conclude(self, probe, blamed, moment, memory):
         """Goes back for good, or continues from where the run was."""
         controller, trip = moment.controller, probe.trip
-        if trip is None:
+        rose = trip.detector in self.detectors
+        if rose or blamed:
+            trip.row, moment.trips[:] = moment.row, [trip]
+        if not rose:
             if blamed:
                 controller.reset_detectors()
+                trip.action = "rewound"
+                trip.words = f"the snapshot of step {probe.snapshot.step} was restored"
             else:
                 probe.left.put_back(controller)
             return
-        trip.row, moment.trips[:] = moment.row, [trip]
         if blamed:
             self._go_back([trip], controller, memory, cuts=True)
             return
