@@ -138,9 +138,11 @@ class WatchingCallback(keras.callbacks.Callback):
             self.on_first_batch()
 
     def on_test_begin(self, logs=None):
-        """Asks for nothing in an `evaluate` that is no part of a `fit`."""
+        """Ends the epoch's steps; asks for nothing in an `evaluate` outside of `fit`."""
         del logs
         self._gradwatch.cancel()
+        if self._leads and self._begun:
+            self._gradwatch.controller.end_epoch()
 
     def on_predict_begin(self, logs=None):
         """Asks for nothing in a `predict`."""
@@ -160,6 +162,7 @@ class WatchingCallback(keras.callbacks.Callback):
         del epoch
         self._gradwatch.drain()
         if self._leads:
+            self._gradwatch.controller.end_epoch()
             self._gradwatch.keep(epoch_end=True)
         if logs is not None:
             for key, value in self._gradwatch.recorder.epoch_logs().items():

@@ -117,6 +117,12 @@ class Controller:
         """
         self._epoch_end = self.next + steps if steps else 0
 
+    def end_epoch(self):
+        """Called at the end of an epoch, before the model is evaluated or saved."""
+        self.read()
+        for label, response in self.plan.labelled_responses:
+            response.end_epoch(self, self._remembered(label, response))
+
     @property
     def steps_left(self):
         """Number of steps until the end of the epoch; 0 where it is not known."""

@@ -263,3 +263,35 @@ def test_a_loss_on_another_scale_is_no_divergence():
     assert errors[1] < 1.2 * errors[0]
     applied = watch.history.applied
     assert (~applied).sum() == 5
+
+
+@pytest.mark.torch
+def test_a_probe_ends_where_a_callback_ends_the_epoch():
+    """The run keeps its own weights, not those of the snapshot that was tried."""
+    x, y = helper.regression_data(1600)
+    y[8 * 105 :] *= 30.0
+
+    def run(last):
+        model = helper.regression(keras.optimizers.Adam(0.003))
+        seen = []
+
+        def look(batch, logs):
+            del logs
+            helper.sync(model)
+            seen.append(model.get_weights())
+            model.stop_training = batch == last
+
+        keep = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+        helper.fit(model, x, y, [keep, watch := GradWatch(verbose=0)], 8)
+        return model, seen, watch
+
+    _, seen, watch = run(None)
+    (event,) = [e for e in watch.events if e.kind == "divergence" and e.value > 1]
+    # A probe has three steps; the last one reports the event.
+    begin = event.step - 3
+    model, seen, watch = run(begin + 1)
+    own, tried = seen[begin - 1][0], seen[begin][0]
+    assert np.abs(tried - own).max() > 0.1
+    # Adam's updates are at most as large as its rate.
+    assert np.abs(model.get_weights()[0] - own).max() < 0.005
+    assert "divergence" not in {e.kind for e in watch.events if e.value > 1}

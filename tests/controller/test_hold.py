@@ -288,6 +288,33 @@ def test_a_trial_ends_with_the_epoch():
     helper.assert_same(weights_now(model), seen[23], None)
 
 
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_trial_ends_where_a_callback_ends_the_epoch(validated):
+    """Validation, too, is that of the weights that stay."""
+    x, y, model, watching = far_from_its_targets()
+    seen, epochs = [], []
+
+    def look(batch, logs):
+        del logs
+        seen.append(weights_now(model))
+        model.stop_training = batch == 27
+
+    keep = keras.callbacks.LambdaCallback(
+        on_train_batch_end=look, on_epoch_end=lambda epoch, logs: epochs.append(logs)
+    )
+    data = (x[:64], y[:64])
+    options = {"validation_data": data} if validated else {}
+    helper.fit(model, x, y, [keep, watching], 8, **options)
+    assert np.isnan(watching.history.trust_radius[24:28]).all() and len(seen) == 28
+    helper.assert_same(weights_now(model), seen[23], None)
+    if validated:
+        found = model.evaluate(*data, batch_size=8, verbose=0)
+        np.testing.assert_allclose(epochs[0]["val_loss"], found, rtol=1e-5)
+    # The next epoch begins with updates that are limited.
+    helper.fit(model, x, y, [watching], 8)
+    assert watching.history.trust_radius[28] == np.float32(0.02)
+
+
 def test_every_step_on_trial_is_judged_before_the_next_one():
     """Also where only few steps are to be read one by one."""
     x, y, model, watching = far_from_its_targets(dense_steps=5)

@@ -79,3 +79,9 @@ class Response:
 
     def after(self, rows, controller, memory):
         """Called after a reading, between two steps."""
+
+    def end_epoch(self, controller, memory):
+        """Called at the end of an epoch, which a callback may have ended early.
+
+        Weights that are only tried are put back: they are evaluated and saved next.
+        """

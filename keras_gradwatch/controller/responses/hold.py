@@ -159,6 +159,12 @@ class Hold(Response):
         elif not self.is_holding(memory, controller.step):
             loan.give_back(memory, rows, controller, self)
 
+    def end_epoch(self, controller, memory):
+        if self._trial is not None:
+            ended, self._trial = self._trial, None
+            ended.start.put_back(controller)
+            controller.hold(True)
+
     def _compare_first(self, loss, memory):
         """Takes in the first loss of a `fit`: do those before say anything of it?"""
         self._first = False

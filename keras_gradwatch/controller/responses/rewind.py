@@ -146,6 +146,11 @@ class Rewind(Response):
             if healthy and controller.step - self._snapshots[-1].step >= self._freq:
                 self._snapshots[1:] = [Snapshot(controller)]
 
+    def end_epoch(self, controller, memory):
+        if self._probe is not None:
+            probe, self._probe = self._probe, None
+            probe.left.put_back(controller)
+
     def put_slots_back(self, controller):
         """Puts momenta and the like back to those of the newest snapshot.
 
