@@ -54,6 +54,7 @@ class WatchingCallback(keras.callbacks.Callback):
             self._gradwatch.keeper.trial = trial()
         self._gradwatch.recorder.listen(self.on_rows)
         if self.summary is not None:
+            self.summary.begin_fit()
             self._gradwatch.recorder.listen_to_begin(self.on_begin)
         self._begun = False
 

@@ -224,6 +224,21 @@ def test_a_run_that_does_not_learn():
     assert text.startswith("The loss has not fallen in 120 steps: the learning rate")
 
 
+@pytest.mark.parametrize("size", [640, 160])
+def test_a_later_fit_with_other_targets(size):
+    """Its losses are above those of the first one, although it learns, too."""
+    x, noise = helper.regression_data(size)
+    model = helper.regression(keras.optimizers.Adam(0.1))
+    watch = GradWatch(verbose=0)
+    for scale in (0.5, 1.0, 2.0, 4.0):
+        y = scale * (noise + 3.0)
+        helper.fit(model, x, y, [watch], 8)
+    early, recent = watch.summary.early, watch.summary.recent
+    assert np.median(recent[-10:]) > 3 * np.median(early[:10])
+    assert str(watch.report()).startswith("No explosion")
+    assert not watch.report().causes
+
+
 @pytest.mark.thorough
 def test_oscillation():
     x, y = make_circles(500, noise=0.1, random_state=1)

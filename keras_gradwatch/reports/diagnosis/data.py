@@ -116,11 +116,13 @@ def guessing(summary):
     """The loss of an answer that does not depend on the inputs; None: not known.
 
     As `constant_answer`, but the estimate for a squared error is not used where the
-    losses contradict it.
+    losses contradict it, or where a later `fit` may have other targets.
     """
     constant = constant_answer(summary)
     if constant is None or summary.model["heads"][0]["family"] != "regression":
         return constant
+    if summary.fits > 1:
+        return None
     early, recent = summary.losses()
     array = summary.model["data"]["targets"][0]
     fits = constant > early / 100 and recent > early / 2

@@ -44,6 +44,9 @@ class RunSummary:
         held_back: Sum over the held steps of the share of the update that was cut off.
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
+        fits: Number of `fit` calls.
+        fit_steps: Number of steps of the newest `fit`.
+        fit_early: Its first finite losses, `WINDOW` at most.
         norm: `first`, `last` and `largest` finite global norm.
         levels: Count of healthy steps by global norm, in bins of `RESOLUTION` of
             log₁₀.
@@ -70,6 +73,9 @@ class RunSummary:
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
     early: list = field(default_factory=list)
     recent: list = field(default_factory=list)
+    fits: int = 0
+    fit_steps: int = 0
+    fit_early: list = field(default_factory=list)
     norm: dict = field(default_factory=dict)
     levels: dict = field(default_factory=dict)
     first_bad: dict = field(default_factory=dict)
@@ -78,6 +84,11 @@ class RunSummary:
     actions: dict = field(default_factory=dict)
     tripped: int = 0
     first_event: dict | None = None
+
+    def begin_fit(self):
+        """Called before a `fit`: its data and targets may differ from earlier ones."""
+        self.fits += 1
+        self.fit_steps, self.fit_early = 0, []
 
     def take(self, rows, events):
         """Takes newly drained `Rows` and their `Event`s in."""
@@ -91,6 +102,8 @@ class RunSummary:
         self._take_rates(scalars)
         losses = rows.judged_loss[np.isfinite(rows.judged_loss)].tolist()
         self.early = (self.early + losses)[:WINDOW]
+        self.fit_steps += len(rows)
+        self.fit_early = (self.fit_early + losses)[:WINDOW]
         self.recent = (self.recent + losses)[-WINDOW:]
         self._take_norms(rows, events)
         self._take_variables(rows)
@@ -119,11 +132,22 @@ class RunSummary:
                 return 10 ** ((int(level) + 0.5) * RESOLUTION)
         return None
 
+    @property
+    def is_comparable(self):
+        """Whether the early and the recent losses come from the same `fit`."""
+        return self.fits < 2 or len(self.fit_early) == WINDOW
+
     def losses(self):
-        """`(early, recent)` loss, medians: a spike is to change neither."""
+        """`(early, recent)` loss, medians: a spike is to change neither.
+
+        Those of the newest `fit`, where it has enough; else those of all steps.
+        """
+        early, steps = self.early, self.steps
+        if self.fits > 1 and self.is_comparable:
+            early, steps = self.fit_early, self.fit_steps
         # In a short run the two windows overlap.
-        count = max(1, self.steps // 4)
-        early, recent = self.early[:count], self.recent[-count:]
+        count = max(1, steps // 4)
+        early, recent = early[:count], self.recent[-count:]
         return statistics.median(early), statistics.median(recent)
 
     def to_dict(self):

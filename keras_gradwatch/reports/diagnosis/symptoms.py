@@ -354,6 +354,8 @@ def _oscillation(summary):
 def _not_learning(summary):
     if _learns(summary) or len(summary.recent) + len(summary.early) < ENOUGH_LOSSES:
         return None
+    if not summary.is_comparable:
+        return None
     early, recent = summary.losses()
     return Finding(
         "not learning",
