@@ -5,6 +5,9 @@ stock Keras, with `SkipOnExplosion()` and with `GradWatch()`. The reference is s
 Keras on the same data without the bad rows. Scores are accuracies on clean held-out
 digits; the page shows means over the seeds, as shares of the reference.
 
+Of two kinds, whole batches are bad: those in which every row is masked, and empty ones.
+Their loss is the mean over the rows that count, as people write it: 0 / 0.
+
     [KERAS_BACKEND=jax] python benchmarks/dirty.py [--seeds 21 22 23]
         [--shares 0.001 0.01 0.1] [--out docs/benchmarks]
 
@@ -18,6 +21,7 @@ import sys
 import keras
 import numpy as np
 import timing
+from keras import ops
 from sklearn import datasets
 
 from keras_gradwatch.callbacks import GradWatch, SkipOnExplosion
@@ -50,12 +54,71 @@ def wrong(x, y, bad, random):
     y[bad] = random.permutation(y[bad])
 
 
+def masked(x, y):
+    """A batch in which no row counts."""
+    return x, np.full_like(y, -1)
+
+
+def empty(x, y):
+    """A batch without rows."""
+    return x[:0], y[:0]
+
+
 KINDS = {
     "nan": ("NaN in one input", nan),
     "infinite": ("infinity in one input", infinite),
     "huge": ("inputs × 10⁶", huge),
     "wrong": ("labels at random", wrong),
 }
+# Kinds of which whole batches are bad.
+BATCH_KINDS = {
+    "masked": ("all rows masked", masked),
+    "empty": ("empty batches", empty),
+}
+TITLES = {kind: title for kind, (title, _) in {**KINDS, **BATCH_KINDS}.items()}
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of `BATCH_SIZE` rows in random order, some of them bad.
+
+    Args:
+        x: Inputs [N, 64].
+        y: Labels [N].
+        bad: Number of bad batches, in addition.
+        spoil: Function `(x, y)` that makes a bad batch of a good one.
+        seed: Of the order.
+    """
+
+    def __init__(self, x, y, bad, spoil, seed):
+        super().__init__()
+        self._x, self._y, self._spoil = x, y, spoil
+        self._random = np.random.RandomState(seed)
+        self._bad = [True] * bad + [False] * (len(x) // BATCH_SIZE)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self._bad)
+
+    def __getitem__(self, index):
+        rows = self._rows[sum(~np.array(self._bad[:index], bool)) * BATCH_SIZE :]
+        rows = rows[:BATCH_SIZE] if len(rows) >= BATCH_SIZE else self._rows[:BATCH_SIZE]
+        batch = self._x[rows], self._y[rows]
+        return self._spoil(*batch) if self._bad[index] else batch
+
+    def on_epoch_end(self):
+        """Draws the order of the next epoch."""
+        self._rows = self._random.permutation(len(self._x))
+        self._random.shuffle(self._bad)
+
+
+def masked_mean(labels, logits):
+    """The mean crossentropy of the rows whose label is not -1."""
+    labels = ops.reshape(labels, (-1,))
+    counts = ops.cast(labels >= 0, "float32")
+    losses = keras.losses.sparse_categorical_crossentropy(
+        ops.maximum(labels, 0), logits, from_logits=True
+    )
+    return ops.sum(counts * losses) / ops.sum(counts)
 
 
 def split():
@@ -67,38 +130,53 @@ def split():
     return (x[train], y[train]), (x[test], y[test])
 
 
-def run(x, y, optimizer, method, seed):
+def run(data, loss, optimizer, method, seed):
     """`(accuracy on clean data, share of the learning rate that is left)`."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     dense = keras.layers.Dense
     hidden = [dense(64, "relu"), dense(64, "relu")]
     model = keras.Sequential([keras.Input((64,)), *hidden, dense(10)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(OPTIMIZERS[optimizer][1](), loss)
     rate = float(model.optimizer.learning_rate)
-    options = {"verbose": 0, "callbacks": METHODS[method]()}
-    model.fit(x, y, BATCH_SIZE, EPOCHS, **options)
+    options = {"verbose": 0, "callbacks": METHODS[method](), "epochs": EPOCHS}
+    if isinstance(data, tuple):
+        model.fit(*data, BATCH_SIZE, **options)
+    else:
+        model.fit(data, **options)
     _, (held_out, labels) = split()
     found = model.predict(held_out, verbose=0)
     score = float((found.argmax(1) == labels).mean())
     return score, float(model.optimizer.learning_rate) / rate
 
 
+def datasets_of(kind, share, seed):
+    """`(clean data, bad data, loss)`, the data as functions without arguments."""
+    (x, y), _ = split()
+    if kind in BATCH_KINDS:
+        bad = max(1, round(share * (len(x) // BATCH_SIZE)))
+        spoil = BATCH_KINDS[kind][1]
+        return *(
+            lambda bad=bad: Batches(x, y, bad, spoil, seed) for bad in (0, bad)
+        ), masked_mean
+    random = np.random.RandomState(seed)
+    bad = random.random(len(x)) < share
+    if not bad.any():
+        bad[random.randint(len(x))] = True
+    clean = x[~bad], y[~bad]
+    KINDS[kind][1](x, y, bad, random)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return lambda: clean, lambda: (x, y), loss
+
+
 def measure(kind, share, optimizer, seeds):
     """The reference's accuracies, and by method pairs of accuracy and rate."""
     reference, found = [], {method: [] for method in METHODS}
     for seed in seeds:
-        (x, y), _ = split()
-        random = np.random.RandomState(seed)
-        bad = random.random(len(x)) < share
-        if not bad.any():
-            bad[random.randint(len(x))] = True
-        clean = run(x[~bad], y[~bad], optimizer, "stock", seed)
-        reference.append(clean[0])
-        KINDS[kind][1](x, y, bad, random)
+        clean, bad, loss = datasets_of(kind, share, seed)
+        reference.append(run(clean(), loss, optimizer, "stock", seed)[0])
         for method in METHODS:
-            found[method].append(run(x, y, optimizer, method, seed))
+            found[method].append(run(bad(), loss, optimizer, method, seed))
     return reference, found
 
 
@@ -114,8 +192,9 @@ def page(rows, seeds, given):
         "Accuracy on clean held-out digits, as a share of that of stock Keras on the",
         f"same data without the bad rows; means over {len(seeds)} seeds. Batches of",
         f"{BATCH_SIZE}, so that 1% of bad rows is in one batch of four, and 10% in",
-        "nearly every batch. The last column is the share of the learning rate that",
-        "`GradWatch()` has left at the end, at least.",
+        "nearly every batch. Of masked and empty batches it is the share of the batches,",
+        "at least one an epoch, and their loss is 0 / 0. The last column is the share of",
+        "the learning rate that `GradWatch()` has left at the end, at least.",
         "",
     ]
     cells, worst = [], {}
@@ -124,7 +203,7 @@ def page(rows, seeds, given):
         scores = {m: np.mean([s for s, _ in v]) / base for m, v in found.items()}
         left = min(rate for _, rate in found["GradWatch"])
         cells.append(
-            [f"{share:.1%}", KINDS[kind][0], OPTIMIZERS[optimizer][0], f"{base:.3f}"]
+            [f"{share:.1%}", TITLES[kind], OPTIMIZERS[optimizer][0], f"{base:.3f}"]
             + [f"{scores[m]:.3f}" for m in METHODS]
             + [f"{left:.3g}"]
         )
@@ -149,7 +228,7 @@ def main(given=None):
     add = parser.add_argument
     add("--seeds", nargs="+", type=int, default=[21, 22, 23])
     add("--shares", nargs="+", type=float, default=[0.001, 0.01, 0.1])
-    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    add("--kinds", nargs="+", choices=TITLES, default=list(TITLES))
     add("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     add("--out", type=pathlib.Path, help="folder for dirty.md")
     arguments = parser.parse_args(given)

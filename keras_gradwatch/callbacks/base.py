@@ -139,7 +139,7 @@ class WatchingCallback(keras.callbacks.Callback):
             self.on_first_batch()
 
     def on_test_begin(self, logs=None):
-        """Ends the epoch's steps; asks for nothing in an `evaluate` outside of `fit`."""
+        """Ends the epoch of a `fit`; an `evaluate` of its own asks for nothing."""
         del logs
         self._gradwatch.cancel()
         if self._leads and self._begun:
