@@ -192,9 +192,9 @@ def page(rows, seeds, given):
         "Accuracy on clean held-out digits, as a share of that of stock Keras on the",
         f"same data without the bad rows; means over {len(seeds)} seeds. Batches of",
         f"{BATCH_SIZE}, so that 1% of bad rows is in one batch of four, and 10% in",
-        "nearly every batch. Of masked and empty batches it is the share of the batches,",
-        "at least one an epoch, and their loss is 0 / 0. The last column is the share of",
-        "the learning rate that `GradWatch()` has left at the end, at least.",
+        "nearly every batch. Of masked and empty batches it is the share of batches,",
+        "at least one an epoch, and their loss is 0 / 0. The last column is the share",
+        "of the learning rate that `GradWatch()` has left at the end, at least.",
         "",
     ]
     cells, worst = [], {}

@@ -26,6 +26,7 @@ __all__ = [
     "diagnose",
     "load",
     "policies",
+    "trace_forward",
     "unwatch",
     "watch",
 ]
@@ -66,6 +67,7 @@ if not _is_command():
         from keras_gradwatch.callbacks.dry_run import diagnose
         from keras_gradwatch.controller.monitor import GradientMonitor
         from keras_gradwatch.model import GradWatchModel, unwatch, watch
+        from keras_gradwatch.reports.forward_pass import trace_forward
     except ImportError as error:
         # Where there is no Keras, or no backend, `load` still reads what runs left.
         _no_keras = error

@@ -91,6 +91,23 @@ def flat(data, name=""):
     return [item for key, part in parts for item in flat(part, f"{prefix}{key}")]
 
 
+def nested(batch):
+    """The nested batch that `flat` gave the names of.
+
+    Args:
+        batch: Dict of name to array, as `take` gives it.
+    """
+    if list(batch) == ["batch"]:
+        return batch["batch"]
+    parts = {}
+    for name, array in batch.items():
+        first, _, rest = name.partition("/")
+        parts.setdefault(first, {})[rest or "batch"] = array
+    parts = {name: nested(part) for name, part in parts.items()}
+    numbered = list(parts) == [str(number) for number in range(len(parts))]
+    return tuple(parts.values()) if numbered else parts
+
+
 def _bytes(item):
     dtype = keras.backend.standardize_dtype(item[1].dtype)
     return math.prod(item[1].shape) * np.dtype(dtype).itemsize

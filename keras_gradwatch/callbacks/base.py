@@ -10,6 +10,7 @@ from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
 from keras_gradwatch.reports.diagnosis import RunSummary
 from keras_gradwatch.reports.diagnosis.model import describe
+from keras_gradwatch.reports.forward_pass import explain_batch
 from keras_gradwatch.reports.report import Report, explain
 
 
@@ -73,6 +74,14 @@ class WatchingCallback(keras.callbacks.Callback):
             names = rows.layout.variables
             self.summary.model["networks"] = [[names[p] for p in own] for own in places]
         self.summary.take(rows, events)
+        self._trace_first(rows)
+
+    def _trace_first(self, rows):
+        """Traces the forward pass of the first batch, if its step was not finite."""
+        bad, monitor = self.summary.first_bad, self._gradwatch
+        data, monitor.first_data = monitor.first_data, None
+        if bad and bad["step"] == rows.steps[0] == self.summary.first_step:
+            bad.setdefault("forward", explain_batch(monitor, data))
 
     def on_begin(self):
         """Called before the first step of a run, when its first batch is known.

@@ -284,6 +284,9 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
             self.model.stop_training = True
         if self.forensics is not None:
             self.forensics.add(rows, events)
+            bad = self.summary.first_bad
+            if bad.get("step") in self.forensics.forward:
+                bad["forward"] = self.forensics.forward[bad["step"]]
             if halted:  # it may end by an exception
                 self.forensics.report(self.report())
 

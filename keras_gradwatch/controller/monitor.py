@@ -12,7 +12,7 @@ from keras_gradwatch.controller.plan import Request, unite
 from keras_gradwatch.controller.store import Store
 from keras_gradwatch.keras_hooks import learning_rate, model_state, networks
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
-from keras_gradwatch.records.first_batch import describe_batch
+from keras_gradwatch.records.first_batch import describe_batch, is_small
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.records.recorder import Recorder
 from keras_gradwatch.records.rows import Layout
@@ -54,6 +54,7 @@ class GradientMonitor:
         position: The first step that was not read yet.
         first_batch: What `describe_batch` says of the first batch of a run; None: it
             was not looked at yet.
+        first_data: That batch, until its step was read; None where it is large.
         steps_are_stock: Whether the traced step is Keras's own.
         losses_known: For each application of the traced step, whether its loss is.
         reads_logs: Whether the traced step looks for a loss in its logs.
@@ -71,7 +72,7 @@ class GradientMonitor:
         self.batches = backend.make_batches(self)
         self.stand_ins = {}
         self.steps_are_stock = False
-        self.first_batch = None
+        self.first_batch = self.first_data = None
         self.losses_known, self.reads_logs = [], True
         self._model = weakref.ref(model)
         self.store = Store(backend, self._model)
@@ -409,6 +410,7 @@ class GradientMonitor:
             return iterator
         data, iterator = self.backend.first_batch(self.model, iterator)
         self.first_batch = {} if data is None else describe_batch(data)
+        self.first_data = data if data is not None and is_small(data) else None
         self.recorder.tell_begin()
         return iterator
 

@@ -1,5 +1,7 @@
 """What the first batch tells of the data: plain numbers of inputs and targets."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -9,6 +11,8 @@ from keras_gradwatch.tensors.reading import to_numpy
 MAX_ROWS, MAX_ARRAYS, MAX_COLUMNS = 256, 8, 4096
 # Columns that are listed by number.
 LISTED = 5
+# Numbers in a batch that is kept until its step was read.
+SMALL = 2_000_000
 
 
 def describe_batch(data):
@@ -33,6 +37,13 @@ def describe_batch(data):
         return {**parts, "weighted": weights is not None}
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return {}  # ragged, sparse, or a structure of the user's own
+
+
+def is_small(data):
+    """Whether a batch has so few numbers that it may be kept for a while."""
+    shapes = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(data)]
+    known = [shape for shape in shapes if shape is not None]
+    return sum(math.prod(shape) for shape in known) <= SMALL
 
 
 def _arrays(nested):

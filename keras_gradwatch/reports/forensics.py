@@ -24,6 +24,7 @@ import zipfile
 
 import numpy as np
 
+from keras_gradwatch.backends.batch import nested
 from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.history import History
 from keras_gradwatch.records.incidents import (
@@ -41,6 +42,7 @@ from keras_gradwatch.records.incidents import (
     first_step,
 )
 from keras_gradwatch.records.record import record_of
+from keras_gradwatch.reports.forward_pass import explain_batch
 from keras_gradwatch.tensors.processes import is_chief
 
 # Steps before and after the first event of an incident that are in its table.
@@ -59,11 +61,13 @@ class Incident:
         events: Its first `MAX_EVENTS` `Event`s.
         batch: Name of the file with the batch, why there is none, or None where none
             was asked for.
+        forward: What `explain_batch` says of the batch, a dict.
     """
 
     step: int
     events: list
     batch: str | None = None
+    forward: dict = dataclasses.field(default_factory=dict)
 
 
 _running: weakref.WeakSet = weakref.WeakSet()  # Forensics whose `fit` has not ended
@@ -88,6 +92,9 @@ class Forensics:
         model: The watched model.
         save_batch: Whether batches are kept.
         record_dir: Directory of the record; None: the same.
+
+    Attributes:
+        forward: Step of a kept bad batch to what `explain_batch` says of it.
     """
 
     def __init__(self, directory, monitor, model, save_batch=False, record_dir=None):
@@ -99,6 +106,7 @@ class Forensics:
         self._history = History(steps)
         self._last = self._open = None  # the last event's step, the present incident
         self._count = 0
+        self.forward = {}
         self._writable = is_chief()
         self._write(lambda: remove(self.directory, monitor.step))
         self._status("running")
@@ -179,19 +187,27 @@ class Forensics:
         if new:
             _replace(os.path.join(folder, WEIGHTS), _json(self._weights(rows)))
             if self._save_batch:
-                incident.batch = self._put_batch(folder, incident.step)
+                self._put_batch(folder, incident)
         events = [dataclasses.asdict(e) for e in incident.events]
         content = {"step": incident.step, "events": events, "batch": incident.batch}
+        if incident.forward:
+            content["forward_pass"] = incident.forward["words"]
         _replace(os.path.join(folder, EVENTS), _json(content))
 
-    def _put_batch(self, folder, step):
-        """Writes the batch; returns the file's name, or why there is none."""
-        batch, why_not = self._monitor.batches.take(step)
+    def _put_batch(self, folder, incident):
+        """Writes the batch, and finds out where its forward pass broke."""
+        batch, why_not = self._monitor.batches.take(incident.step)
         if batch is None:
-            self._monitor.recorder.say_once(f"`save_batch`: step {step}: {why_not}")
-            return f"not kept: {why_not}"
+            self._monitor.recorder.say_once(
+                f"`save_batch`: step {incident.step}: {why_not}"
+            )
+            incident.batch = f"not kept: {why_not}"
+            return
+        incident.batch = BATCH
         save_arrays(os.path.join(folder, BATCH), batch)
-        return BATCH
+        if any(event.kind == "nonfinite" for event in incident.events):
+            incident.forward = explain_batch(self._monitor, nested(batch))
+            self.forward.setdefault(incident.step, incident.forward)
 
     def _weights(self, rows):
         rate = rows.scalars["learning_rate"][-1] * rows.scalars["rate_factor"][-1]

@@ -10,6 +10,17 @@ GROWN = 10.0
 HALF_RANGE = 1e3
 # Share of the steps up to which bad ones are single ones.
 FEW = 0.2
+# What helps where an operation of `keras.ops` is the first that is not finite.
+_DIVIDE = "Keep the divisor of {} away from 0, such as by `x / (y + 1e-7)`."
+KEEP = {
+    "log": "Keep the argument of {} positive: `ops.log(ops.maximum(x, 1e-7))`.",
+    "sqrt": "Keep the argument of {} positive: `ops.sqrt(ops.maximum(x, 1e-12))`.",
+    "rsqrt": "Keep the argument of {} positive: `ops.rsqrt(ops.maximum(x, 1e-12))`.",
+    "exp": "Keep the argument of {} small: `ops.exp(ops.minimum(x, 50))`.",
+    "divide": _DIVIDE,
+    "true_divide": _DIVIDE,
+    "power": "Keep the base of {} positive: `ops.power(ops.maximum(x, 1e-7), y)`.",
+}
 
 
 def rare(summary):
@@ -99,6 +110,28 @@ def _overflows(summary):
     return large or any(loss > HALF_RANGE for loss in summary.early[:1])
 
 
+def forward(summary):
+    """Where the forward pass of the first bad batch broke.
+
+    Returns:
+        `(words, advice)`, two clauses; empty where it is not known, or no advice is.
+    """
+    found = summary.first_bad.get("forward") or {}
+    if not found:
+        return "", ""
+    advice = ""
+    if found["kind"] == "input" and summary.first_bad["step"] != summary.first_step:
+        advice = (
+            f"Remove the rows of {found['place']} that are not finite, or fill these "
+            "values (`np.nan_to_num`)."
+        )
+    elif found["kind"] == "operation":
+        # A second one in a functional model is `log_1`.
+        advice = KEEP.get(found["name"].rstrip("_0123456789"), "")
+        advice = advice.format(found["place"])
+    return f"; in its forward pass {found['words']}", advice
+
+
 def sudden(summary):
     """A loss that is not finite from some step on, without growth before."""
     bad = summary.first_bad
@@ -106,12 +139,15 @@ def sudden(summary):
         return None
     if bad["step"] == summary.first_step:
         return None  # named as that
+    words, advice = forward(summary)
     return Finding(
         "sudden non-finite loss",
         f"the loss is not finite from step {bad['step']} on, though the gradient norm "
-        "was normal before: suspect the data, a logarithm or a division",
-        "Look at the batch of that step, and keep the arguments of logarithms and "
-        "divisions positive.",
+        "was normal before"
+        + (words or ": suspect the data, a logarithm or a division"),
+        advice
+        or "Look at the batch of that step, and keep the arguments of "
+        "logarithms and divisions positive.",
         f"The loss is not finite from step {bad['step']} on, without growth before",
     )
 

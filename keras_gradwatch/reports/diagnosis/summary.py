@@ -52,7 +52,8 @@ class RunSummary:
             log₁₀.
         first_bad: The first step that was not finite: `step`, the `loss` in it, the
             global norm in the step `before` it, the `variables` whose gradients were
-            not finite, and the loss `scale` (0: none). Empty: there was none.
+            not finite, the loss `scale` (0: none), and where known what
+            `explain_batch` says of its `forward` pass. Empty: there was none.
         variables: Name to a dict of `norm_first`, `norm_last`, `norm_largest`,
             `largest_step`, and so on, each the value of a finite one.
         kinds: Kind of event to their `count`, and the `first` and `last` of them.

@@ -99,14 +99,19 @@ def _non_finite_start(summary):
     bad = summary.first_bad
     if not bad or bad["step"] != summary.first_step or broken.rare(summary):
         return None
+    words, advice = broken.forward(summary)
     if not bad["variables"]:
         return Finding(
             "non-finite loss",
-            f"the loss is {bad['loss']:g}, and all gradients are finite: a term of the "
-            "loss, a regularizer or a metric takes the logarithm of a negative number, "
-            "or divides 0 by 0",
-            "Look at the terms of the loss, and keep the arguments of logarithms and "
-            "divisions positive (`ops.maximum(x, 1e-7)`).",
+            f"the loss is {bad['loss']:g}, and all gradients are finite"
+            + (
+                words
+                or ": a term of the loss, a regularizer or a metric takes the "
+                "logarithm of a negative number, or divides 0 by 0"
+            ),
+            advice
+            or "Look at the terms of the loss, and keep the arguments of "
+            "logarithms and divisions positive (`ops.maximum(x, 1e-7)`).",
             "The loss is not finite, but all gradients are",
         )
     if math.isfinite(bad["loss"]):
@@ -121,11 +126,15 @@ def _non_finite_start(summary):
         )
     return Finding(
         "non-finite at the start",
-        "the loss of the very first step is not finite, before any update was made: "
-        "the forward pass overflows or divides by zero with these weights and inputs, "
-        "and no learning rate and no clip can help",
-        "Look for a division by 0, a logarithm of 0 or a power in the layers and the "
-        "loss, and keep their arguments away from 0 (`x / (y + 1e-7)`).",
+        "the loss of the very first step is not finite, before any update was made"
+        + (
+            words
+            or ": the forward pass overflows or divides by zero with these weights "
+            "and inputs, and no learning rate and no clip can help"
+        ),
+        advice
+        or "Look for a division by 0, a logarithm of 0 or a power in the layers and "
+        "the loss, and keep their arguments away from 0 (`x / (y + 1e-7)`).",
         headline="The loss is not finite from the first step on",
     )
 
@@ -218,11 +227,13 @@ def _bad_batches(summary):
     if not broken.rare(summary) or derived:
         return None
     count, first = summary.outcomes["nonfinite"], summary.kinds["nonfinite"]["first"]
+    words, advice = broken.forward(summary)
     return Finding(
         "bad batches",
         f"{count} of {summary.steps} steps, the first one step {first['step']}, have "
-        "values that are not finite, while the steps around them are finite",
-        "Check that batch: np.isfinite(x).all(), and the same for the targets. Then "
+        f"values that are not finite, while the steps around them are finite{words}",
+        advice
+        or "Check that batch: np.isfinite(x).all(), and the same for the targets. Then "
         "check divisions and logarithms in the loss.",
         f"{count} of {summary.steps} steps had values that are not finite; the first "
         f"was step {first['step']}",
