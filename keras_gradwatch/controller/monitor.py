@@ -16,7 +16,7 @@ from keras_gradwatch.records.first_batch import describe_batch, is_small
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.records.recorder import Recorder
 from keras_gradwatch.records.rows import Layout
-from keras_gradwatch.statistics.histograms import BINS, edges_of
+from keras_gradwatch.statistics.histograms import BINS
 from keras_gradwatch.tensors.processes import is_alone
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS, size
 from keras_gradwatch.train_step.logs import MAX_LOGS
@@ -492,8 +492,8 @@ class GradientMonitor:
         """The last sampled histograms of the gradients.
 
         Returns:
-            `(step, names, counts [V, B], edges [V, B + 1])`, or None before the first
-            sample.
+            `(step, names, values [V, BINS + 2])`, rows as `statistics.histogram` gives
+            them; None before the first sample.
         """
         if "histograms" not in self.store:
             return None
@@ -501,4 +501,4 @@ class GradientMonitor:
         if step < 0:
             return None
         values = self.store.read("histograms")[: len(self.histogram_names)]
-        return step, self.histogram_names, values[:, :-2], edges_of(values)
+        return step, self.histogram_names, values

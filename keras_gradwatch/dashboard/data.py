@@ -39,6 +39,7 @@ def payload(run, shown):
             "norm": _table(shown, run.norms),
             **{name: _thinned(*sampled[name], each) for name in sampled},
         },
+        "histograms": _histograms(run),
         "events": [_event(event, variables) for event in run.events[:MAX_EVENTS]],
     }
 
@@ -58,6 +59,17 @@ def _table(shown, values):
         "last": shown.last.astype("float64"),
         # A row for each variable: it is read as a whole.
         "values": np.ascontiguousarray(shown.largest(values).T, "float32").ravel(),
+    }
+
+
+def _histograms(run):
+    """Steps, and values [V, S, 32] in one row; None where there are none."""
+    if not run.histograms:
+        return None
+    values = np.stack(list(run.histograms.values()), axis=1)
+    return {
+        "steps": np.array(list(run.histograms), "float64"),
+        "values": np.ascontiguousarray(values, "float32").ravel(),
     }
 
 

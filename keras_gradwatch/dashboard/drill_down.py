@@ -14,18 +14,24 @@ LINES = {
 
 def y_ranges():
     """The y ranges that all runs share, which the script sets."""
-    return {"norm": Range1d(0.1, 10), "update_ratio": Range1d(0.1, 10)}
+    return {
+        "norm": Range1d(0.1, 10),
+        "update_ratio": Range1d(0.1, 10),
+        "histogram": Range1d(-1, 1),
+    }
 
 
-def drill_down(shared, y_ranges):
+def drill_down(shared, y_ranges, histograms=False):
     """The charts of one run, and the sources that the script fills.
 
     Args:
         shared: Arguments of `figures.chart` that all charts of a run share.
         y_ranges: Dict of `y_ranges()`.
+        histograms: Whether any run has histograms.
 
     Returns:
-        Pair of a list of figures and a dict of statistics to `ColumnDataSource`.
+        `(figures, sources, cells)`: a list of figures, a dict of statistics to
+        `ColumnDataSource`, and the source of the histograms' cells, or None.
     """
     log = {"y_axis_type": "log", **shared}
     norms = chart(170, y_range=y_ranges["norm"], **log)
@@ -43,8 +49,22 @@ def drill_down(shared, y_ranges):
     for made, label in zip((norms, ratio, zeros), labels, strict=True):
         made.yaxis.axis_label = label
     zeros.yaxis.ticker = [0, 0.5, 1]
-    show_steps(zeros)
-    return [norms, ratio, zeros], sources
+    figures, cells = [norms, ratio, zeros], None
+    if histograms:
+        values = chart(150, y_range=y_ranges["histogram"], **shared)
+        values.yaxis.axis_label = "values of\nthe gradient"
+        cells = _cells(values)
+        figures.append(values)
+    show_steps(figures[-1])
+    return figures, sources, cells
+
+
+def _cells(made):
+    """One rectangle for each bin of each histogram, the darker the fuller."""
+    source = ColumnDataSource({k: [] for k in ("left", "right", "bottom", "top", "a")})
+    ends = {"left": "left", "right": "right", "bottom": "bottom", "top": "top"}
+    made.quad(**ends, fill_alpha="a", line_color=None, color="#1f77b4", source=source)
+    return source
 
 
 def _line(made, color, label):

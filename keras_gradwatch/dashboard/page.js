@@ -303,9 +303,47 @@ function fit_range(range, statistics) {
   if (high) range.setv({start: low / 2, end: high * 3})
 }
 
+const HISTOGRAM = 32, BINS = HISTOGRAM - 2
+
+// The bins of a variable's histograms as rectangles; returns the ends of each histogram.
+function show_histograms(run, v) {
+  const data = {left: [], right: [], bottom: [], top: [], a: []}, ends = []
+  const {steps, values} = run.histograms ?? {steps: []}
+  for (let s = 0; v >= 0 && s < steps.length; s++) {
+    const begin = (v * steps.length + s) * HISTOGRAM
+    const counts = Array.from({length: BINS}, (_, b) => values[begin + b])
+    const most = Math.max(...counts)
+    const low = values[begin + BINS], width = (values[begin + BINS + 1] - low) / BINS
+    if (!(most > 0)) continue
+    ends.push([low, low + BINS * width])
+    const right = steps[s + 1] ?? steps[s] + (steps[s] - (steps[s - 1] ?? steps[s] - 1))
+    for (let b = 0; b < BINS; b++) {
+      if (!counts[b]) continue
+      data.left.push(steps[s])
+      data.right.push(right)
+      data.bottom.push(low + b * width)
+      data.top.push(low + (b + 1) * width)
+      data.a.push(0.15 + 0.85 * Math.sqrt(counts[b] / most))
+    }
+  }
+  run.bins.data = data
+  return ends
+}
+
+// A range that an explosion cannot blow out: four times that of the middle histogram.
+function fit_histograms(ends) {
+  if (!ends.length) return
+  const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1]
+  const reach = 4 * Math.max(...[0, 1].map((i) => middle(ends.map((e) => Math.abs(e[i])))))
+  const low = Math.max(-reach, Math.min(...ends.map((e) => e[0])))
+  const high = Math.min(reach, Math.max(...ends.map((e) => e[1])))
+  layer_ranges.histogram.setv({start: low, end: high})
+}
+
 function choose(name) {
   state.layer = name
   $("layer").value = name
+  const ends = []
   runs.forEach((run, i) => {
     const v = run.variables.indexOf(name)
     for (const statistic in run.sources) {
@@ -321,6 +359,7 @@ function choose(name) {
       }
       run.sources[statistic].data = data
     }
+    if (run.bins) ends.push(...show_histograms(run, v))
     const list = $("events-" + i)
     const own = run.events.filter((e) => v >= 0 && e.variable === v)
     list.replaceChildren(...(own.length ? own : [{message: "no events of this layer"}]).map((event) => {
@@ -332,6 +371,7 @@ function choose(name) {
   })
   fit_range(layer_ranges.norm, ["norm", "max_abs", "std", "weight_norm"])
   fit_range(layer_ranges.update_ratio, ["update_ratio"])
+  fit_histograms(ends)
 }
 
 function toggle(block) {

@@ -104,7 +104,9 @@ def _document(runs, limit):
             run.variables, heatmap.row_range(heatmap.rows(data[i]))
         )
         cells = heatmap.heatmap(data[i], y_range, shared)
-        details, sources = drill_down.drill_down(shared, layer_ranges)
+        details, sources, bins = drill_down.drill_down(
+            shared, layer_ranges, any(run.histograms for run in runs)
+        )
         roots = {
             f"timeline_{i}": column(lines, sizing_mode="stretch_width", spacing=0),
             f"heatmap_{i}": cells["figure"],
@@ -122,6 +124,7 @@ def _document(runs, limit):
                 "heatmap": cells,
                 "details": details,
                 "sources": sources,
+                "bins": bins,
             }
         )
     arguments = {

@@ -59,6 +59,7 @@ def load(logdir: str | os.PathLike[str]) -> Run:
         statistics=_statistics(contents.samples),
         events=contents.events,
         report=contents.report,
+        histograms=contents.histograms,
         status=_status(directory),
     )
 

@@ -47,6 +47,7 @@ class Record:
 
     def _forget(self):
         self._rows, self._events = [], []  # what was not written yet
+        self._histograms = {}
         self._waiting, self._written_at = 0, time.monotonic()
         self._next = 0  # the first step that is not in the record
         self._last_event, self._onsets = None, []
@@ -59,7 +60,9 @@ class Record:
             "rows": len(contents.rows),
             "samples": len(samples),
             "events": len(contents.events),
+            "histograms": len(contents.histograms),
         }
+        self._last_histogram = max(contents.histograms, default=-1)
         self._waste = 0
         # Samples are no closer than those that were left.
         self._stride = int(np.median(np.diff(samples))) if len(samples) > 1 else 1
@@ -95,14 +98,23 @@ class Record:
                 return
         os.remove(self.path)
 
-    def add(self, rows, events):
-        """Takes newly drained `Rows` and their events."""
+    def add(self, rows, events, histograms=None):
+        """Takes newly drained `Rows`, their events, and the newest histograms.
+
+        Args:
+            rows: `Rows`.
+            events: List of `Event`s.
+            histograms: `(step, names, values [V, 32])`, or None.
+        """
         if rows.steps[0] < self._next:
             return  # of another callback with the same directory
         if self._rows and self._rows[0].layout is not rows.layout:
             self.flush()
         self._rows.append(rows)
         self._events += events
+        if histograms is not None and histograms[0] > self._last_histogram:
+            self._last_histogram = histograms[0]
+            self._histograms[histograms[0]] = histograms[1:]
         self._waiting += len(rows)
         self._next = int(rows.steps[-1]) + 1
         for event in events:
@@ -134,15 +146,20 @@ class Record:
             contents.widen(names)
             self._put(contents)
         rows, samples = self._collected()
-        data = record_file.blocks(rows, samples, self._events, report)
+        histograms = {
+            step: self._placed(*found) for step, found in self._histograms.items()
+        }
+        data = record_file.blocks(rows, samples, self._events, report, histograms)
         self._write(data)
         self._counts["rows"] += len(rows)
         self._counts["samples"] += len(samples)
         self._counts["events"] += len(self._events)
+        self._counts["histograms"] += len(histograms)
         if report is not None:
             self._waste += self._report_size
             self._report_size = len(data)
         self._rows, self._events, self._onsets = [], [], []
+        self._histograms = {}
         self._waiting, self._written_at = 0, time.monotonic()
         if self._is_long():
             contents = record_file.read(self.path)
@@ -206,6 +223,12 @@ class Record:
             k = record_file.STATISTICS.index(name)
             samples["values"][:, k, places] = values[chosen]
         return rows, samples
+
+    def _placed(self, names, values):
+        """Histograms of some variables as those of all, NaN for the others."""
+        placed = np.full((len(self._variables), record_file.HISTOGRAM), np.nan, "<f4")
+        placed[[self._variables.index(name) for name in names]] = values
+        return placed
 
     def _joined(self, name):
         """A statistic of all rows that were collected, [T, V]."""

@@ -9,6 +9,8 @@ its `bytes` says, little-endian:
 | `{"rows": T, "bytes": N}` | T times: int64 step, float32 scalars [S], norms [V] |
 | `{"samples": T, "statistics": [K names], "bytes": N}` | T times: int64 step, \
 float32 [K, V] |
+| `{"histogram": step, "bytes": N}` | float32 [V, 32]: the counts of 30 equal bins of \
+the gradient, and the ends of the first and the last one |
 | `{"events": [...]}` | none; `Event`s as dicts |
 | `{"report": {...}}` | none; `Report.to_dict()`, the last one counts |
 
@@ -30,12 +32,14 @@ from keras_gradwatch.statistics.names import NAMES
 FORMAT, VERSION = "keras_gradwatch record", 1
 COLUMNS = (*SCALARS, *ADDED)
 STATISTICS = tuple(name for name in NAMES if name != "norm")
+# Numbers of a histogram: bins, and two edges.
+HISTOGRAM = 32
 
 
 def limits(variables):
     """What is left of a long run with so many variables: a dict of numbers."""
     samples = min(500, max(100, 100_000 // max(variables, 1)))
-    return {"rows": 2000, "samples": samples, "events": 1000}
+    return {"rows": 2000, "samples": samples, "events": 1000, "histograms": 20}
 
 
 def row_type(variables, scalars):
@@ -59,6 +63,7 @@ class Contents:
         samples: Array [M] of `sample_type(V, 7)`, the statistics in `STATISTICS`.
         events: List of `Event`s.
         report: Dict, or None.
+        histograms: Dict of step to an array [V, 32], ascending.
         is_whole: Whether nothing unfinished is at the end of the file.
     """
 
@@ -67,6 +72,7 @@ class Contents:
     samples: np.ndarray = dataclasses.field(default_factory=lambda: samples_of(0, 0))
     events: list = dataclasses.field(default_factory=list)
     report: dict | None = None
+    histograms: dict = dataclasses.field(default_factory=dict)
     is_whole: bool = True
 
     def before(self, step):
@@ -74,6 +80,7 @@ class Contents:
         self.rows = self.rows[self.rows["step"] < step]
         self.samples = self.samples[self.samples["step"] < step]
         self.events = [e for e in self.events if e.step < step]
+        self.histograms = {s: h for s, h in self.histograms.items() if s < step}
 
     def widen(self, variables):
         """Adds variables; what was recorded before is NaN for them."""
@@ -85,6 +92,9 @@ class Contents:
         rows["scalars"] = self.rows["scalars"]
         rows["norms"][:, places] = self.rows["norms"]
         samples["values"][:, :, places] = self.samples["values"]
+        for step, before in self.histograms.items():
+            self.histograms[step] = np.full((len(names), HISTOGRAM), np.nan, "<f4")
+            self.histograms[step][places] = before
         self.variables, self.rows, self.samples = names, rows, samples
 
     def thin(self):
@@ -100,6 +110,10 @@ class Contents:
         order = -np.arange(len(self.samples))
         samples = chosen(self.samples["step"], order, events, most["samples"])
         self.rows, self.samples = self.rows[rows], self.samples[samples]
+        steps = list(self.histograms)
+        while len(steps) > most["histograms"]:
+            steps = [*steps[:-1:2], steps[-1]]  # every other one, and the newest
+        self.histograms = {step: self.histograms[step] for step in steps}
         if len(self.events) > most["events"]:
             half = most["events"] // 2
             self.events = self.events[:half] + self.events[-half:]
@@ -129,7 +143,7 @@ def header(variables):
     )
 
 
-def blocks(rows=(), samples=(), events=(), report=None):
+def blocks(rows=(), samples=(), events=(), report=None, histograms=None):
     """The blocks with what is given, bytes; arrays as in `Contents`."""
     parts = []
     if len(rows):
@@ -143,6 +157,9 @@ def blocks(rows=(), samples=(), events=(), report=None):
         names = [STATISTICS[k] for k in known]
         line = _line(samples=len(samples), statistics=names, bytes=packed.nbytes)
         parts += [line, packed.tobytes()]
+    for step, values in (histograms or {}).items():
+        values = np.asarray(values, "<f4")
+        parts += [_line(histogram=step, bytes=values.nbytes), values.tobytes()]
     if events:
         parts.append(_line(events=[dataclasses.asdict(e) for e in events]))
     if report is not None:
@@ -155,9 +172,8 @@ def write(path, contents):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(f"{path}.new", "wb") as file:
         file.write(header(contents.variables))
-        file.write(
-            blocks(contents.rows, contents.samples, contents.events, contents.report)
-        )
+        of = contents
+        file.write(blocks(of.rows, of.samples, of.events, of.report, of.histograms))
     os.replace(f"{path}.new", path)
 
 
@@ -191,6 +207,10 @@ def read(path):
                 rows.append(_rows(block, content, len(variables), scalars))
             elif "samples" in block:
                 samples.append(_samples(block, content, len(variables)))
+            elif "histogram" in block:
+                kind = np.dtype(("<f4", (HISTOGRAM,)))
+                values = _array(content, len(variables), kind)
+                found.histograms[int(block["histogram"])] = values
             elif "events" in block:
                 found.events += [Event(**event) for event in block["events"]]
             elif "report" in block:

@@ -29,6 +29,10 @@ class Run(StepScalars):
             pairs of an int64 array [S], the sampled steps, and a float32 array [S, V].
         events: List of `Event`s, in order.
         report: Dict of the last report (`Report.to_dict()`), or None.
+        histograms: Dict of step to a float32 array [V, 32]: for each variable the
+            counts of the gradient's values in 30 equal bins, then the lower edge of the
+            first bin and the upper edge of the last one; empty without
+            `histogram_freq`.
         status: Dict of what `run.json` says, or None.
 
     Example:
@@ -49,6 +53,7 @@ class Run(StepScalars):
     statistics: dict = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     report: dict | None = None
+    histograms: dict = field(default_factory=dict)
     status: dict | None = None
 
     def _scalar(self, name):

@@ -117,7 +117,9 @@ class Forensics:
 
     def add(self, rows, events):
         """Takes newly drained `Rows` and their events."""
-        self._write(lambda: self._record.add(rows, events))
+        wanted = self._monitor.plan.histogram_freq
+        histograms = self._monitor.histograms() if wanted else None
+        self._write(lambda: self._record.add(rows, events, histograms))
         self._history.append(rows, [])
         before, changed = self._open, []
         for event in tripped(events):

@@ -11,6 +11,7 @@ import numpy as np
 from keras_gradwatch.methods import local_directory, whole
 from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.rows import HALTED, OVERFLOWED
+from keras_gradwatch.statistics.histograms import edges_of
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.events import as_markdown
@@ -99,7 +100,7 @@ class GradientLog:
         Args:
             rows: `Rows`.
             events: List of their `Event`s.
-            histograms: `(step, names, counts, edges)` or None.
+            histograms: `(step, names, values)`, as the monitor gives it, or None.
             epoch: Their epoch, from 1; None: not known.
         """
         if self._writer is None:
@@ -242,11 +243,11 @@ class GradientLog:
         self._writer.scalars(int(rows.steps[t]), finite)
         self._begin_window()
 
-    def _write_histograms(self, step, names, counts, edges):
-        self._histogram_step = step
+    def _write_histograms(self, step, names, values):
+        self._histogram_step, edges = step, edges_of(values)
         for v, name in self._included(names):
             tag = tags.variable(self._sections, name, "gradient")
-            self._writer.histogram(tag, step, counts[v], edges[v])
+            self._writer.histogram(tag, step, values[v, :-2], edges[v])
 
     def _included(self, names):
         for v, name in enumerate(names):

@@ -23,7 +23,7 @@ def train(log_dir, protected):
         [keras.Input((64,)), *hidden, keras.layers.Dense(10, name="logits")], name="net"
     )
     helper.compiled(model, keras.optimizers.Adam(1.0), (), run_eagerly=True)
-    watching = GradWatch(log_dir, verbose=0) if protected else None
+    watching = GradWatch(log_dir, verbose=0, histogram_freq=20) if protected else None
     watching = watching or GradientTensorBoard(log_dir)
     helper.fit(model, x, y, [watching], batch_size=16, epochs=2)
     record = log_dir / "gradwatch" / "record.gwr"

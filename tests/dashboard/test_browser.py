@@ -165,6 +165,10 @@ def test_clicking_a_layer_shows_its_numbers(browser, file, run):
     assert browser.wait("return document.getElementById('gw-layer').value") == name
     drawn = browser.script("return [...gradwatch.runs[0].sources.norm.data.y]")
     np.testing.assert_allclose(drawn, run.norms[:, 4], rtol=1e-6)
+    bins = browser.script("return gradwatch.runs[0].bins.data")
+    counts = np.array([run.histograms[step][4, :-2] for step in run.histograms])
+    assert len(bins["top"]) == (counts > 0).sum() > 30
+    assert sorted(set(bins["left"])) == list(run.histograms)
     listed = browser.script("return document.getElementById('gw-events-0').innerText")
     own = [event.message for event in run.events if event.variable == name]
     assert listed.split("\n") == own or not own

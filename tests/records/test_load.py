@@ -55,6 +55,18 @@ def test_a_run_is_as_the_history_has_it(make, tmp_path):
     assert load(tmp_path / "one" / "gradwatch").steps.tolist() == run.steps.tolist()
 
 
+def test_histograms_are_those_of_the_gradient(tmp_path):
+    x, y = helper.regression_data(80)
+    callbacks = [watched(tmp_path, histogram_freq=20), seen := GradientHistory(1)]
+    helper.fit(helper.regression(), x, y, callbacks, batch_size=1)
+    found = load(tmp_path).histograms
+    assert list(found) == [0, 20, 40, 60]
+    for step, values in found.items():
+        assert values[:, :-2].sum(axis=1).tolist() == [15, 3]
+        largest = np.abs(values[:, -2:]).max(axis=1)
+        np.testing.assert_allclose(largest, seen.statistics["max_abs"][step], rtol=1e-6)
+
+
 def test_later_fits_go_on(tmp_path):
     """Also with other callbacks, and after a `fit` that was interrupted."""
 

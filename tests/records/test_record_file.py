@@ -66,6 +66,40 @@ def test_what_was_written_comes_back(tmp_path):
         run["c"]
 
 
+def histograms(steps, names=("b",)):
+    """Histograms of some variables whose first count is the step."""
+    for step in steps:
+        values = np.ones((len(names), record_file.HISTOGRAM), "float32")
+        values[:, 0] = step
+        yield step, names, values
+
+
+def test_histograms_come_back(tmp_path):
+    record = Record(tmp_path)
+    record.begin(0)
+    for begin, found in enumerate(histograms((0, 0, 20))):
+        record.add(rows_of(10 * begin, 10 * begin + 10), [], found)
+    record.flush()
+    record.add(rows_of(30, 40, ("c",)), [], *histograms([30], ("c",)))
+    record.flush()
+    found = load(tmp_path).histograms
+    assert list(found) == [0, 20, 30]
+    assert found[20].shape == (3, record_file.HISTOGRAM)
+    assert found[20][1].tolist() == [20, *[1] * 31]
+    assert np.isnan(found[20][[0, 2]]).all() and found[30][2, 0] == 30
+
+
+def test_of_many_histograms_some_stay(tmp_path):
+    record = Record(tmp_path)
+    record.begin(0)
+    for begin, found in enumerate(histograms(range(100))):
+        record.add(rows_of(begin, begin + 1), [], found)
+        record.flush()
+    steps = list(load(tmp_path).histograms)
+    assert 10 <= len(steps) <= 20 and steps[0] == 0 and steps[-1] == 99
+    assert len(record_file.read(record.path).histograms) <= 31
+
+
 @pytest.mark.parametrize("last", ["rows", "events", "report"])
 def test_an_unfinished_block_at_the_end_is_ignored(last, tmp_path):
     """Whatever the byte in which the process was killed."""
