@@ -18,8 +18,8 @@ import timing
 from keras_gradwatch import trace_forward
 from keras_gradwatch.callbacks import GradWatch
 from keras_gradwatch.records.first_batch import describe_batch
-from keras_gradwatch.reports.diagnosis.model import describe
 from keras_gradwatch.reports.diagnosis.data import certain
+from keras_gradwatch.reports.diagnosis.model import describe
 
 CHOSEN = ("mlp", "resnet", "transformer", "mobilenet")
 
@@ -65,8 +65,9 @@ def main(given=None):
     lines = [
         "# Time of the checks",
         "",
-        "Milliseconds, once per run. The first three are spent before the first step of",
-        "each run. The forward pass is traced only for a batch whose step was not finite.",
+        "Milliseconds, once per run. The first three are spent before the first step",
+        "of each run. The forward pass is traced only for a batch whose step was not",
+        "finite.",
         "",
         *timing.table(head, [measure(m, arguments.rounds) for m in arguments.models]),
         "",
