@@ -43,7 +43,8 @@ def mnist():
 
 def mnist_subset():
     """The first 2,000 images of MNIST, and the first 1,000 of its test images."""
-    return tuple((x[:n], y[:n]) for (x, y), n in zip(mnist(), (2000, 1000), strict=True))
+    counts = zip(mnist(), (2000, 1000), strict=True)
+    return tuple((x[:count], y[:count]) for (x, y), count in counts)
 
 
 def cifar10():
