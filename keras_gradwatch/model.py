@@ -100,20 +100,20 @@ def _check(model):
     methods = ("fit", "train_step", "make_train_function", "compile", "metrics")
     if "tf_keras" in ancestry:
         raise TypeError(
-            "keras_gradwatch watches Keras 3 models, and this one belongs to tf_keras "
-            "(Keras 2). Build it with `import keras` (3.x), and unset "
-            f"TF_USE_LEGACY_KERAS where it is set. Received: model={model!r}"
+            "keras_gradwatch only watches Keras 3 models, but this one belongs to "
+            "tf_keras (Keras 2). Build it with `import keras` (3.x), and unset "
+            f"TF_USE_LEGACY_KERAS if it is set. Received: model={model!r}"
         )
     if "keras" not in ancestry or not all(hasattr(model, m) for m in methods):
         raise TypeError(
-            "keras_gradwatch watches Keras 3 models: keras.Model, Functional, "
-            "Sequential, or another Keras trainer, and an instance, not a class. "
+            "keras_gradwatch only watches Keras 3 models: an instance of keras.Model, "
+            "Functional, Sequential, or another Keras trainer. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
     if hasattr(model, "gradwatch") and not is_watched(model):
         raise ValueError(
-            "keras_gradwatch keeps its `GradientMonitor` in `model.gradwatch`, and "
-            "this model has an attribute of that name already: rename it. "
+            "keras_gradwatch stores its `GradientMonitor` in `model.gradwatch`, but "
+            "this model already has an attribute of that name: rename it. "
             f"Received: model.gradwatch={model.gradwatch!r}"
         )
 

@@ -86,7 +86,7 @@ class WatchingCallback(keras.callbacks.Callback):
         monitor = getattr(self, "_gradwatch", None)
         if self.summary is None:
             name = type(self).__name__
-            return f"{name} keeps no report: put `GradientHistory()` beside it."
+            return f"{name} keeps no report: pass `GradientHistory()` to `fit`, too."
         if monitor is None and self.summary.steps:
             return explain(self.summary)  # of a callback that was copied or loaded
         if monitor is None:

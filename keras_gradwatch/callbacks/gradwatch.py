@@ -130,7 +130,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         self.policy = named.get(policy)
         if detector is not None and trust_bound not in (None, TRUST_BOUND):
             raise ValueError(
-                "GradWatch: `trust_bound` belongs to the default detectors; with a "
+                "GradWatch: `trust_bound` belongs to the default detectors. With a "
                 "`detector` of your own use `detector | detectors.UpdateRatio(...)`. "
                 f"Received: trust_bound={trust_bound!r} and detector={detector!r}"
             )

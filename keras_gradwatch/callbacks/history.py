@@ -72,8 +72,8 @@ class GradientHistory(Showing, ObservingCallback, History):
         if self._owner is not None and self._owner is not model:
             raise ValueError(
                 f"This GradientHistory holds the steps of the model "
-                f"{self._owner.name!r}, and cannot continue with {model.name!r}. "
-                "Make a new one for each model."
+                f"{self._owner.name!r} and cannot continue with {model.name!r}. "
+                "Create a new one for each model."
             )
         self._owner = model
         super().set_model(model)

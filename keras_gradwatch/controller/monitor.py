@@ -442,14 +442,14 @@ class GradientMonitor:
         names = ", ".join(dict.fromkeys(resting))
         if compete:
             return (
-                "each optimizer has a loss of its own, which need not fall while the "
-                f"others train, so {names} cannot judge by it"
+                "each optimizer has its own loss, which need not fall while the "
+                f"others train, so {names} cannot use it"
             )
         unknown = [i for i, known in enumerate(self.losses_known) if not known]
         where = ", ".join(filter(None, map(self.network, unknown)))
         return (
             f"the loss{' of ' if where else ''}{where} is not known in this "
-            f"`train_step`, so {names} cannot judge by it. Pass it to "
+            f"`train_step`, so {names} cannot use it. Pass it to "
             "`optimizer.scale_loss`, or return it in the logs as 'loss'"
         )
 

@@ -156,6 +156,6 @@ class LogBaseline(Detector):
 
 
 def spike_words(what, value, baseline):
-    """Words such as `the loss is 120, 40 times its baseline 3`."""
-    times = f", {value / baseline:.3g} times" if baseline > 0 else ", against"
-    return f"{what} is {value:.3g}{times} its baseline {baseline:.3g}"
+    """Words such as `the loss is 120, 40 times its baseline of 3`."""
+    times = f"{value / baseline:.3g} times" if baseline > 0 else "above"
+    return f"{what} is {value:.3g}, {times} its baseline of {baseline:.3g}"

@@ -41,7 +41,7 @@ class NonFinite(Detector):
 
     def describe(self, variable, value, baseline):
         if variable is None:
-            return f"the loss is {value:g}, and every gradient is finite"
+            return f"the loss is {value:g}, but every gradient is finite"
         values = "value" if value == 1 else "values"
         scale = f" at a loss scale of {baseline:g}" if baseline > 0 else ""
         return f"{int(value)} non-finite gradient {values} in {variable}{scale}"

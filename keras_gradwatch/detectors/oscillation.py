@@ -89,4 +89,6 @@ class Oscillation(Onset):
 
     def describe(self, variable, value, baseline):
         del variable
-        return f"the loss swings by {value:.3g} with every step, around {baseline:.3g}"
+        return (
+            f"the loss swings by {value:.3g} from step to step, around {baseline:.3g}"
+        )

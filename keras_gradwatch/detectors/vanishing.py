@@ -84,6 +84,6 @@ class Vanishing(Onset):
 
     def describe(self, variable, value, baseline):
         return (
-            f"gradients vanish before reaching {variable}: its norm is {value:.3g}, "
-            f"that of the last kernel {baseline:.3g}"
+            f"gradients vanish before reaching {variable}: the norm is {value:.3g} "
+            f"there and {baseline:.3g} in the last kernel"
         )

@@ -77,7 +77,8 @@ class Recorder:
                 epoch = "" if self.epoch is None else f"epoch {self.epoch}, "
                 self.say(f"{epoch}{event.message}")
             elif number == MAX_LINES:
-                self.say(f"more events of this kind ({', '.join(alike)}) are counted")
+                kind = ", ".join(alike)
+                self.say(f"further events of this kind ({kind}) are only counted")
 
     def sum_up(self):
         """Prints how many events there were of each kind that was only counted."""

@@ -166,7 +166,7 @@ class Forensics:
             return Incident(step, [])
         if self._writable:
             self._monitor.recorder.say_once(
-                f"more than {MAX_INCIDENTS} incidents: no more of them are written to "
+                f"more than {MAX_INCIDENTS} incidents: further ones are not written to "
                 f"{os.path.join(self.directory, FOLDER)!r}"
             )
         return None
@@ -188,8 +188,10 @@ class Forensics:
         """Writes the batch; returns the file's name, or why there is none."""
         batch, why_not = self._monitor.batches.take(step)
         if batch is None:
-            self._monitor.recorder.say_once(f"`save_batch`: step {step}: {why_not}")
-            return f"not kept: {why_not}"
+            self._monitor.recorder.say_once(
+                f"`save_batch`: the batch of step {step} was not saved: {why_not}"
+            )
+            return f"not saved: {why_not}"
         save_arrays(os.path.join(folder, BATCH), batch)
         return BATCH
 
@@ -210,7 +212,7 @@ class Forensics:
         except OSError as error:
             self._writable = False
             self._monitor.recorder.say_once(
-                f"no incident is written to {self.directory!r} any more: {error}"
+                f"incidents are no longer written to {self.directory!r}: {error}"
             )
 
 

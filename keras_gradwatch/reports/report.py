@@ -22,10 +22,10 @@ SCALED_BY_NORM = ("SGD", "LossScaleOptimizer", "Muon")
 # What was done about events, in words; "s" is added where there are several.
 DONE = {
     "skipped": "{} update{s} skipped",
-    "reverted": "{} update{s} put back",
-    "clipped": "{} event{s} while clipped or held",
+    "reverted": "{} update{s} reverted",
+    "clipped": "{} event{s} in clipped steps",
     "rate reduced": "{} cut{s} of the learning rate",
-    "rate restored": "{} cut{s} taken back",
+    "rate restored": "{} cut{s} undone",
     "rewound": "{} rewind{s}",
     "stopped": "training stopped",
 }
@@ -141,7 +141,7 @@ def _verdict(summary, found, why, stopped):
     if done:
         lines.append(f"Protected: {', '.join(done)}.")
     elif summary.tripped:
-        lines.append("Not protected: the events were reported, nothing was changed.")
+        lines.append("Not protected: the events were only reported.")
     return lines
 
 

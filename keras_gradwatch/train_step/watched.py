@@ -166,8 +166,8 @@ class WatchedStep:
         lengths = application.window.lengths
         if self._plan.protects and len(lengths) > 1:
             raise ValueError(
-                "keras_gradwatch protects a MultiOptimizer whose members have the same "
-                "`gradient_accumulation_steps`: their windows must end together. "
+                "keras_gradwatch can protect a MultiOptimizer only if all its members "
+                "have the same `gradient_accumulation_steps`. "
                 f"Received: {sorted(lengths)} (1: none)"
             )
 

@@ -119,12 +119,12 @@ class Hold(Response):
             memory["until"] = float(moment.step + 1 + self.region.settings["quiet"])
             trip.row, trip.action = moment.row, "observed"
             trip.words = (
-                f"{words}; nothing was changed; use `GradWatch()` to limit updates"
+                f"{words}; nothing was changed (use `GradWatch()` to limit updates)"
             )
             moment.trips[:] = [trip]
             return True
         if moment.controller.put_kept_back():
-            words += "; the weights were put back"
+            words += "; the weights were restored"
         self._begin_holding(moment, memory, trip, words)
         return True
 
@@ -141,7 +141,7 @@ class Hold(Response):
             self._compare_first(moment.loss, memory)
         outcome = moment.rows.scalars["outcome"][moment.row]
         if outcome == REVERTED and mine:
-            self._begin_holding(moment, memory, mine[0], "the weights were put back")
+            self._begin_holding(moment, memory, mine[0], "the weights were restored")
         elif self.is_holding(memory, moment.step):
             self._hold(moment, memory)
         elif outcome == APPLIED:
@@ -229,7 +229,7 @@ class Hold(Response):
         """The first batches may have been bad ones, and the weights with them."""
         if memory["losses"]:
             loss, trip = float(np.median(memory["losses"])), self._largest(moment)
-            trip.what = f"the loss stayed near {loss:.3g}, far above that of the start"
+            trip.what = f"the loss stayed near {loss:.3g}, far above its initial value"
             moment.controller.try_beginning(loss, trip)
 
     def _hold(self, moment, memory):

@@ -194,12 +194,12 @@ class Rewind(Response):
             return
         probe.left.put_back(controller)
         controller.reset_detectors()
-        controller.give_cuts_back(moment.rows, "the loss is on another scale now")
+        controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
         self._best = np.inf
         trip.action = "observed"
         trip.words = (
-            f"it is as high with the weights of step {probe.snapshot.step}, so the "
-            "data or the loss function have changed; training continues"
+            f"it is just as high with the weights of step {probe.snapshot.step}, so "
+            "the data or the loss function must have changed; training continues"
         )
 
     def _go_back(self, tripped, controller, memory, cuts):

@@ -53,12 +53,12 @@ def undefined_derivative(summary):
     where = place(summary)
     return Finding(
         "undefined derivative",
-        f"the loss of step {bad['step']} is finite and its gradients are not: a "
+        f"the loss of step {bad['step']} is finite but its gradients are not: a "
         f"derivative is infinite{where}",
-        f"Look{where or ' there'} for a square root, a norm, a logarithm or a division "
-        "whose argument is 0: its derivative is infinite. Add a small constant inside "
+        f"Look{where or ' in the model'} for a square root, a norm, a logarithm or a "
+        "division whose argument is 0: its derivative is infinite. Add a small constant inside "
         "(`ops.sqrt(x + 1e-12)`).",
-        f"A finite loss has gradients that are not finite{where}, first in step "
+        f"The loss is finite but its gradients are not{where}, first in step "
         f"{bad['step']}",
     )
 
@@ -108,11 +108,11 @@ def sudden(summary):
         return None  # named as that
     return Finding(
         "sudden non-finite loss",
-        f"the loss is not finite from step {bad['step']} on, though the gradient norm "
-        "was normal before: suspect the data, a logarithm or a division",
-        "Look at the batch of that step, and keep the arguments of logarithms and "
+        f"the loss is not finite from step {bad['step']} on, although the "
+        "gradient norm was normal before: check the data, logarithms and divisions",
+        "Check the batch of that step, and keep the arguments of logarithms and "
         "divisions positive.",
-        f"The loss is not finite from step {bad['step']} on, without growth before",
+        f"The loss is not finite from step {bad['step']} on, without growth before it",
     )
 
 
