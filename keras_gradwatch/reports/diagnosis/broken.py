@@ -56,8 +56,8 @@ def undefined_derivative(summary):
         f"the loss of step {bad['step']} is finite but its gradients are not: a "
         f"derivative is infinite{where}",
         f"Look{where or ' in the model'} for a square root, a norm, a logarithm or a "
-        "division whose argument is 0: its derivative is infinite. Add a small constant inside "
-        "(`ops.sqrt(x + 1e-12)`).",
+        "division whose argument is 0: its derivative is infinite. Add a small "
+        "constant inside (`ops.sqrt(x + 1e-12)`).",
         f"The loss is finite but its gradients are not{where}, first in step "
         f"{bad['step']}",
     )
