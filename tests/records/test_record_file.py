@@ -223,9 +223,9 @@ HEADER = {"format": record_file.FORMAT, "version": 1, "variables": ["a"]}
     [
         (b"", "is empty"),
         (b"\x89PNG\r\n\x1a\n\0\0", "not the record of a run: its first line is not JSON"),
-        (b'{"format": "another"}\n', "no record of a run"),
-        (b"[1]\n", "no record of a run"),
-        (json.dumps(HEADER).encode()[:30], "no record of a run"),
+        (b'{"format": "another"}\n', "not the record of a run"),
+        (b"[1]\n", "not the record of a run"),
+        (json.dumps(HEADER).encode()[:30], "not the record of a run"),
         ({**HEADER, "version": 7}, "has version 7 of the format"),
         ({**HEADER, "scalars": None}, "'scalars' must be a list of names"),
         ({**HEADER, "variables": [1]}, "'variables' must be a list of names"),

@@ -103,7 +103,7 @@ def test_the_process_was_killed(tmp_path, capsys):
     assert command.main(["report", str(tmp_path)]) == 0
     status, first, *rest = capsys.readouterr().out.splitlines()
     assert status.startswith("the run was interrupted")
-    assert first.startswith("no report.txt in")
+    assert first.startswith("there is no report.txt in")
     assert rest[:2] == ["incidents: 1", "step 1: no files were saved"]
     assert len(rest) == 3 and rest[2].startswith("  step 1: 15 non-finite gradient")
 

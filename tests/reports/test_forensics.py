@@ -369,7 +369,7 @@ def test_a_directory_that_cannot_be_written_ends_no_training(
     helper.fit(traced, x, y, [watching(tmp_path), history], batch_size=1)
     assert len(history.steps) == 110 and len(history.events) == 3
     printed = capsys.readouterr().out
-    assert printed.count("no incident is written to") == printed.count("\n") == 1
+    assert printed.count("incidents are no longer written to") == printed.count("\n") == 1
 
 
 def test_more_incidents_than_are_written_are_told_once(
