@@ -323,7 +323,7 @@ function choose(name) {
     }
     const list = $("events-" + i)
     const own = run.events.filter((e) => v >= 0 && e.variable === v)
-    list.replaceChildren(...(own.length ? own : [{message: "no events of this layer"}]).map((event) => {
+    list.replaceChildren(...(own.length ? own : [{message: "no events in this layer"}]).map((event) => {
       const item = document.createElement("li")
       item.textContent = event.message
       return item

@@ -222,7 +222,7 @@ HEADER = {"format": record_file.FORMAT, "version": 1, "variables": ["a"]}
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "not the record of a run: its first line is not JSON"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "of a run: its first line is not JSON"),
         (b'{"format": "another"}\n', "not the record of a run"),
         (b"[1]\n", "not the record of a run"),
         (json.dumps(HEADER).encode()[:30], "not the record of a run"),

@@ -183,7 +183,8 @@ def test_a_batch_that_is_not_kept(why, strategy, tmp_path, capsys):
     assert {p.name for p in folder.iterdir()} == set(incidents.FILES) - {"batch.npz"}
     assert words in event_file(folder)["batch"]
     printed = capsys.readouterr().out
-    assert printed.count("\n") == printed.count("[gradwatch] `save_batch`: the batch of step 2") == 1
+    line = "[gradwatch] `save_batch`: the batch of step 2"
+    assert printed.count("\n") == printed.count(line) == 1
     assert words in printed
     assert helper.all_finite(model.get_weights())
 
@@ -369,7 +370,7 @@ def test_a_directory_that_cannot_be_written_ends_no_training(
     helper.fit(traced, x, y, [watching(tmp_path), history], batch_size=1)
     assert len(history.steps) == 110 and len(history.events) == 3
     printed = capsys.readouterr().out
-    assert printed.count("incidents are no longer written to") == printed.count("\n") == 1
+    assert printed.count("no longer written to") == printed.count("\n") == 1
 
 
 def test_more_incidents_than_are_written_are_told_once(
