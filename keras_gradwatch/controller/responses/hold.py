@@ -1,4 +1,4 @@
-"""Holding updates to a trust region, once one of them was proven to do harm."""
+"""Limiting updates to a trust region after one of them did harm."""
 
 import math
 
@@ -22,23 +22,22 @@ INSANE = 1e3
 
 
 class Hold(Response):
-    """Holds updates to a trust region from where one of them has done harm.
+    """Limits updates to a trust region after one of them did harm.
 
-    An update over the bound of its detectors is made, and judged by the loss of the
-    next step, as in trust-region methods: where that is much worse than the losses
-    before, or not finite, the weights are put back, and from then on updates are cut
-    down to the trust region; else the update stands, and nothing is reported. What
-    cannot wait, an update that is not finite or larger than `INSANE`, is put back in
-    its own step.
+    An update over the bound of its detectors is applied, and the loss of the next step
+    judges it, as in trust-region methods. If that loss is much worse than the losses
+    before, or not finite, the weights are restored, and later updates are limited to
+    the trust region. Otherwise the update is kept, and nothing is reported. An update
+    that is not finite or larger than `INSANE` is reverted in its own step.
 
-    Where the first loss of a later `fit` is that much worse than the last ones before,
+    If the first loss of a later `fit` is worse than the last ones by the same margin,
     the data have changed, or targets follow the model. From then on, updates are judged
-    once `WINDOW` losses of the same `fit` were seen.
+    only after `WINDOW` losses of the same `fit`.
 
-    While updates are held, free ones are tried after 1, 2, 4, ... windows of the trust
-    region; see `Trial`. Where that brings less, the run goes back to where the trial
-    began, and a run that has stalled continues with a smaller radius and rate. The rate
-    comes back once the run is quiet; see `loan`.
+    While updates are limited, unlimited ones are tried after 1, 2, 4, ... windows of
+    the trust region; see `Trial`. If a trial fails, the run returns to its start. A run
+    that has stalled continues with a smaller radius and rate. The rate is restored
+    after a number of healthy steps; see `loan`.
 
     With `acts=False` it only reports: the first harmful update, then no other until the
     region's `quiet` steps have passed.
@@ -47,7 +46,7 @@ class Hold(Response):
         detectors: Detectors that judge the update.
         region: The `TrustRegion`.
         min_lr: The rate is never cut below this.
-        acts: Whether weights are put back, and updates held.
+        acts: Whether to restore weights and limit updates.
 
     Reference: the acceptance of a step by the actual decrease in trust-region methods
     (Conn, Gould and Toint 2000).
