@@ -33,7 +33,7 @@ class LogBaseline(Detector):
 
     During warm-up, from the ninth step on, the upper quartile replaces the largest one.
     At the end of warm-up, mean, deviation and largest step are computed from the steps
-    that are not spikes by this rule, so bad batches at the start do not hide later ones.
+    that are not spikes by this rule, so early bad batches do not hide later ones.
 
     A spike moves the mean by no more than that limit, and does not change the
     deviation; during warm-up it is ignored. A lasting shift does not trip forever:

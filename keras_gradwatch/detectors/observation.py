@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-XX
+# Smallest root mean square that is assumed for weights, so that a kernel that is
+# initialized with zeros can be trained.
 FLOOR = 0.05
 # What a limit may be set on.
 QUANTITIES = ("global_norm", "loss", "update_ratio")

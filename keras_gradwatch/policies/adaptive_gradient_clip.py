@@ -16,11 +16,11 @@ from keras_gradwatch.statistics.names import NAMES
 class AdaptiveGradientClip(Policy):
     """Clips the gradient of each unit to a share of the norm of its weights (AGC).
 
-    Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit consists
-    of the weights that feed one output: in Keras, all axes but the last. A variable
-    with at most one axis longer than 1 (a bias, a scale) is one unit. Without the floor
-    ε, weights that start at zero would never move. (optax uses the same units, except
-    for variables with three axes, of which it only reduces the first.)
+    Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit
+    consists of the weights that feed one output: in Keras, all axes but the last. A
+    variable with at most one axis longer than 1 (a bias, a scale) is one unit. Without
+    the floor ε, weights that start at zero would never move. (optax uses the same
+    units, except for variables with three axes, of which it only reduces the first.)
 
     It has no state, and costs one pass over the gradients and one over the weights.
 

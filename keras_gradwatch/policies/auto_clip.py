@@ -12,9 +12,9 @@ from keras_gradwatch.policies.base import Policy, scale_down
 class AutoClip(Policy):
     """Clips the norm of all gradients together to a percentile of its recent values.
 
-    Formula: `c = percentile_p(‖g₁‖, …, ‖gₜ‖)`, `g ← g · min(1, c / ‖g‖)`, with the norms
-    before clipping, including the current one. The percentile is interpolated between
-    two norms.
+    Formula: `c = percentile_p(‖g₁‖, …, ‖gₜ‖)`, `g ← g · min(1, c / ‖g‖)`, with the
+    norms before clipping, including the current one. The percentile is interpolated
+    between two norms.
 
     The original keeps all norms of the run, so its memory grows and it hardly adapts to
     a lasting shift. This policy uses the newest `window` norms: it equals the original
