@@ -429,25 +429,26 @@ def live_rows(results):
 SHORT = """\
 ## Limitations
 
-- **Spikes of 3 to 100 times.** `ZScore` and `LossSpike` require 10 times the mean and
-  6 standard deviations of the logarithm. With batch size 1, healthy steps spread over a
-  factor of 100 and more, so a spike of 30 times the largest may lie within 6 deviations.
-  The bound of 100 times is not lower because healthy runs need the room: see the largest
-  jumps with batch size 1. OLMo-core finds small spikes after 63 steps, at the price of
-  false alarms.
+- **Spikes of 3 to 100 times.** `ZScore` and `LossSpike` require 10 times the mean
+  and 6 standard deviations of the logarithm. With batch size 1, healthy steps
+  spread over a factor of 100 and more, so a spike of 30 times the largest may lie
+  within 6 deviations. The bound of 100 times is not lower because healthy runs need
+  the room: see the largest jumps with batch size 1. OLMo-core finds small spikes
+  after 63 steps, at the price of false alarms.
 - **The first three steps** are judged only by `NonFinite` and the trust bound.
-- **A lasting rise** causes at most `patience` = 5 alarms and then becomes the new level.
-  `Divergence` decides whether the run has diverged. A fall causes no alarm.
-- **Steps without any gradient** (a satisfied hinge loss) are ignored. So with a hinge
-  loss and batch size 1, the newest 100 to 200 steps with a gradient reach further back
-  than the 200 steps that define the size of a fault. This is why losses of 100 times are
-  missed there. If these steps counted, each gradient after them would be a spike.
+- **A lasting rise** causes at most `patience` = 5 alarms and then becomes the new
+  level. `Divergence` decides whether the run has diverged. A fall causes no alarm.
+- **Steps without any gradient** (a satisfied hinge loss) are ignored. So with a
+  hinge loss and batch size 1, the newest 100 to 200 steps with a gradient reach
+  further back than the 200 steps that define the size of a fault. This is why
+  losses of 100 times are missed there. If these steps counted, each gradient after
+  them would be a spike.
 
-The comparison has limits: AutoTrainer checks once an epoch, and looks for networks that
-explode because of their depth, not for bad batches. A fault that scales all gradients
-alike does not change its ratio. ZClip only clips, so a false alarm costs little there,
-and in a real run its clipping affects later norms. Neither of the two checks the size of
-the loss.
+The comparison has limits: AutoTrainer checks once an epoch, and looks for networks
+that explode because of their depth, not for bad batches. A fault that scales all
+gradients alike does not change its ratio. ZClip only clips, so a false alarm costs
+little there, and in a real run its clipping affects later norms. Neither of the two
+checks the size of the loss.
 """
 
 

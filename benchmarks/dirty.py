@@ -112,10 +112,10 @@ def page(rows, seeds, given):
     lines = [title, ""]
     lines += [
         "Accuracy on clean held-out digits, relative to stock Keras on the same data",
-        f"without the bad rows; means over {len(seeds)} seeds. Batches have {BATCH_SIZE}",
-        "rows, so 1% of bad rows affects one batch in four, and 10% nearly every batch.",
-        "The last column is the smallest share of the learning rate that remains at the",
-        "end under `GradWatch()`.",
+        f"without the bad rows; means over {len(seeds)} seeds. Batches have",
+        f"{BATCH_SIZE} rows, so 1% of bad rows affects one batch in four, and 10%",
+        "nearly every batch. The last column is the smallest share of the learning",
+        "rate that remains at the end under `GradWatch()`.",
         "",
     ]
     cells, worst = [], {}

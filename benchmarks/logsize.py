@@ -324,10 +324,11 @@ def main(given=None):
         "",
         "## Opening a large log in TensorBoard",
         "",
-        "The logs contain eight statistics of each variable (`per_variable=True`), from",
-        "generated rows. The first times are measured from the start of TensorBoard:",
-        "until it responds, and until it shows the last step of the last variable. The",
-        "other two are the time to return the list of all tags, and the points of one.",
+        "The logs contain eight statistics of each variable (`per_variable=True`),",
+        "from generated rows. The first times are measured from the start of",
+        "TensorBoard: until it responds, and until it shows the last step of the last",
+        "variable. The other two are the time to return the list of all tags, and the",
+        "points of one.",
         "",
         *timing.table(
             [
@@ -346,9 +347,9 @@ def main(given=None):
         "",
         "## The record of a run",
         "",
-        "`record.gwr` is written from generated rows, which are read one at a time, as",
-        "in the first 100 steps and after each event, or 50 at a time. The longest write",
-        "is one that thins the file out. `keras_gradwatch.load` reads the file.",
+        "`record.gwr` is written from generated rows, which are read one at a time,",
+        "as in the first 100 steps and after each event, or 50 at a time. The longest",
+        "write is one that thins the file out. `keras_gradwatch.load` reads the file.",
         "",
         *timing.table(
             [

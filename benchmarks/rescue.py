@@ -156,7 +156,8 @@ def page(rows, healthy, seeds, command):
         "![Scores of all methods](rescue.png)",
         "",
         "The table lists the scenarios. The reference is the best of six learning "
-        "rates, with no clip or one of Keras's three, chosen on clean data with seed 0.",
+        "rates, with no clip or one of Keras's three, chosen on clean data with seed "
+        "0.",
         "",
         "| scenario | description | best rate | best clip |",
         "|---|---|---|---|",

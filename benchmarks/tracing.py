@@ -125,8 +125,8 @@ def page(results):
         "# What watching costs before the first step",
         "",
         "The first `fit` of a new model with two batches, each in its own process:",
-        "tracing, compiling and running the step. Imports and model construction are not",
-        "counted. The values are medians, and the ratios were measured in pairs.",
+        "tracing, compiling and running the step. Imports and model construction are",
+        "not counted. The values are medians, and the ratios were measured in pairs.",
         "",
     ]
     head = ["model", "variant", "first `fit`, s", "relative to stock"]
