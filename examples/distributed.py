@@ -168,8 +168,8 @@ def main():
     bad, losses, event = shards(scope, ((x, y), test), epochs, arguments.log_dir)
     head = ["where", "what"]
     lines = [
-        f"Replicas: {count}. The norm of the first update over the learning rate,",
-        f"where the gradient is clipped to {CLIP}:",
+        f"Replicas: {count}. The norm of the first update over the learning rate, if",
+        f"the gradient is clipped to {CLIP}:",
         "",
         *page.table([*head, "first update"], rows),
         "",
