@@ -26,19 +26,19 @@ from keras_gradwatch.train_step.state import GATE, UNLIMITED
 
 
 class GradientMonitor:
-    """What is known of the gradients of one watched model; `model.gradwatch`.
+    """The gradient monitor of one watched model, `model.gradwatch`.
 
     The monitor owns every variable that the watched step reads or writes beside the
     model's own: a ring buffer of rows, the limits, the policy's state. None of them is
-    part of the model: `model.weights`, what `save` writes and what `evaluate` returns
-    stay as they are.
+    part of the model: `model.weights`, saved files and the results of `evaluate` do
+    not change.
 
-    Where a callback names a directory, the state is kept there, and a new process
+    If a callback names a directory, the state is saved there, and a new process
     continues from it; see `keras_gradwatch.controller.backup`.
 
-    The ring takes `4 · capacity · (10·S + K·V)` bytes for V variables of which K
-    statistics are recorded, and S applications of an optimizer in a step (1 for a stock
-    step, else 8), whatever the number of steps.
+    The ring buffer takes `4 · capacity · (10·S + K·V)` bytes for V variables, K
+    recorded statistics and S applications of an optimizer in a step (1 for a stock
+    step, else 8). It does not grow with the number of steps.
 
     Args:
         backend: The module of `keras_gradwatch.backends` for the backend.
@@ -47,17 +47,17 @@ class GradientMonitor:
     Attributes:
         plan: The `Plan` in force.
         layout: `Layout` of the ring's rows; None before the first traced step.
-        recorder: `Recorder` that hands out the rows.
+        recorder: `Recorder` that passes on the rows.
         controller: `Controller`, which decides between two steps.
         variant: The step that runs next, `"light"` or `"full"`.
-        batches: What keeps the batch in which an incident begins.
+        batches: Keeps the batch in which an incident begins.
         position: The first step that was not read yet.
-        first_batch: What `describe_batch` says of the first batch of a run; None: it
-            was not looked at yet.
+        first_batch: Result of `describe_batch` for the first batch of a run; None
+            before that.
         steps_are_stock: Whether the traced step is Keras's own.
-        losses_known: For each application of the traced step, whether its loss is.
+        losses_known: Whether the loss of each application of the traced step is known.
         reads_logs: Whether the traced step looks for a loss in its logs.
-        stand_ins: What stands in for methods of model and optimizers during a step.
+        stand_ins: Replacements for methods of model and optimizers during a step.
         store: `Store`, the device variables.
     """
 
