@@ -65,7 +65,7 @@ class Method:
 
 
 def _frozen(value):
-    """A hashable value that tells one option from another."""
+    """A hashable value that identifies an option."""
     if isinstance(value, Method):
         return value.structure()
     if isinstance(value, list | tuple):

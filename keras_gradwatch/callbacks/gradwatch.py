@@ -271,7 +271,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
                 self._gradwatch.recorder.say_once(f"{found.words}. {found.advice}")
 
     def on_rows(self, rows, events):
-        """Keeps, logs and tells what was recorded."""
+        """Keeps, logs and prints what was recorded."""
         before = len(self.events)
         super().on_rows(rows, events)
         self._eventful |= len(self.events) > before

@@ -204,7 +204,7 @@ class GradientMonitor:
             self.controller.push_limits()
 
     def push_control(self):
-        """Writes what the host tells the step."""
+        """Writes the values that the host sets for the step."""
         values = self._control()
         found = self.store.get("control")
         if found is not None and tuple(found.shape) != values.shape:
@@ -376,7 +376,7 @@ class GradientMonitor:
             self.keeper.keep(epoch_end=True)
 
     def fingerprint(self):
-        """What tells this state of the model from others; see `identity`."""
+        """A fingerprint of this state of the model; see `identity`."""
         return identity.fingerprint(self._model(), self.store.access)
 
     def state(self, wanted):
@@ -459,7 +459,7 @@ class GradientMonitor:
         return self.controller.halted
 
     def drain(self):
-        """Reads the steps since the last reading, and hands them to the recorder.
+        """Reads the steps since the last reading, and passes them to the recorder.
 
         Returns:
             `Rows`, or None where there is nothing new.

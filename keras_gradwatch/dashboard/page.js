@@ -426,7 +426,7 @@ $("close").onclick = () => {
 }
 
 if (given.view) {
-  // A view that reached to the end of a run that is still written goes on to do so.
+  // A view that reached the end of a run that is still written continues to do so.
   const [start, end, followed] = given.view
   x_range.setv({start, end: followed ? full[1] : end})
 }
@@ -436,7 +436,7 @@ show_scale()
 rebuild()
 if (state.layer !== undefined) choose(state.layer)
 
-// What a page that replaces this one goes on with.
+// The state that a page that replaces this one continues with.
 window.gradwatch = {
   state: () => ({...state, view: [x_range.start, x_range.end, x_range.end >= full[1]]}),
   theme: (name) => {

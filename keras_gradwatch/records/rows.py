@@ -30,7 +30,7 @@ ADDED = (
 )
 """What the host adds to them, for the whole step."""
 
-# OVERFLOWED: a loss scale's overflow, that its optimizer left out by itself.
+# OVERFLOWED: an overflow of the loss scale, which made the optimizer skip the update.
 APPLIED, SKIPPED, REVERTED, OVERFLOWED = 0, 1, 2, 3
 HALTED, STOPPED = 1, 2
 

@@ -1,8 +1,8 @@
-"""What is left on disk of each incident, to be looked at afterwards.
+"""The files that are written for each incident.
 
 Below the directory in which a run's state is kept:
 
-| file | what is in it |
+| file | content |
 |---|---|
 | `report.txt`, `report.json` | the report, as text and as data |
 | `record.gwr` | the record of the run, which `keras_gradwatch.load` reads |
@@ -79,14 +79,14 @@ def _write_rest():
 class Forensics:
     """Writes incidents, record and report of one `fit`, when the ring is drained.
 
-    A directory that cannot be written ends no training: it is said once.
+    A directory that cannot be written does not stop training; a line warns once.
 
     Args:
-        directory: Local directory in which the run's state is kept. What another run
-            left there of steps to come is removed.
+        directory: Local directory in which the run's state is kept. Files of another
+            run about later steps are removed.
         monitor: The `GradientMonitor`.
         model: The watched model.
-        save_batch: Whether batches are kept.
+        save_batch: Whether batches are saved.
         record_dir: Directory of the record; None: the same.
     """
 
@@ -217,7 +217,7 @@ class Forensics:
 
 
 def fingerprint(variables, access):
-    """What tells the values of variables apart, and how many of them are finite.
+    """A fingerprint of the values of variables, and how many of them are finite.
 
     Args:
         variables: List of `keras.Variable`.

@@ -242,7 +242,7 @@ class WatchedStep:
         return skipped
 
     def _take_back(self):
-        """Takes earlier updates of the step back where a later one is left out."""
+        """Undoes earlier updates of the step if a later one is skipped."""
         skipped = any_of([result.skip for result in self._results])
         for index in reversed(range(len(self._before) - 1)):
             later = skipped & ~self._results[index].skip

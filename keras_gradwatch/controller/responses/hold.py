@@ -17,7 +17,7 @@ LAST = 5
 MARGIN = 2.0
 # A fit is reported as throttled once so many updates were held, and more than half.
 THROTTLED = 200
-# An update that is this many times as large as the weights is put back at once.
+# An update that is this many times as large as the weights is reverted at once.
 INSANE = 1e3
 
 
@@ -92,7 +92,7 @@ class Hold(Response):
         memory.update(losses=[], best=math.inf)
 
     def loss_limit(self):
-        """The loss beyond which the next update is left out; infinite: none."""
+        """The loss above which the next update is skipped; infinite: none."""
         if self._trial is not None:
             return self._trial.bound
         suspects = self.acts and self._suspect is not None
@@ -110,7 +110,7 @@ class Hold(Response):
         if moment.finite and not moment.loss > bound:
             return False
         if not moment.finite and not nonfinite:
-            # One bad batch, which was left out, says nothing of the update.
+            # One bad batch, which was skipped, says nothing about the update.
             self._suspect = trip, bound, True
             return False
         words = f"the loss went from {_last(memory):.3g} to {moment.loss:.3g}"

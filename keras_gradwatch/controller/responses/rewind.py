@@ -24,7 +24,7 @@ HEALTHY = 2.0
 STUCK = 20
 # A run goes back to its beginning where that brings the loss down by this factor.
 BETTER = 10.0
-# Steps without trouble after which the first cut is taken back.
+# Healthy steps after which the first cut is undone.
 QUIET = 1000
 
 

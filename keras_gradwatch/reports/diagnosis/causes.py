@@ -47,7 +47,7 @@ NAMED = {
     "sudden non-finite loss",
     "undefined derivative",
 }
-# Causes that are told, at most.
+# Causes that are reported, at most.
 MAX_CAUSES = 3
 
 SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
@@ -138,7 +138,7 @@ def _inputs(summary, kinds):
     if (measured := large_inputs(summary)) is not None:
         return measured
     if summary.model.get("data", {}).get("inputs"):
-        return None  # they were looked at, and are not large
+        return None  # they were examined, and are not large
     first = next(iter(kernels(summary)), None)
     if first is None or first.inputs is None or not first.inputs > LARGE_INPUTS:
         return None

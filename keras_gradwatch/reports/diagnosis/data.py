@@ -7,7 +7,7 @@ from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Root mean square from which inputs or targets are called large.
 LARGE = 5.0
-# Rows of a batch from which on it tells something of all.
+# Smallest batch, in rows, that is representative of the data.
 FEWEST_ROWS = 32
 # A loss that is this many times that of answering 0 is far above it.
 FAR_ABOVE = 3.0

@@ -1,4 +1,4 @@
-"""Settings that contradict each other: what a compiled model tells by itself.
+"""Settings that contradict each other, found in the compiled model.
 
 After the static rules of NeuraLint (Nikanjam et al. 2021, arXiv 2105.08095) and UMLAUT
 (Schoop et al. 2021), restated for Keras 3.
@@ -47,7 +47,7 @@ def doubts(summary):
         List of `Finding`.
     """
     model = summary.model
-    # Whether the last layer can give the targets is known where they were looked at.
+    # Whether the last layer can give the targets is known where they were examined.
     known = bool((model.get("data") or {}).get("targets"))
     found = [f for head in model.get("heads", []) if (f := _unusual(head, known))]
     if model.get("linear_stack"):

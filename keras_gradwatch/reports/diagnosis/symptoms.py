@@ -1,4 +1,4 @@
-"""What a run suffers from: pure functions of its summary."""
+"""The symptoms of a run: pure functions of its summary."""
 
 import math
 
@@ -14,7 +14,7 @@ from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import networks
 from keras_gradwatch.reports.diagnosis.poor import poor
 
-# Kinds of events that tell of a state of the model, not of a step that went wrong.
+# Kinds of events about a state of the model, not about a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
 # Symptoms from which dead units and vanishing gradients follow.
 DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
@@ -36,7 +36,7 @@ REVIVE = (
     "Restart training (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
     "ReLU, or with a normalization before each activation."
 )
-# Fewest losses that can tell it.
+# Fewest losses that show it.
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
 ENOUGH_STEPS = 150
@@ -47,7 +47,7 @@ FAR = 10.0
 
 
 def symptoms(summary):
-    """What a run suffers from, the gravest first.
+    """The problems of a run, the most severe first.
 
     Args:
         summary: `RunSummary`.
