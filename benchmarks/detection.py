@@ -427,28 +427,28 @@ def live_rows(results):
 
 
 SHORT = """\
-## What falls short, and why
+## Limitations
 
-- **Spikes of 3 to 100 times.** `ZScore` and `LossSpike` ask for 10 times the mean and
-  6 deviations of the logarithm; with batch size 1 healthy steps are spread over a
-  factor of 100 and more, so that a spike of 30 times the largest may lie within 6
-  deviations. The bound of 100 times is not lower because healthy runs need the room:
-  see the largest jumps with batch size 1. OLMo-core finds small spikes once it has 63
-  steps, and pays with false alarms.
-- **The first three steps** are judged by nothing but `NonFinite` and the trust bound.
-- **A lasting rise** is at most `patience` = 5 alarms, and then the new level; whether
-  the run has diverged is for `Divergence` to say. A fall is no alarm.
-- **Steps without any gradient** (a satisfied hinge loss) are not counted: the newest
-  100 to 200 steps are those that have one, so that with a hinge loss and batch size 1
-  they reach further back than the 200 that a fault is measured by. That is where
-  losses of 100 times are missed. Counted in, each gradient after a dry spell would be
-  a spike.
+- **Spikes of 3 to 100 times.** `ZScore` and `LossSpike` require 10 times the mean
+  and 6 standard deviations of the logarithm. With batch size 1, healthy steps
+  spread over a factor of 100 and more, so a spike of 30 times the largest may lie
+  within 6 deviations. The bound of 100 times is not lower because healthy runs need
+  the room: see the largest jumps with batch size 1. OLMo-core finds small spikes
+  after 63 steps, at the price of false alarms.
+- **The first three steps** are judged only by `NonFinite` and the trust bound.
+- **A lasting rise** causes at most `patience` = 5 alarms and then becomes the new
+  level. `Divergence` decides whether the run has diverged. A fall causes no alarm.
+- **Steps without any gradient** (a satisfied hinge loss) are ignored. So with a
+  hinge loss and batch size 1, the newest 100 to 200 steps with a gradient reach
+  further back than the 200 steps that define the size of a fault. This is why
+  losses of 100 times are missed there. If these steps counted, each gradient after
+  them would be a spike.
 
-What the comparison leaves out: AutoTrainer looks once an epoch, and for a network that
-explodes by its depth, not for bad batches: a fault that scales all gradients alike does
-not change its ratio. ZClip only clips, so that a false alarm costs little there, and in
-a real run its clipping acts back on the norms. Neither of the two looks at the size of
-the loss.
+The comparison has limits: AutoTrainer checks once an epoch, and looks for networks
+that explode because of their depth, not for bad batches. A fault that scales all
+gradients alike does not change its ratio. ZClip only clips, so a false alarm costs
+little there, and in a real run its clipping affects later norms. Neither of the two
+checks the size of the loss.
 """
 
 
@@ -461,17 +461,18 @@ def page(results, command):
         [
             "# Are bad steps found?",
             "",
-            "Faults of known step and size are put into the recorded norms and losses "
-            "of healthy runs, and the rules",
-            "are replayed on them: the default detectors of `GradWatch()`, "
+            "This benchmark inserts faults of known step and size into recorded norms "
+            "and losses of healthy runs, and",
+            "replays the rules on them: the default detectors of `GradWatch()`, "
             "AutoTrainer's explosion (Zhang et al., ICSE 2021),",
             "OLMo-core's skip-step optimizer (mean + 6σ over 128 steps), and ZClip "
-            "(Kumar et al. 2025, z > 2.5), the last three in",
-            "NumPy, as published, asked at every step. A size is that against the "
-            f"largest of the {PAST} healthy steps before.",
-            "The limits of `GradWatch()` are those drawn from the steps before: after "
-            f"each step in the first {DENSE} and for {DENSE}",
-            f"after an event, else after every {APART}th.",
+            "(Kumar et al. 2025, z > 2.5). The last three",
+            "are the published rules in NumPy, applied at every step. The size of a "
+            "fault is relative to the largest of the",
+            f"{PAST} healthy steps before. As in a real run, `GradWatch()` updates its "
+            f"limits after each of the first {DENSE} steps and",
+            f"of the {DENSE} steps after an event, and otherwise after every {APART}th "
+            "step.",
             "",
             f"    {command}",
             "",
@@ -480,42 +481,43 @@ def page(results, command):
             "## Recall",
             "",
             "Share of the faults that are found in their own step, and the longest "
-            f"delay of those found within {SOON} steps.",
+            f"delay of the faults found within {SOON} steps.",
             "",
             *recalls(results),
             "",
-            f"{OURS} by place, of faults in the norm. Once an epoch means every 25 "
-            "steps where an epoch is shorter.",
+            f'{OURS} by the position of faults in the norm. "Once an epoch" means '
+            "every 25 steps if an epoch is shorter.",
             "",
             *by_place(results),
             "",
             "## False alarms",
             "",
-            f"All eight default detectors, asked at every step: {int(alarms)} alarms "
+            f"All eight default detectors, applied at every step: {int(alarms)} alarms "
             f"in {steps:,} healthy steps ({which}).",
-            "Loss: mean of the first 20 and of the last 100 steps. Largest jump: the "
-            "largest step, against the",
-            "largest of the 100 before, of the norm and of the loss.",
+            "The loss column has the means of the first 20 and of the last 100 steps. "
+            "The largest jump is the largest",
+            "ratio of a step to the maximum of the 100 steps before, for the norm and "
+            "for the loss.",
             "",
             *false_alarms(results),
             "",
-            "## Afterwards",
+            "## Alarms after a fault",
             "",
-            "The most alarms in other steps for one fault, and the most steps from the "
-            "first fault to the last such",
-            "alarm. After a lasting change of scale, from the middle of a run on, all "
-            "alarms are counted.",
+            "The largest number of alarms in other steps for one fault, and the "
+            "largest number of steps from the first",
+            "fault to the last such alarm. For a lasting change of scale in the middle "
+            "of a run, all alarms count.",
             "",
             *afterwards(results),
             "",
-            "## Live",
+            "## Real runs",
             "",
-            "Real fits under `GradWatch()`, in which four batches are spoiled, the "
-            "first at step 5: events in these very steps,",
-            "and in others. Left out are batches that did no harm, with a norm below "
-            "100 times the largest before: a digit that",
-            "is 10,000 times too bright may be known beyond doubt. The published rules "
-            "judge the same fits.",
+            "Real fits under `GradWatch()` with four bad batches, the first at step 5. "
+            "The table counts events in these steps",
+            "and in others. It excludes batches that did no harm, with a norm below "
+            "100 times the largest before: the model may",
+            "classify a digit correctly although it is 10,000 times too bright. The "
+            "published rules judge the same fits.",
             "",
             *live_rows(results),
             "",

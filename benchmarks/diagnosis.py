@@ -239,30 +239,30 @@ def page(found, families):
     lines = [
         "# Does the report name what is wrong?",
         "",
-        "Faults are injected into small healthy programs: data of scikit-learn and "
-        "synthetic ones, MLPs,",
-        "a CNN, recurrent networks, embeddings, networks with two inputs. The rules "
-        "were tuned on the families",
-        "`dev`; these are those of"
+        "Faults are injected into small healthy programs with scikit-learn and "
+        "synthetic data: MLPs, a CNN,",
+        "recurrent networks, embeddings, networks with two inputs. The rules were "
+        "tuned on the families `dev`.",
+        "This page shows the families"
         + (
-            " `test`, which have other data, and other sizes of the faults."
+            " `test`, with different data and fault sizes."
             if families == "test"
             else " `dev`."
         ),
-        "A fault *has an effect* where stock Keras ends below 0.9 of the healthy "
+        "A fault *has an effect* if stock Keras ends below 0.9 of the healthy "
         "program's held-out score. A",
-        "*symptom* is right if the report names what the run suffers from, *cause* and "
-        "*fix* if one of at most",
-        "three names the fault and the edit that removes it. *Repaired*: the first "
-        "advice, followed mechanically",
-        "(`benchmarks/repairs.py`), gives 0.9 of the healthy score.",
+        "*symptom* is right if the report names the problem of the run. *Cause* and "
+        "*fix* are right if one of at",
+        "most three names the fault, and the edit that removes it. *Repaired* means "
+        "that following the first",
+        "advice mechanically (`benchmarks/repairs.py`) gives 0.9 of the healthy score.",
         "",
         f"    python benchmarks/diagnosis.py --families {families}",
         "",
-        "The kinds of faults are the same in both families, and one author wrote "
-        "faults, rules and the patterns",
-        "by which the report is graded: what a report says of faults of another kind "
-        "is not measured here.",
+        "The kinds of faults are the same in both families, and one author wrote the "
+        "faults, the rules and the",
+        "patterns that grade the report. So this page does not measure how the report "
+        "handles other kinds.",
         "",
         "| label | programs | symptom | cause | fix | repaired | AutoTrainer's symptom "
         "| DeepDiagnosis's symptom |",
@@ -276,11 +276,11 @@ def page(found, families):
         lines.append(f"| {label or '**all**'} | {len(own)} | {' | '.join(cells)} |")
     lines += [
         "",
-        "AutoTrainer judges classifiers by their accuracy in training. DeepDiagnosis "
-        "stops at its first finding;",
-        "here all of its conditions are asked. A symptom of either counts as right if "
-        "it is one that the fault",
-        "can have; for most labels that is any.",
+        "AutoTrainer judges classifiers by their training accuracy. DeepDiagnosis "
+        "stops at its first finding; this",
+        "benchmark checks all of its conditions. A symptom of either counts as right "
+        "if the fault can cause it,",
+        "which for most labels is any symptom.",
         "",
         "## Healthy programs",
         "",
@@ -311,7 +311,7 @@ def page(found, families):
         "",
         "## Faults without an effect",
         "",
-        f"{len(unharmed)} of the faulty programs score as the healthy ones do; the "
+        f"{len(unharmed)} of the faulty programs score like the healthy ones; the "
         f"report has a finding in {counts[True]} of them: {_list(unharmed)}.",
         "",
     ]

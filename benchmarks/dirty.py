@@ -189,12 +189,13 @@ def page(rows, seeds, given):
         title += f" on {timing.TITLES[timing.BACKEND]}"
     lines = [title, ""]
     lines += [
-        "Accuracy on clean held-out digits, as a share of that of stock Keras on the",
-        f"same data without the bad rows; means over {len(seeds)} seeds. Batches of",
-        f"{BATCH_SIZE}, so that 1% of bad rows is in one batch of four, and 10% in",
-        "nearly every batch. Of masked and empty batches it is the share of batches,",
-        "at least one an epoch, and their loss is 0 / 0. The last column is the share",
-        "of the learning rate that `GradWatch()` has left at the end, at least.",
+        "Accuracy on clean held-out digits, relative to stock Keras on the same data",
+        f"without the bad rows; means over {len(seeds)} seeds. Batches have",
+        f"{BATCH_SIZE} rows, so 1% of bad rows affects one batch in four, and 10%",
+        "nearly every batch. Masked and empty batches have a loss of 0 / 0; their share",
+        "is that of the batches, at least one per epoch. The last column is the",
+        "smallest share of the learning rate that remains at the end under",
+        "`GradWatch()`.",
         "",
     ]
     cells, worst = [], {}
@@ -215,7 +216,7 @@ def page(rows, seeds, given):
         least = min(score for score, _ in found)
         less = min(0.0, *(d for _, d in found)) if found else 0.0
         lines.append(
-            f"- {share:.1%} of bad rows: `GradWatch()` keeps at least {least:.3f} of "
+            f"- {share:.1%} bad rows: `GradWatch()` reaches at least {least:.3f} of "
             f"the reference, and is at most {abs(less):.3f} below `SkipOnExplosion()`."
         )
     return [*lines, "", "Measured by", "", f"    {timing.command('dirty.py', given)}"]

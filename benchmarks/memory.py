@@ -112,13 +112,13 @@ def main(given=None):
         for name, of in found.items()
     ]
     page = [
-        "# What watching takes of memory",
+        "# Memory use of watching",
         "",
         *timing.measured("memory.py", given),
         "## The host",
         "",
         "Resident memory in MB of a process that trains a tiny model for",
-        f"{steps:,} steps in one `fit`, {EXECUTION} steps an execution.",
+        f"{steps:,} steps in one `fit`, {EXECUTION} steps per execution.",
         "`GradientHistory()` keeps every step, by design.",
         "",
         *timing.table(

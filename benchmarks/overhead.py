@@ -99,7 +99,7 @@ VARIANTS = {
         anywhere=False,
     ),
     "least_guard": Variant(
-        "hand-written `train_step`: leaves out what is not finite",
+        "hand-written `train_step`: skips non-finite updates",
         base=lambda log_dir: rivals.least_guard(),
         anywhere=False,
     ),
@@ -190,7 +190,9 @@ def verdict(result):
         return f"The control is off by {off:.1%}: too noisy for a verdict."
     if "gradwatch" not in found:
         return f"The control is off by {off:.1%}."
-    words = f"`GradWatch(log_dir)` takes {found['gradwatch'][0] - 1:.1%} of a step more"
+    words = (
+        f"`GradWatch(log_dir)` takes {found['gradwatch'][0] - 1:.1%} more time per step"
+    )
     words += f" (the control is off by {off:.1%})"
     if "global_clipnorm" in found:
         ours, keras_own = (
@@ -215,12 +217,10 @@ def section(result):
         cells += [f"{timing.more(steps, stock):+.3f}"]
         cells += [f"{timing.more(rests, stock_rest):+.0f}"]
         lines.append(cells)
-    head = ["variant", "ms a step", "against stock", "middle half of the rounds"]
-    head += ["more a step, ms", "more a `fit`, ms"]
+    head = ["variant", "ms per step", "relative to stock", "middle half of the rounds"]
+    head += ["extra ms per step", "extra ms per `fit`"]
     size = f"{result['variables']:,} variables, {result['parameters']:,} parameters."
-    acted = (
-        f" `GradWatch` noted {result['events']} events, which cost time of their own."
-    )
+    acted = f" `GradWatch` noted {result['events']} events, which also cost time."
     return [
         f"### {result['title']}",
         "",
@@ -243,7 +243,7 @@ def overview(results):
         cells = [f"{f[name][0]:.3f}" if name in f else "" for f in found.values()]
         if name != "stock" and any(cells):
             rows.append([variant.title, *cells])
-    return timing.table(["a step, against stock", *found], rows)
+    return timing.table(["step time relative to stock", *found], rows)
 
 
 def page(results, folder):
@@ -256,19 +256,19 @@ def page(results, folder):
     lines = [
         "# What watching costs",
         "",
-        "The time of a training step against stock Keras, `fit` and its data included,",
-        "medians of ratios that were measured in pairs. Watched is every variable at",
-        "every step. A step is timed from the begin of a batch to that of a later one;",
-        "what is paid once per `fit` (files, the first snapshot) is another column,",
-        "and the first `fit`, in which the step is traced,",
-        "[another table](tracing.md).",
+        "The time of a training step relative to stock Keras, in `fit` and with its",
+        "data: medians of ratios that were measured in pairs. Every variable is",
+        "watched at every step. A step is timed from the beginning of a batch to that",
+        "of a later one. Costs that occur once per `fit` (files, the first snapshot)",
+        "have their own column, and the first `fit`, in which the step is traced, has",
+        "[its own page](tracing.md).",
         "",
     ]
     for backend, title, models in timing.by_backend(results):
         lines += [f"## {title}", "", *overview(models), ""]
         picture = f"{timing.file_stem('overhead', backend)}.png"
         if folder and (folder / picture).exists():
-            lines += [f"![{title}: a step against stock Keras]({picture})", ""]
+            lines += [f"![{title}: step time relative to stock Keras]({picture})", ""]
         lines += [line for result in models.values() for line in section(result)]
     return lines
 
@@ -295,7 +295,7 @@ def draw(results, path):
     grid[-1, 0].set_xscale("log")
     grid[-1, 0].set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     grid[-1, 0].set_xticks([], minor=True)
-    grid[-1, 0].set_xlabel("time of a step, against stock Keras")
+    grid[-1, 0].set_xlabel("step time relative to stock Keras")
     figure.savefig(path, dpi=110)
 
 

@@ -136,9 +136,9 @@ def main():
         [
             "# What the policies do",
             "",
-            "Share of 357 test digits that are known after 225 steps of plain SGD, the "
-            f"mean over {len(arguments.seeds)} seeds.",
-            "0.1 is guessing. Every policy has the same numbers in all runs.",
+            "Accuracy on 357 test digits after 225 steps of plain SGD, mean over "
+            f"{len(arguments.seeds)} seeds. Guessing",
+            "gives 0.1. Every policy uses the same settings in all runs.",
             f"Measured on {where} by",
             "",
             f"    python benchmarks/policies.py --seeds {seeds}",

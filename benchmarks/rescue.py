@@ -124,7 +124,7 @@ def page(rows, healthy, seeds, command):
     lines = [
         "# Which runs are saved",
         "",
-        "Small runs that blow up, and what each method reaches on them: mean over "
+        "Scores of each method on small runs that blow up, mean over "
         f"{len(seeds)} seeds.",
         "Classification: (accuracy − chance) / (1 − chance); regression: R², no less "
         "than 0.",
@@ -149,16 +149,17 @@ def page(rows, healthy, seeds, command):
     lines += [
         "",
         f"`GradWatch()` reaches 0.9 of the reference in **{reached} of {len(rows)}**, "
-        f"and at least what the best of the seven clips reaches in **{better} of "
+        f"and at least the score of the best of the seven clips in **{better} of "
         f"{len(rows)}**.",
         "",
         *_short(rows),
         "![Scores of all methods](rescue.png)",
         "",
-        "The scenarios, and the reference: the best of six rates × (no clip, Keras's "
-        "three), chosen on seed 0 of clean data.",
+        "The table lists the scenarios. The reference is the best of six learning "
+        "rates, with no clip or one of Keras's three, chosen on clean data with seed "
+        "0.",
         "",
-        "| scenario | what | best rate | best clip |",
+        "| scenario | description | best rate | best clip |",
         "|---|---|---|---|",
     ]
     for name, _, _, (rate, clip) in rows:
@@ -166,8 +167,8 @@ def page(rows, healthy, seeds, command):
         lines.append(f"| {name} | {title} | × {rate:g} | {clip or 'none'} |")
     lines += [
         "",
-        "AutoClip, ZClip, AGC and AdaGC are the published rules, with steps that are "
-        "not finite skipped, as `GradientClipping` does it.",
+        "AutoClip, ZClip, AGC and AdaGC are the published rules; non-finite steps are "
+        "skipped, as in `GradientClipping`.",
         "",
         "## Healthy runs",
         "",
@@ -192,9 +193,8 @@ def _short(rows):
     if not lines:
         return []
     why = (
-        "Where a clip reaches more, it works in every step of a run, of a healthy one, "
-        "too, which `GradWatch` leaves alone. It can be had beside it: "
-        "`GradWatch(policy=...)`."
+        "A clip that scores higher changes every step, also in healthy runs, which "
+        "`GradWatch` does not change. You can combine both: `GradWatch(policy=...)`."
     )
     return [*lines, "", why, ""]
 

@@ -166,7 +166,7 @@ def draw(by_parameters, by_variables, path):
         axes.plot(x, more, "o-", color="tab:red", label="GradWatch adds")
         noise = [max(abs(f[1]), 1e-3) for f in found.values()]
         axes.plot(x, noise, ":", color="grey", label="control is off by")
-        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="ms a step")
+        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="ms per step")
     left.legend()
     figure.savefig(path, dpi=110)
 
@@ -200,7 +200,7 @@ def main(given=None):
         draw(by_parameters, by_variables, arguments.out / name)
         picture = [f"![What GradWatch adds to a step]({name})", ""]
     head = [
-        "ms a step, stock",
+        "ms per step, stock",
         "control − stock",
         "`GradWatch(log_dir)` − stock",
         "events",
@@ -208,9 +208,8 @@ def main(given=None):
     page = [
         "# What watching costs as a model grows",
         "",
-        "What `GradWatch(log_dir)` adds to a step of a model that does next to",
-        "nothing, in milliseconds: medians of differences to stock Keras, measured in",
-        "pairs.",
+        "The time that `GradWatch(log_dir)` adds to the step of an almost empty model,",
+        "in milliseconds: medians of differences to stock Keras, measured in pairs.",
         "",
         *timing.measured("scaling.py", given),
         *picture,
@@ -222,8 +221,8 @@ def main(given=None):
         "",
         *timing.table(["variables", *head], rows(by_variables)),
         "",
-        f"One pass over the gradients of {largest:,.0f} parameters by itself, the best",
-        f"of {REPEATS}; a copy reads and writes, and both are counted:",
+        f"One pass over the gradients of {largest:,.0f} parameters alone, the best of",
+        f"{REPEATS}. A copy reads and writes, and both are counted.",
         "",
         *timing.table(["what", "ms", "GB/s"], rates),
     ]

@@ -124,13 +124,13 @@ def page(results):
     lines = [
         "# What watching costs before the first step",
         "",
-        "The first `fit` of a fresh model, of two batches, each in a process of its",
-        "own: tracing, compiling and running the step. Imports and building the model",
-        "are not counted. Medians; the ratios were measured in pairs.",
+        "The first `fit` of a new model with two batches, each in its own process:",
+        "tracing, compiling and running the step. Imports and model construction are",
+        "not counted. The values are medians, and the ratios were measured in pairs.",
         "",
     ]
-    head = ["model", "variant", "first `fit`, s", "against stock"]
-    head += ["against `global_clipnorm`", "limit, s", "against the limit"]
+    head = ["model", "variant", "first `fit`, s", "relative to stock"]
+    head += ["relative to `global_clipnorm`", "limit, s", "relative to the limit"]
     for backend, title, models in timing.by_backend(results):
         rows = [row for result in models.values() for row in rows_of(backend, result)]
         lines += [f"## {title}", "", f"The limit is {in_words(backend)}.", ""]

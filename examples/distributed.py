@@ -168,13 +168,13 @@ def main():
     bad, losses, event = shards(scope, ((x, y), test), epochs, arguments.log_dir)
     head = ["where", "what"]
     lines = [
-        f"Replicas: {count}. The norm of the first update over the learning rate,",
-        f"where the gradient is clipped to {CLIP}:",
+        f"Replicas: {count}. The norm of the first update over the learning rate, if",
+        f"the gradient is clipped to {CLIP}:",
         "",
         *page.table([*head, "first update"], rows),
         "",
-        f"Epochs: {epochs}. Batch {BAD} of each holds NaN, and of the replicas one",
-        "gets it alone:",
+        f"Epochs: {epochs}. Batch {BAD} of each epoch contains NaN on one replica",
+        "only:",
         "",
         *page.table([*head, "variables with NaN", "test error", "skipped"], bad),
         "",

@@ -187,7 +187,7 @@ def tables(found, name, seeds):
     ]
     end = ["held-out", "survived", "largest norm", "skipped", "held"]
     return [
-        f"Treatments, spoiled targets × 10; medians of {seeds} seed(s) on {name}.",
+        f"Treatments, outliers × 10; medians of {seeds} seed(s) on {name}.",
         "",
         *page.table(["model", "loss", "schedule", "L2", *both], treatments),
         "",

@@ -284,9 +284,12 @@ def main(given=None):
                 limit = float(np.quantile(outcome.seen.global_norm, 0.9))
     lines = page.table(HEAD, rows)
     if not arguments.quick:
-        lines += ["", f"The clip is at {limit:.2g}, the 90th percentile with no fault."]
+        lines += [
+            "",
+            f"The clip is at {limit:.2g}, the 90th percentile without a fault.",
+        ]
     lines += ["", *layers_table(before, at), ""]
-    lines += ["What GradWatch told, first of all and from batch 20 on:", ""]
+    lines += ["The first event of GradWatch, and the first one from batch 20 on:", ""]
     for (fault, name), outcome in outcomes.items():
         if name == "GradWatch()":
             lines += told(fault, outcome.seen.events)

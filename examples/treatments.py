@@ -290,8 +290,8 @@ def main():
             "",
             *page.table(head, rows),
             "",
-            "Control: timed once more at the end, a step of the untreated run takes",
-            f"{again:.2f} of what it took at first.",
+            "Control: measured again at the end, a step of the untreated run takes",
+            f"{again:.2f} of its first time.",
         ],
         heatmap(results),
     )

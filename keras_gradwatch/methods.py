@@ -1,4 +1,4 @@
-"""What detectors and policies have in common: settings, declared state, a config."""
+"""The common base of detectors and policies: settings, declared state, a config."""
 
 import math
 import os
@@ -9,15 +9,14 @@ import numpy as np
 class Method:
     """Base of `Detector` and `Policy`.
 
-    A method is a pure rule. What it may change between steps it declares in
-    `initial_state`, and its numbers in `settings`: a change of either needs no new
-    trace of the step.
+    A method is a pure rule. It declares its state in `initial_state` and its numeric
+    options in `settings`; changing either needs no new trace of the step.
 
     Attributes:
-        settings: Dict of name to float, the numbers of the rule.
-        reads_details: True if the rule reads statistics that are otherwise sampled,
-            and NaN in between (all but `norm` and `nonfinite_count`); they are measured
-            at every step then.
+        settings: Dict of name to float, the numeric options of the rule.
+        reads_details: True if the rule reads other statistics than `norm` and
+            `nonfinite_count`. They are then measured at every step; otherwise they are
+            sampled, and NaN in between.
     """
 
     settings: dict = {}  # noqa: RUF012 (replaced by each constructor)
@@ -66,7 +65,7 @@ class Method:
 
 
 def _frozen(value):
-    """A hashable value that tells one option from another."""
+    """A hashable value that identifies an option."""
     if isinstance(value, Method):
         return value.structure()
     if isinstance(value, list | tuple):
@@ -82,7 +81,7 @@ def number(owner, name, value, *, above=None, at_least=None, below=None):
     Args:
         owner: The object whose constructor was called, for the message.
         name: The argument's name.
-        value: What came.
+        value: The received value.
         above: Exclusive lower bound.
         at_least: Inclusive lower bound.
         below: Exclusive upper bound.
@@ -91,7 +90,7 @@ def number(owner, name, value, *, above=None, at_least=None, below=None):
         `value` as a float.
 
     Raises:
-        ValueError: Where `value` is not a finite number within the bounds.
+        ValueError: If `value` is not a finite number within the bounds.
     """
     bounds = [
         f"> {above}" if above is not None else "",
@@ -122,14 +121,14 @@ def whole(owner, name, value, *, at_least=0):
     Args:
         owner: The object whose constructor was called, for the message.
         name: The argument's name.
-        value: What came.
+        value: The received value.
         at_least: Inclusive lower bound.
 
     Returns:
         `value` as an int.
 
     Raises:
-        ValueError: Where `value` is not an integer, or too small.
+        ValueError: If `value` is not an integer, or too small.
     """
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_whole or value < at_least:
@@ -145,13 +144,13 @@ def frequency(owner, value):
 
     Args:
         owner: The object whose constructor was called, for the message.
-        value: What came.
+        value: The received value.
 
     Returns:
         Number of steps, an int; None for `"epoch"`.
 
     Raises:
-        ValueError: Where `value` is no integer >= 1, `"batch"` or `"epoch"`.
+        ValueError: If `value` is not an integer >= 1, `"batch"` or `"epoch"`.
     """
     if isinstance(value, str) and value in ("batch", "epoch"):
         return 1 if value == "batch" else None
@@ -170,13 +169,13 @@ def local_directory(owner, name, value):
     Args:
         owner: The object whose constructor was called, for the message.
         name: The argument's name.
-        value: What came.
+        value: The received value.
 
     Returns:
         `value` as a str.
 
     Raises:
-        ValueError: Where `value` is no such path.
+        ValueError: If `value` is not such a path.
     """
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if not isinstance(path, str) or not path or "://" in path:
@@ -193,10 +192,10 @@ def flag(owner, name, value):
     Args:
         owner: The object whose constructor was called, for the message.
         name: The argument's name.
-        value: What came.
+        value: The received value.
 
     Raises:
-        ValueError: Where `value` is not a bool.
+        ValueError: If `value` is not a bool.
     """
     if not isinstance(value, bool):
         raise ValueError(

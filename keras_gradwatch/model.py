@@ -1,4 +1,4 @@
-"""Watching a model: the model subclass, and the same in place for any Keras trainer."""
+"""Watching a model: as a model subclass, or in place for any Keras trainer."""
 
 import functools
 
@@ -24,30 +24,30 @@ def watch(
     policy: Policy | str | float | None = None,
     detector: Detector | None = None,
 ) -> keras.Model:
-    """Has the gradients of every training step of a model captured, in place.
+    """Captures the gradients of every training step of a model, in place.
 
     The model's own `train_step`, stock or custom, runs unchanged. Without further
-    arguments nothing is ever changed: the model trains as it would without. The model
-    may be compiled before or after; nothing is added to its weights or to what it
-    saves.
+    arguments it only observes: the model trains exactly as without the package. The
+    model may be compiled before or after the call. Its weights and its saved files do
+    not change.
 
     Args:
         model: Any Keras 3 trainer: Functional, Sequential, subclassed.
-        policy: `policies.Policy` that changes gradients from now on, also outside of
-            `fit` with callbacks; its name or a number, as in
-            `callbacks.GradientClipping`; or None. Steps with non-finite gradients are
-            skipped then.
-        detector: `detectors.Detector` whose events are recorded from now on, or None:
-            they are in `model.gradwatch.recorder.events` after a drain.
+        policy: `policies.Policy` that changes gradients from now on, also in
+            `train_on_batch` and in a `fit` without callbacks; its name or a number, as
+            in `callbacks.GradientClipping`; or None. With a policy, steps with
+            non-finite gradients are skipped.
+        detector: `detectors.Detector` whose events are recorded from now on, or None.
+            After a drain, the events are in `model.gradwatch.recorder.events`.
 
     Returns:
         The model. `model.gradwatch` is its `GradientMonitor`.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 trainer, or an argument of a wrong type.
-        ValueError: If the model has an attribute `gradwatch` of its own.
+        TypeError: If `model` is not a Keras 3 trainer, or an argument has a wrong type.
+        ValueError: If the model already has its own attribute `gradwatch`.
         RuntimeError: If the Keras backend is not supported.
-        ValueError: If the model was made under a strategy that is not supported.
+        ValueError: If the model was created under a strategy that is not supported.
 
     Example:
 
@@ -69,9 +69,9 @@ def watch(
 
 
 def unwatch(model: keras.Model) -> keras.Model:
-    """Undoes `watch`: the model is as if it had never been watched.
+    """Undoes `watch`: the model behaves as if it had never been watched.
 
-    A schedule that was cut runs uncut again; a float rate stays as it is.
+    A cut of a learning rate schedule is undone; a cut float rate does not change.
 
     Args:
         model: A Keras trainer, watched or not.
@@ -100,20 +100,20 @@ def _check(model):
     methods = ("fit", "train_step", "make_train_function", "compile", "metrics")
     if "tf_keras" in ancestry:
         raise TypeError(
-            "keras_gradwatch watches Keras 3 models, and this one belongs to tf_keras "
-            "(Keras 2). Build it with `import keras` (3.x), and unset "
-            f"TF_USE_LEGACY_KERAS where it is set. Received: model={model!r}"
+            "keras_gradwatch only watches Keras 3 models, but this one belongs to "
+            "tf_keras (Keras 2). Build it with `import keras` (3.x), and unset "
+            f"TF_USE_LEGACY_KERAS if it is set. Received: model={model!r}"
         )
     if "keras" not in ancestry or not all(hasattr(model, m) for m in methods):
         raise TypeError(
-            "keras_gradwatch watches Keras 3 models: keras.Model, Functional, "
-            "Sequential, or another Keras trainer, and an instance, not a class. "
+            "keras_gradwatch only watches Keras 3 models: an instance of keras.Model, "
+            "Functional, Sequential, or another Keras trainer. "
             f"Received: model={model!r} of type {type(model).__name__}"
         )
     if hasattr(model, "gradwatch") and not is_watched(model):
         raise ValueError(
-            "keras_gradwatch keeps its `GradientMonitor` in `model.gradwatch`, and "
-            "this model has an attribute of that name already: rename it. "
+            "keras_gradwatch stores its `GradientMonitor` in `model.gradwatch`, but "
+            "this model already has an attribute of that name: rename it. "
             f"Received: model.gradwatch={model.gradwatch!r}"
         )
 
@@ -157,7 +157,7 @@ def _attach(model):
 
 
 def _saving(own, monitor):
-    """A model's method that saves it, and has the state kept that belongs to it."""
+    """Wraps a method that saves the model, so that the run's state is saved, too."""
 
     @functools.wraps(own)
     def save(*args, **kwargs):
@@ -171,9 +171,9 @@ def _saving(own, monitor):
 class GradWatchModel(keras.Model):
     """A `keras.Model` whose `train_step` captures gradients and calls the stock one.
 
-    Used like `keras.Model`, in functional style (`GradWatchModel(inputs, outputs)`)
-    and as a base class, both in one process. A subclass may override `train_step` as
-    in any Keras model, and is watched all the same.
+    Use it like `keras.Model`, in functional style (`GradWatchModel(inputs, outputs)`)
+    or as a base class. A subclass may override `train_step` as in any Keras model, and
+    is still watched.
 
     Attributes:
         gradwatch: The `GradientMonitor`.

@@ -75,8 +75,8 @@ export function render() {
   function show() {
     const wanted = runs.filter(({name}) => chosen.has(name)).slice(0, MOST)
     if (problem) return say(problem)
-    if (!runs.length) return say("No run below this directory has a record of its gradients.")
-    if (!wanted.length) return say("Choose a run at the left.")
+    if (!runs.length) return say("No run in this log directory has recorded gradients.")
+    if (!wanted.length) return say("Choose a run on the left.")
     const key = JSON.stringify(wanted)
     if (key == shown) return
     const state = {theme: theme(), ...frame?.contentWindow.gradwatch?.state()}

@@ -1,4 +1,4 @@
-"""One run of a study, and what became of it."""
+"""One run of a study and its outcome."""
 
 import logging
 import time

@@ -63,7 +63,7 @@ class RecentBatches:
 
 def too_large(size, limit):
     """Why a batch over the limit is not kept, in words."""
-    return f"it has {size:.0f} bytes, and `save_batch` is {limit:.0f}"
+    return f"it has {size:.0f} bytes, more than `save_batch={limit:.0f}`"
 
 
 def unsupported(items):
@@ -75,7 +75,7 @@ def unsupported(items):
     for name, item in items:
         if not ops.is_tensor(item) and not isinstance(item, np.ndarray):
             kind = type(item).__name__
-            return f"batches that hold a {kind} (at `{name}`) are not kept"
+            return f"batches with a {kind} (at `{name}`) are not saved"
     return None
 
 

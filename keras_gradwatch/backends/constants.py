@@ -39,7 +39,7 @@ class Constants(TorchFunctionMode):
 
 
 def _key(value):
-    """What tells a constant from others; None for what is none."""
+    """A key that identifies a constant; None for other values."""
     if isinstance(value, bool | int | float):
         return type(value), repr(value)  # by its text: NaN is not equal to NaN
     if isinstance(value, np.ndarray) and value.dtype != object and value.size <= SMALL:

@@ -80,11 +80,11 @@ class GraphBatches:
         if self.reason is not None:
             return None, self.reason
         if not self._kept:
-            return None, "the model's step was traced before this was asked for"
+            return None, "the step was traced before `save_batch` was set"
         size, limit = self._monitor.store.read("batch/size"), self._monitor.plan
         if size > limit.save_batch:
             return None, too_large(size, limit.save_batch)
-        return None, "a later one took its place"
+        return None, "a later one has replaced it"
 
     def forget_events(self):
         """The next event begins an incident, however soon it comes."""
@@ -121,16 +121,16 @@ def _unsupported(model, items):
     """Why batches of this kind cannot be kept, in words, or None."""
     if getattr(model, "jit_compile", False):
         return (
-            "batches are not kept where XLA compiles the step: compile the model "
+            "batches are not saved when XLA compiles the step: compile the model "
             "with `jit_compile=False`"
         )
     if tf.distribute.has_strategy():
-        return "batches are not kept under a `tf.distribute` strategy"
+        return "batches are not saved under a `tf.distribute` strategy"
     for name, item in items:
         dense = isinstance(item, tf.Tensor)
         if not dense or not (item.dtype.is_bool or _is_number(item.dtype)):
             kind = item.dtype.name if dense else type(item).__name__
-            return f"batches that hold a {kind} (at `{name}`) are not kept"
+            return f"batches with a {kind} (at `{name}`) are not saved"
     return None
 
 

@@ -76,7 +76,7 @@ def check_strategy(model):
 
 
 def differentiation():
-    """Context in which the step that is traced is told what it differentiates."""
+    """Context that records what the traced step differentiates."""
     return standing_in(jax, value_and_grad=_value_and_grad, grad=_grad)
 
 

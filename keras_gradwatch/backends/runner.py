@@ -72,7 +72,7 @@ class Runner:
 
         Args:
             variables: The variables.
-            wanted: Predicate; where it does not hold, the result is not looked at.
+            wanted: Predicate; where it does not hold, the result is ignored.
                 None: always.
 
         Returns:

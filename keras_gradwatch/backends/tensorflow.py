@@ -107,7 +107,7 @@ def check_strategy(model):
 
 
 def differentiation():
-    """Context in which the step that is traced is told what it differentiates."""
+    """Context that records what the traced step differentiates."""
     return standing_in(tf.GradientTape, gradient=_gradient)
 
 
@@ -154,7 +154,7 @@ def first_batch(model, iterator):
         iterator: What Keras hands to the train function.
 
     Returns:
-        `(batch, iterator)`; the batch is None where it cannot be looked at.
+        `(batch, iterator)`; the batch is None where it cannot be read.
     """
     plain = isinstance(iterator, tf.data.Iterator)
     # An execution of several steps takes as many batches from the iterator.

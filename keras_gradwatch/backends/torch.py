@@ -69,7 +69,7 @@ def check_strategy(model):
 
 
 def differentiation():
-    """Context in which the step that runs is told what it differentiates."""
+    """Context that records what the running step differentiates."""
     return standing_in(torch.autograd, backward=_backward, grad=_grad)
 
 

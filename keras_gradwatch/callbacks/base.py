@@ -15,11 +15,11 @@ from keras_gradwatch.reports.report import Report, explain
 
 
 class WatchingCallback(keras.callbacks.Callback):
-    """Base of the callbacks: it has the model watched, and rows brought to it.
+    """Base of the callbacks: it watches the model and receives the recorded rows.
 
-    A subclass overrides `request` to say what it asks of the step, and `on_rows` to
-    take what was recorded. No log is read at any batch: rows are read by the train
-    function, between two steps, and at the end of each epoch.
+    A subclass overrides `request`, which configures the step, and `on_rows`, which
+    receives the recorded rows. No logs are read after a batch: the train function reads
+    rows between two steps, and at the end of each epoch.
     """
 
     # Steps between two drains.
@@ -28,7 +28,7 @@ class WatchingCallback(keras.callbacks.Callback):
     # `RunSummary` of the callbacks that report.
     summary: RunSummary | None = None
 
-    # True in one callback of a model, which does for all what is to be done once.
+    # True in one callback of a model: it does what must be done only once.
     _leads = False
 
     def request(self):
@@ -92,11 +92,11 @@ class WatchingCallback(keras.callbacks.Callback):
         self.summary.model = {**describe(self.model), **known}
 
     def report(self) -> Report | str:
-        """What happened so far, why, and what to change: a text of a few lines."""
+        """Says what happened so far, why, and what to change, in a few lines."""
         monitor = getattr(self, "_gradwatch", None)
         if self.summary is None:
             name = type(self).__name__
-            return f"{name} keeps no report: put `GradientHistory()` beside it."
+            return f"{name} keeps no report: pass `GradientHistory()` to `fit`, too."
         if monitor is None and self.summary.steps:
             return explain(self.summary)  # of a callback that was copied or loaded
         if monitor is None:

@@ -1,4 +1,4 @@
-"""Clipping what the optimizer sees."""
+"""Clipping the gradients before the optimizer receives them."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import Request
@@ -14,14 +14,14 @@ from keras_gradwatch.policies.base import Policy
 class GradientClipping(WatchingCallback):
     """Changes the gradients of every step by a policy, while `fit` runs.
 
-    The policy works on the gradients that count: summed over replicas, unscaled,
-    averaged over an accumulation window. A step with non-finite gradients is skipped,
-    never clipped. A clip that is set on the optimizer itself acts after the policy,
+    The policy receives gradients that are summed over replicas, unscaled, and averaged
+    over an accumulation window. Steps with non-finite gradients are skipped, never
+    clipped. Clipping that is set on the optimizer itself acts after the policy,
     exactly as in stock Keras.
 
     Args:
-        policy: A `policies.Policy`; its name, such as `"auto_clip"`; or a number, the
-            limit for the norm of all gradients together.
+        policy: A `policies.Policy`, its name, such as `"auto_clip"`, or a number, which
+            limits the norm of all gradients together.
         clipnorm: Limit for the norm of each variable's gradient, > 0.
         clipvalue: Limit for each component, > 0.
         global_clipnorm: Limit for the norm of all gradients together, > 0.

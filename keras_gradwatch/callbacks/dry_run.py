@@ -1,4 +1,4 @@
-"""A look ahead: a copy of a model is trained for a few steps, and reported on."""
+"""A dry run: trains a copy of a model for a few steps, and reports on it."""
 
 import contextlib
 import random
@@ -29,19 +29,19 @@ def diagnose(
     """Trains a copy of a model for a few steps, and reports on it as `GradWatch` does.
 
     The model itself, its weights, its optimizer and the random state of Python, NumPy
-    and PyTorch stay as they are.
+    and PyTorch do not change.
 
     Args:
         model: A compiled Sequential or Functional model, or one that
-            `keras.models.clone_model` can copy. The copy begins with its weights and
-            the state of its optimizer.
+            `keras.models.clone_model` can copy. The copy starts with its weights and
+            optimizer state.
         x: Inputs: an array, or a list or a dict of arrays.
         y: Targets, like `x`; None where the model computes its loss from the inputs.
         steps: Number of steps, >= 1. The rows are drawn in a fixed order.
         batch_size: Rows of a step, >= 1.
-        find_rate: Whether a range test is made too: each of 25 rates, from a
-            thousandth to a thousand times the rate of the optimizer, makes one step
-            from the same weights.
+        find_rate: Whether to run a learning rate range test, too: one step from the
+            same weights with each of 25 rates, from a thousandth to a thousand times
+            the rate of the optimizer.
 
     Returns:
         `Report`. `report.clip` is a limit for the global norm, below which 90% of the

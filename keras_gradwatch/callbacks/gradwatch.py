@@ -26,46 +26,47 @@ PATIENCE = 3
 
 
 class GradWatch(Showing, Response):
-    """Watches, logs and protects a run, and tells what happened.
+    """Watches, logs and protects a run, and reports what happened.
 
-    | what is seen | what is done |
+    | what happens | what `GradWatch` does |
     |---|---|
     | a gradient is NaN or infinite | the update is skipped |
     | only the loss is NaN or infinite | reported only; the update is applied |
     | the norm or the loss spikes | the update is skipped |
-    | three spikes in a row or more, more than chance explains | the rate is cut, too; \
-after 200 quiet steps the cut is taken back |
+    | at least three spikes in a row, more than chance explains | the learning rate is \
+cut, too; after 200 healthy steps the cut is undone |
     | `max_events` such steps in a row | training ends, with a report |
-    | an update larger than `trust_bound` times the weights, and a loss that is much \
-worse in the next step | the weights are put back, and updates are cut down to a trust \
-region until all is quiet; while the loss does not fall, rate and trust radius shrink |
+    | an update larger than `trust_bound` times the weights, and then a much worse \
+loss | the weights are restored, and updates are limited to a trust region until none \
+exceeds it; while the loss does not fall, learning rate and trust radius shrink |
     | an update that is not finite, or 1,000 times the weights | the same, at once |
+    | the network collapses, or the loss stays far above its earlier level | the \
+run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see \
+`RewindOnExplosion`) |
     | gradients vanish, or most units are dead | reported only |
 
-    Later: a network that has died, or whose loss stays far above what it was, goes back
-    to its last healthy snapshot, `max_rewinds` times (see `RewindOnExplosion`).
-
-    Updates are measured, and the weights copied for that, in the first `dense_steps`
+    Updates are measured, which needs a copy of the weights, in the first `dense_steps`
     steps and after each event, in every 50th step, and within 6 steps after the
-    learning rate has risen by half since the last time.
+    learning rate has risen by half.
 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.
         policy: `policies.Policy` that changes the gradients; its name, or a number, as
             in `GradientClipping`; or None.
         detector: `detectors.Detector` instead of the default ones.
-        trust_bound: Largest share of a kernel that one update may change, > 0; None
-            switches it off. A part of the default detectors: with `detector`, add
-            `detectors.UpdateRatio` to that instead.
-        factor: What the rate is multiplied by, between 0 and 1.
-        cooldown: Steps after a cut in which no further one is made, >= 0.
-        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of what it was.
+        trust_bound: Largest share of a kernel's norm that one update may change, > 0;
+            None: no bound. It is a part of the default detectors: with your own
+            `detector`, add `detectors.UpdateRatio` instead.
+        factor: Factor by which a cut multiplies the learning rate, between 0 and 1.
+        cooldown: Steps after a cut in which no further cut is made, >= 0.
+        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of the rate
+            before all cuts.
         max_events: Number of tripped steps in a row that ends `fit`, >= 1.
-        max_rewinds: How often one `fit` is taken back to a snapshot, >= 0; 0: never,
-            and no snapshots are kept.
+        max_rewinds: Largest number of rollbacks in one `fit`, >= 0; 0: none, and no
+            snapshots are kept.
         snapshot_freq: Steps between two snapshots, >= 1.
-        dense_steps: Steps in which every step is read before the next one begins, from
-            the first one and after each event, >= 0; None: all.
+        dense_steps: Number of steps, at first and after each event, that are read one
+            by one before the next one begins, >= 0; None: all.
         sample_freq: Steps between two samples of all statistics of all variables, >= 1;
             None: only what the detectors read is sampled, every 50th step.
         update_freq: Steps between two points, `"batch"` or `"epoch"`, as in
@@ -73,17 +74,16 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         per_variable: Whether every variable is logged, as in `GradientTensorBoard`.
         histogram_freq: Steps between histograms, as in `GradientTensorBoard`.
         include: Which variables are logged, as in `GradientTensorBoard`.
-        history_steps: How many of the newest steps `.history` keeps, >= 1.
-        state_dir: Local directory in which the state is kept for a new process that
+        history_steps: Number of steps that `.history` keeps, the newest ones, >= 1.
+        state_dir: Local directory in which the state is saved for a new process that
             continues this run, as in `KeepState`; default: `gradwatch` in `log_dir`.
-            Where there is one of the two, what is left of each incident is written to
-            `events` in that directory, and the report to `report.txt`; the guide on
-            forensics has both.
-        save_batch: Size in bytes, >= 1, up to which the batch in which an incident
-            begins is written there, too; None: never. Only dense tensors of numbers; on
-            TensorFlow not under XLA (the default of Keras on a GPU:
-            `jit_compile=False` leaves it out), and not under a `tf.distribute`
-            strategy. Where a batch is not kept, a line says why.
+            With either directory, the files of each incident are written to `events`
+            in it, and the report to `report.txt` (see the guide on forensics).
+        save_batch: Largest size in bytes, >= 1, of a batch that is saved if an incident
+            begins in it; None: no batch is saved. Only dense numeric tensors are
+            supported; on TensorFlow, neither XLA (the default of Keras on a GPU; use
+            `jit_compile=False`) nor a `tf.distribute` strategy. A printed line says
+            why a batch is not saved.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Attributes:
@@ -99,7 +99,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
     ```python
     watch = keras_gradwatch.callbacks.GradWatch(log_dir="logs")
     model.fit(x, y, callbacks=[watch])
-    text = watch.report()  # which `fit` prints at its end where anything tripped
+    text = watch.report()  # `fit` prints it, too, if a detector tripped
     ```
     """
 
@@ -130,7 +130,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
         self.policy = named.get(policy)
         if detector is not None and trust_bound not in (None, TRUST_BOUND):
             raise ValueError(
-                "GradWatch: `trust_bound` belongs to the default detectors; with a "
+                "GradWatch: `trust_bound` belongs to the default detectors. With a "
                 "`detector` of your own use `detector | detectors.UpdateRatio(...)`. "
                 f"Received: trust_bound={trust_bound!r} and detector={detector!r}"
             )
@@ -271,7 +271,7 @@ region until all is quiet; while the loss does not fall, rate and trust radius s
                 self._gradwatch.recorder.say_once(f"{found.words}. {found.advice}")
 
     def on_rows(self, rows, events):
-        """Keeps, logs and tells what was recorded."""
+        """Keeps, logs and prints what was recorded."""
         before = len(self.events)
         super().on_rows(rows, events)
         self._eventful |= len(self.events) > before

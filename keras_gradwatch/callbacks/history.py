@@ -1,4 +1,4 @@
-"""All that was recorded, as arrays."""
+"""All recorded steps as arrays."""
 
 from keras_gradwatch.callbacks.observing import ObservingCallback
 from keras_gradwatch.callbacks.showing import Showing
@@ -10,30 +10,29 @@ from keras_gradwatch.statistics.names import NAMES
 class GradientHistory(Showing, ObservingCallback, History):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
-    It changes nothing. All detectors of `GradWatch` run, `events` has what they found,
-    and `report()` explains it. Memory grows with the steps: 4·(12 + 8·V) + 8 bytes each
-    for V variables; `GradWatch.history` is the bounded one.
+    It only observes. All detectors of `GradWatch` run; `events` contains what they
+    found, and `report()` explains it. A step takes 4·(12 + 8·V) + 8 bytes of memory
+    for V variables. `GradWatch.history` only keeps the newest steps.
 
     Args:
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
             always sampled; with several callbacks, the most frequent sampling wins.
-        max_steps: How many of the newest steps are kept, or None for all.
+        max_steps: Number of steps to keep, the newest ones; None: all.
 
     Attributes:
         steps: int64 array [T], from 0, monotonic over `fit` calls.
         global_norm: float32 array [T], before clipping.
         clipped_norm: float32 array [T], after clipping.
-        loss: float32 array [T], each step's own; NaN where it cannot be seen.
-        learning_rate: float32 array [T], the rate in effect in each step.
-        applied: bool array [T], False where the update was skipped or put back.
-        held: bool array [T], True where the update was cut down to the trust region.
+        loss: float32 array [T], each step's own loss; NaN where it is unknown.
+        learning_rate: float32 array [T], the effective rate of each step.
+        applied: bool array [T], False where the update was skipped or reverted.
+        held: bool array [T], True where the trust region limited the update.
         trust_radius: float32 array [T], the share of a kernel that an update was
-            allowed to change; NaN where any was.
-        loss_scale: float32 array [T], what the loss was multiplied by; NaN where it
-            was not.
-        overflowed: bool array [T], True where a dynamic loss scale overflowed, and its
-            optimizer left the update out: no event.
+            allowed to change; NaN where there was no limit.
+        loss_scale: float32 array [T], the factor of the loss; NaN where there is none.
+        overflowed: bool array [T], True where a dynamic loss scale overflowed and its
+            optimizer skipped the update; such a step is not an event.
         variables: List of the V names of the variables.
         statistics: Dict of name (see `statistics.NAMES`) to float32 array [T, V]; NaN
             where a statistic was not sampled, or a variable has no gradient.
@@ -72,20 +71,20 @@ class GradientHistory(Showing, ObservingCallback, History):
         if self._owner is not None and self._owner is not model:
             raise ValueError(
                 f"This GradientHistory holds the steps of the model "
-                f"{self._owner.name!r}, and cannot continue with {model.name!r}. "
-                "Make a new one for each model."
+                f"{self._owner.name!r} and cannot continue with {model.name!r}. "
+                "Create a new one for each model."
             )
         self._owner = model
         super().set_model(model)
         self.follow(self._gradwatch)
 
     def forget(self):
-        """Drops all steps, and the model that they belong to."""
+        """Drops all steps."""
         super().forget()
         self._parts = []
 
     def follow(self, monitor):
-        """Has whoever reads this history see what `monitor` still has in its ring."""
+        """Includes the steps that are still in the ring of `monitor`."""
         self._monitor = monitor
 
     def _rows(self):

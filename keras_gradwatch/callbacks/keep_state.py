@@ -1,4 +1,4 @@
-"""Keeping what is known of a run for a process that continues it."""
+"""Saving the state of a run for a process that continues it."""
 
 import os
 
@@ -8,25 +8,25 @@ from keras_gradwatch.methods import local_directory
 
 
 class KeepState(WatchingCallback):
-    """Keeps the step count, the baselines, rate cuts and events in a directory.
+    """Saves the step count, baselines, rate cuts and events in a directory.
 
-    For runs without a `log_dir`: `GradWatch` and `GradientTensorBoard` with one keep
-    their state by themselves. The model itself comes back by
-    `keras.callbacks.BackupAndRestore`, or by a checkpoint with the optimizer's state. A
-    new process that trains it on, with this callback on the same directory, counts its
-    steps from there, and its detectors continue with the baselines that they had then.
+    Use it for runs without a `log_dir`; `GradWatch` and `GradientTensorBoard` with a
+    `log_dir` save their state themselves. `keras.callbacks.BackupAndRestore`, or a
+    checkpoint with the optimizer's state, restores the model. If a new process
+    continues to train it, with this callback on the same directory, the step count
+    and the detectors' baselines continue from the saved state.
 
-    The state is written at each epoch's end, whenever the model is saved, and about
-    every 5 s in between, to
-    `state.jsonl`, and each event to `events.jsonl`; a process that is killed leaves
-    both readable. They are no part of what the model saves.
+    The state is written to `state.jsonl` at the end of each epoch, whenever the model
+    is saved, and about every 5 s in between. Each event is written to `events.jsonl`.
+    If the process is killed, both files remain readable. The saved model does not
+    contain the state.
 
     Args:
-        directory: Local directory; made if missing. Where it holds another run, this
-            one has `run-2`, ... in it.
+        directory: Local directory; created if missing. If it contains another run,
+            this run uses `run-2`, ... in it.
 
     Raises:
-        ValueError: If `directory` is no local path, or, when `fit` begins, if it
+        ValueError: If `directory` is not a local path, or, when `fit` begins, if it
             cannot be written.
 
     Example:

@@ -10,20 +10,22 @@ from keras_gradwatch.methods import number, whole
 class ReduceLROnExplosion(Response):
     """Multiplies the learning rate by a factor in the step in which a detector trips.
 
-    The cut is made as soon as the step has been read, and holds from the next step on.
-    It is a factor on the rate that the user or another callback sets, multiplied in
-    when `fit` ends; a `LearningRateSchedule` continues, times a scale that is no part
-    of what the model saves. Under
+    The cut is made as soon as the step has been read, and applies from the next step
+    on. It is a factor on the rate that the user or another callback sets, and is
+    multiplied into that rate when `fit` ends. A `LearningRateSchedule` continues,
+    multiplied by the factor, which is not saved with the model. With
     `LossScaleOptimizer` and `MultiOptimizer` the inner optimizers' rates are cut.
 
     Args:
-        factor: What the rate is multiplied by, between 0 and 1, both excluded.
-        cooldown: Steps after a cut in which no further one is made, >= 0.
+        factor: Factor by which a cut multiplies the rate, between 0 and 1, both
+            excluded.
+        cooldown: Steps after a cut in which no further cut is made, >= 0.
         patience: 1: the rate is cut in each tripped step. More: it is cut after at
             least as many tripped steps in a row, if chance does not explain them.
-        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of what it was.
+        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of the rate
+            before all cuts.
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a divergence of the loss.
+            loss, a spike of the gradient norm, a spike of the loss.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Raises:

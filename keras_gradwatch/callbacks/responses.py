@@ -1,4 +1,4 @@
-"""What the responses share: a detector to follow, and events that are told."""
+"""What the responses share: a detector to follow, and events that are printed."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
@@ -12,7 +12,7 @@ class Response(WatchingCallback):
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a divergence of the loss.
+            loss, a spike of the gradient norm, a spike of the loss.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Attributes:
@@ -20,7 +20,7 @@ class Response(WatchingCallback):
         summary: `RunSummary` for the report.
     """
 
-    # Detectors whose events are told beside those of `detectors`.
+    # Detectors whose events are printed beside those of `detectors`.
     told: tuple[Detector, ...] = ()
 
     def __init__(self, detector: Detector | None = None, verbose: int = 1) -> None:
@@ -41,7 +41,7 @@ class Response(WatchingCallback):
         super().set_model(model)
 
     def on_first_batch(self):
-        """Takes over the events of the process that this `fit` continues from."""
+        """Adds the events of the process that this `fit` continues."""
         keeper, recorder = self._gradwatch.keeper, self._gradwatch.recorder
         if keeper.resumed is None:
             return
@@ -58,7 +58,7 @@ class Response(WatchingCallback):
             )
 
     def on_rows(self, rows, events):
-        """Keeps and tells the events of this response's detectors."""
+        """Keeps and prints the events of this response's detectors."""
         del events
         mine = rows.events(self._followed())
         self.events.extend(mine)

@@ -1,4 +1,4 @@
-"""Going back to healthy weights when skipping came too late."""
+"""Rolling back to healthy weights when a skip comes too late."""
 
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import Request
@@ -9,27 +9,28 @@ from keras_gradwatch.methods import number, whole
 
 
 class RewindOnExplosion(Response):
-    """Takes the run back to its last healthy snapshot, at a lower rate.
+    """Rolls the run back to its last healthy snapshot, at a lower learning rate.
 
-    What a skip prevents needs no way back. This is for what shows only later: a network
-    that has died, a loss that has come apart. Weights, non-trainable state, slots,
-    iterations, accumulators, averages and a loss scale return to where they were; the
-    learning rate stays reduced, and the batches continue, so that what did the harm
-    is not replayed. The monitor's steps continue to count.
+    It repairs harm that only shows later: a network that has collapsed, or a loss that
+    has diverged. Weights, non-trainable state, slots, iterations, accumulators,
+    averages and a loss scale are restored. The learning rate is cut. The data continue
+    with the next batch, so the harmful batch is not repeated, and the step count of
+    the monitor continues.
 
-    It is done when the ring is drained, at most `update_freq` steps after the detector
-    tripped. Two snapshots are kept in the host's memory, the first one and the newest
-    in which all was healthy; each takes as much as the weights and the optimizer's
-    state.
-    An optimizer that is not built when `fit` begins is no part of the first one.
+    The rollback happens when the ring is drained, at most `update_freq` steps after
+    the detector tripped. Two snapshots are kept in host memory, the first one and the
+    newest healthy one, each as large as the weights and the optimizer's state. If the
+    optimizer is not built when `fit` begins, the first snapshot does not contain it.
 
     Args:
         snapshot_freq: Steps between two snapshots, >= 1.
-        factor: What the learning rates are multiplied by, between 0 and 1.
-        max_rewinds: How often one `fit` may be taken back, >= 1. The next time its
-            weights are put back once more, and training is stopped.
-        min_lr: No rate is cut below this, >= 0; 0: a thousandth of what it was.
-        update_freq: Steps between two looks at what was found, >= 1.
+        factor: Factor by which a rollback multiplies the learning rates, between 0
+            and 1.
+        max_rewinds: Largest number of rollbacks in one `fit`, >= 1. The next time, the
+            weights are restored once more, and training is stopped.
+        min_lr: No rate is cut below this, >= 0; 0: a thousandth of the rate before all
+            cuts.
+        update_freq: Steps between two readings, >= 1.
         detector: `detectors.Detector` to follow. Default: `Collapse() | Divergence()`.
         verbose: 0 prints nothing, 1 one line for each event.
 
@@ -45,7 +46,7 @@ class RewindOnExplosion(Response):
     ```
 
     Reference: the restarts of PaLM's training (Chowdhery et al. 2022, arXiv 2204.02311,
-    section 5.1), which went back about 100 steps and left the batches out.
+    section 5.1), which went back about 100 steps and skipped the batches.
     """
 
     def __init__(

@@ -16,11 +16,11 @@ class Showing(WatchingCallback):
     forensics = None
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page of the run so far: one file, to be opened in any browser.
+        """Writes the page of the run so far to one file, which any browser opens.
 
-        It has verdict and fix, a timeline with the events, a heatmap layer × step, and
-        each layer's numbers. `pip install keras-gradwatch[dashboard]` brings what it
-        takes.
+        The page shows the verdict and the fix, a timeline with the events, a heatmap
+        of layers × steps, and the statistics of each layer. It needs
+        `pip install keras-gradwatch[dashboard]`.
 
         Args:
             path: File to write; an existing one is replaced.
@@ -35,7 +35,7 @@ class Showing(WatchingCallback):
             file.write(text)
 
     def show(self) -> Page:
-        """The page of the run so far; a notebook shows what the last line returns.
+        """The page of the run so far; a notebook displays it as the result of a cell.
 
         Raises:
             ImportError: If Bokeh is not installed.

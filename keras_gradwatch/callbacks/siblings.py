@@ -8,7 +8,7 @@ import keras
 def siblings():
     """The callbacks of the `fit` that is calling one of them, a list.
 
-    Keras tells a callback nothing of the others; its `CallbackList` is among the
+    Keras does not tell a callback about the others; its `CallbackList` is among the
     callers. Empty where a callback is called by something else.
     """
     frame = inspect.currentframe()

@@ -1,4 +1,4 @@
-"""Leaving out the updates that would do harm."""
+"""Skipping harmful updates."""
 
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
@@ -8,15 +8,15 @@ from keras_gradwatch.controller.responses import Skip
 class SkipOnExplosion(Response):
     """Skips the update of a step in which a detector trips, in that very step.
 
-    A skipped batch leaves the run as if it had not been in the data: weights,
-    optimizer state, iterations, BatchNorm statistics, metrics and the epoch's loss.
-    Random seeds continue. A detector that judges the update itself
-    (`detectors.UpdateRatio`) has the weights put back instead.
+    A skipped batch leaves the run as if it had not been in the data: it does not change
+    weights, optimizer state, iterations, BatchNorm statistics, metrics or the epoch's
+    loss. Random seeds advance. If a detector judges the update itself
+    (`detectors.UpdateRatio`), the weights are restored instead.
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a divergence of the loss. Steps with
-            non-finite gradients are skipped whatever it is.
+            loss, a spike of the gradient norm, a spike of the loss. Steps with
+            non-finite gradients are skipped with any detector.
         verbose: 0 prints nothing, 1 one line for each event.
 
     Raises:

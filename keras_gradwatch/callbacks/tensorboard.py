@@ -18,14 +18,14 @@ from keras_gradwatch.tensorboard.log import GradientLog
 class GradientTensorBoard(Showing, ObservingCallback):
     """Logs the gradients of the real training steps to TensorBoard.
 
-    It changes nothing. All detectors of `GradWatch` run, what they find is logged, and
-    `report()` explains it; the report and the incidents are written to files as
-    `GradWatch` writes them.
+    It only observes. All detectors of `GradWatch` run; their events are logged, and
+    `report()` explains them. The report and the incidents are written to files, as by
+    `GradWatch`.
 
-    The steps on the axis are training steps, counted over all `fit` calls. What is
-    logged, below the run `gradwatch` in `log_dir`:
+    The steps on the axis are training steps, counted over all `fit` calls. The run
+    `gradwatch` in `log_dir` contains these tags:
 
-    | tag | what |
+    | tag | meaning |
     |---|---|
     | `gradwatch/grad_norm` | global gradient norm of the step, before clipping |
     | `gradwatch/grad_norm_clipped` | the same after clipping |
@@ -39,10 +39,11 @@ norms |
     | `gradwatch/learning_rate` | learning rate in effect in the step |
     | `gradwatch/loss` | the step's own loss |
     | `gradwatch/trust_radius` | share of a kernel that an update may change, while \
-updates are held |
-    | `gradwatch/held_share` | share of steps with a held update since the last point |
+updates are limited |
+    | `gradwatch/held_share` | share of steps with a limited update since the last \
+point |
     | `gradwatch/held_back` | share of the step's update that was cut off |
-    | `gradwatch/loss_scale` | what the loss was multiplied by, where it was |
+    | `gradwatch/loss_scale` | loss scale of the step, if one is used |
     | `gradwatch/overflows` | overflows of a dynamic loss scale since the last point |
     | `gradwatch/heatmap` | picture: log₁₀ norm, variable × step |
     | `gradwatch/events` | text: the events of a step, with epoch and step |
@@ -53,18 +54,18 @@ updates are held |
 `histogram_freq` > 0 |
 
     Args:
-        log_dir: Local directory of the run; made if missing. Where it holds another
-            run, this one has `run-2`, ... in it, or, under keras-tuner, one for each
-            trial.
+        log_dir: Local directory of the run; created if missing. If it contains another
+            run, this run uses `run-2`, ... in it, or, under keras-tuner, one directory
+            per trial.
         update_freq: Steps between two points, >= 1; `"batch"` for each step, `"epoch"`
-            for one point an epoch, as in `keras.callbacks.TensorBoard`. The first and
-            the last step, each step with an event and the steps around it are written
-            in any case.
+            for one point per epoch, as in `keras.callbacks.TensorBoard`. The first and
+            the last step, each step with an event and the steps around it are always
+            written.
         per_variable: Whether every statistic of every variable is logged, too.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
-        include: Regular expression, or a list of them, that a variable's path must
-            match somewhere to be logged by itself; None: all.
-        owner: The callback that this one belongs to, for messages; None: itself.
+        include: Regular expression, or a list of them, searched in a variable's path;
+            only matching variables are logged individually; None: all.
+        owner: The callback that messages name; None: this one.
 
     Raises:
         ValueError: If an argument is out of its range, or, when `fit` begins, if

@@ -1,4 +1,4 @@
-"""Ending a run that explodes, before it does harm."""
+"""Stopping a run that explodes."""
 
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
@@ -25,12 +25,12 @@ class ExplosionError(RuntimeError):
 class TerminateOnExplosion(Response):
     """Stops training when a detector has tripped, with the weights from before it.
 
-    No update is applied from the tripped step on (the `limit`-th of them), so the model
+    No update is applied from the tripped step on (the `limit`-th one), so the model
     keeps its last healthy weights. `fit` ends when the recorded steps are next read.
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a divergence of the loss.
+            loss, a spike of the gradient norm, a spike of the loss.
         limit: Number of tripped steps in one `fit` that ends it, >= 1.
         mode: `"stop"` ends `fit` as `EarlyStopping` does; `"raise"` raises
             `ExplosionError`.

@@ -32,7 +32,7 @@ class Bounds:
         matrix: float32 array [S, 4, 4], what the variable `limits` holds.
         of_detectors: For each application, a dict of a detector's label to its limits.
         patience: Skips in a row after which a step passes the soft limits.
-        update_limit: Largest ratio of an update that is not put back.
+        update_limit: Largest ratio of an update that is not reverted.
         update_floor: Root mean square below which weights count as this large.
     """
 
@@ -51,7 +51,7 @@ def draw(plan, states, next_look, rate_line, loss_limit=math.inf, halted=False):
         states: For each application, a dict of a detector's label to its state.
         next_look: The next step whose statistics are sampled.
         rate_line: The learning rate beyond which an update is measured.
-        loss_limit: The loss beyond which the next update is left out.
+        loss_limit: The loss above which the next update is skipped.
         halted: Whether no update is applied any more.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the host tells the step: the numbers of a plan, and of the present moment."""
+"""The values that the host sets for the step: those of a plan, and current ones."""
 
 import numpy as np
 

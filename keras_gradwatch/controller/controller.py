@@ -48,7 +48,7 @@ class Controller:
     Attributes:
         attentive_until: The step until which every step is read.
         bounds: `Bounds`, what holds for the next steps.
-        radius_in_force: The trust radius that the device was told last.
+        radius_in_force: The trust radius that was last sent to the device.
         halted: Whether no update is applied any more in this `fit`.
         places: For each application of the traced step, the indices of its variables.
         rates: `Rates`, the factors by which learning rates are cut.
@@ -326,7 +326,7 @@ class Controller:
             return RISE * float(rows.scalars["learning_rate"][last])
         return self._rate_line
 
-    # -- what the device is told ---------------------------------------------------
+    # -- what the device receives -------------------------------------------------
 
     def limits(self):
         """The first value of the variable `limits`."""
@@ -387,7 +387,7 @@ class Controller:
 
     @property
     def region(self):
-        """What the trust region on the device is told, a dict of numbers."""
+        """The values of the trust region on the device, a dict of numbers."""
         for label, response in self.plan.labelled_responses:
             if isinstance(response, Hold):
                 memory = self._remembered(label, response)
@@ -459,7 +459,7 @@ class Controller:
                 response.ask(loss, trip)
 
     def restart_responses(self):
-        """Tells all responses that weights were put back."""
+        """Notifies all responses that weights were restored."""
         for label, response in self.plan.labelled_responses:
             response.restart(self._remembered(label, response))
 

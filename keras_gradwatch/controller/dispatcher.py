@@ -125,7 +125,7 @@ class Dispatcher:
 
 
 class StateDispatcher(Dispatcher):
-    """The same on JAX, where a state is handed from step to step."""
+    """The same on JAX, where a state is passed from step to step."""
 
     def __call__(self, state, iterator):
         with state_in_hand(self._monitor.model):

@@ -1,4 +1,4 @@
-"""What tells the state of one run from that of every other one."""
+"""A fingerprint that identifies the state of a run."""
 
 import hashlib
 import math
@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_gradwatch.keras_hooks import model_state
 
-# Weights that are looked at: the smallest ones, mostly biases and scales, and the last.
+# Weights that are examined: the smallest ones, mostly biases and scales, and the last.
 SMALLEST, LAST = 16, 2
 # Elements of the largest one that is read for this: a state is kept every few seconds.
 LARGEST = 2**18

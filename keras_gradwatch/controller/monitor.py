@@ -26,19 +26,19 @@ from keras_gradwatch.train_step.state import GATE, UNLIMITED
 
 
 class GradientMonitor:
-    """What is known of the gradients of one watched model; `model.gradwatch`.
+    """The gradient monitor of one watched model, `model.gradwatch`.
 
     The monitor owns every variable that the watched step reads or writes beside the
     model's own: a ring buffer of rows, the limits, the policy's state. None of them is
-    part of the model: `model.weights`, what `save` writes and what `evaluate` returns
-    stay as they are.
+    part of the model: `model.weights`, saved files and the results of `evaluate` do
+    not change.
 
-    Where a callback names a directory, the state is kept there, and a new process
+    If a callback names a directory, the state is saved there, and a new process
     continues from it; see `keras_gradwatch.controller.backup`.
 
-    The ring takes `4 · capacity · (10·S + K·V)` bytes for V variables of which K
-    statistics are recorded, and S applications of an optimizer in a step (1 for a stock
-    step, else 8), whatever the number of steps.
+    The ring buffer takes `4 · capacity · (10·S + K·V)` bytes for V variables, K
+    recorded statistics and S applications of an optimizer in a step (1 for a stock
+    step, else 8). It does not grow with the number of steps.
 
     Args:
         backend: The module of `keras_gradwatch.backends` for the backend.
@@ -47,18 +47,18 @@ class GradientMonitor:
     Attributes:
         plan: The `Plan` in force.
         layout: `Layout` of the ring's rows; None before the first traced step.
-        recorder: `Recorder` that hands out the rows.
+        recorder: `Recorder` that passes on the rows.
         controller: `Controller`, which decides between two steps.
         variant: The step that runs next, `"light"` or `"full"`.
-        batches: What keeps the batch in which an incident begins.
+        batches: Keeps the batch in which an incident begins.
         position: The first step that was not read yet.
-        first_batch: What `describe_batch` says of the first batch of a run; None: it
-            was not looked at yet.
-        first_data: That batch, until its step was read; None where it is large.
+        first_batch: Result of `describe_batch` for the first batch of a run; None
+            before that.
+        first_data: That batch, until its step was read; None if it is large.
         steps_are_stock: Whether the traced step is Keras's own.
-        losses_known: For each application of the traced step, whether its loss is.
+        losses_known: Whether the loss of each application of the traced step is known.
         reads_logs: Whether the traced step looks for a loss in its logs.
-        stand_ins: What stands in for methods of model and optimizers during a step.
+        stand_ins: Replacements for methods of model and optimizers during a step.
         store: `Store`, the device variables.
     """
 
@@ -205,7 +205,7 @@ class GradientMonitor:
             self.controller.push_limits()
 
     def push_control(self):
-        """Writes what the host tells the step."""
+        """Writes the values that the host sets for the step."""
         values = self._control()
         found = self.store.get("control")
         if found is not None and tuple(found.shape) != values.shape:
@@ -377,7 +377,7 @@ class GradientMonitor:
             self.keeper.keep(epoch_end=True)
 
     def fingerprint(self):
-        """What tells this state of the model from others; see `identity`."""
+        """A fingerprint of this state of the model; see `identity`."""
         return identity.fingerprint(self._model(), self.store.access)
 
     def state(self, wanted):
@@ -444,14 +444,14 @@ class GradientMonitor:
         names = ", ".join(dict.fromkeys(resting))
         if compete:
             return (
-                "each optimizer has a loss of its own, which need not fall while the "
-                f"others train, so {names} cannot judge by it"
+                "each optimizer has its own loss, which need not fall while the "
+                f"others train, so {names} cannot use it"
             )
         unknown = [i for i, known in enumerate(self.losses_known) if not known]
         where = ", ".join(filter(None, map(self.network, unknown)))
         return (
             f"the loss{' of ' if where else ''}{where} is not known in this "
-            f"`train_step`, so {names} cannot judge by it. Pass it to "
+            f"`train_step`, so {names} cannot use it. Pass it to "
             "`optimizer.scale_loss`, or return it in the logs as 'loss'"
         )
 
@@ -461,7 +461,7 @@ class GradientMonitor:
         return self.controller.halted
 
     def drain(self):
-        """Reads the steps since the last reading, and hands them to the recorder.
+        """Reads the steps since the last reading, and passes them to the recorder.
 
         Returns:
             `Rows`, or None where there is nothing new.

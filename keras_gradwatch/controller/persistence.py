@@ -117,5 +117,5 @@ class Keeper:
             except OSError as error:
                 self._active.remove(backup)
                 self._monitor.recorder.say_once(
-                    f"the state is no longer kept in {backup.directory!r}: {error}"
+                    f"the state is no longer saved in {backup.directory!r}: {error}"
                 )

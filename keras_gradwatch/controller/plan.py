@@ -177,9 +177,9 @@ def unite(requests):
         if request.policy is not None:
             if plan.policy is not None and plan.policy != request.policy:
                 raise ValueError(
-                    "One model has one policy, and two different ones are asked for: "
+                    "A model can have only one policy, but two different ones are set: "
                     f"{plan.policy!r} by {policy_owner}, and {request.policy!r} by "
-                    f"{request.owner}. Keep one of the two."
+                    f"{request.owner}. Remove one of them."
                 )
             plan.policy, policy_owner = request.policy, request.owner
         responses += request.responses

@@ -79,7 +79,7 @@ class Updates:
     def put_kept_back(self, model):
         """Puts the kept weights back; returns whether there were any.
 
-        A moving average of the weights becomes that of the weights that are put back.
+        A moving average of the weights becomes that of the restored weights.
         """
         kept, self._kept = self._kept, None
         if kept is None:

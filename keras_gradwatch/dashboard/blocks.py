@@ -22,8 +22,8 @@ def blocks(variables):
     """Groups neighbours with the same beginning of their names.
 
     Layers' names are cut at `/` and `_`. Of the depths at which they may be cut, the
-    finest one with at most `MOST` groups is taken, or a finer one where that leaves
-    next to nothing apart.
+    finest one with at most `MOST` groups is used, or a finer one if that one hardly
+    separates anything.
 
     Args:
         variables: Names, in the order of the network.

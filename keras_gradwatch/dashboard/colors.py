@@ -36,7 +36,7 @@ def log_range(arrays):
     all other steps look alike.
 
     Args:
-        arrays: List of arrays; what is not finite or not positive is left out.
+        arrays: List of arrays; values that are not finite or not positive are ignored.
     """
     known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
     logs = np.log10(np.concatenate([*known, np.zeros(0)]))

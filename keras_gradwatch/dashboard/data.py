@@ -1,4 +1,4 @@
-"""What the page knows of a run: arrays with a row for each variable."""
+"""The data of the page: arrays with a row for each variable."""
 
 import numpy as np
 

@@ -362,7 +362,7 @@ function choose(name) {
     if (run.bins) ends.push(...show_histograms(run, v))
     const list = $("events-" + i)
     const own = run.events.filter((e) => v >= 0 && e.variable === v)
-    list.replaceChildren(...(own.length ? own : [{message: "no events of this layer"}]).map((event) => {
+    list.replaceChildren(...(own.length ? own : [{message: "no events in this layer"}]).map((event) => {
       const item = document.createElement("li")
       item.textContent = event.message
       return item
@@ -466,7 +466,7 @@ $("close").onclick = () => {
 }
 
 if (given.view) {
-  // A view that reached to the end of a run that is still written goes on to do so.
+  // A view that reached the end of a run that is still written continues to do so.
   const [start, end, followed] = given.view
   x_range.setv({start, end: followed ? full[1] : end})
 }
@@ -476,7 +476,7 @@ show_scale()
 rebuild()
 if (state.layer !== undefined) choose(state.layer)
 
-// What a page that replaces this one goes on with.
+// The state that a page that replaces this one continues with.
 window.gradwatch = {
   state: () => ({...state, view: [x_range.start, x_range.end, x_range.end >= full[1]]}),
   theme: (name) => {

@@ -16,7 +16,7 @@ def read(logdirs):
         logdirs: Directories of a run or of several.
 
     Returns:
-        Pair of a list of `Run`s, with names that tell them apart, and a list of str:
+        Pair of a list of `Run`s, with unique names, and a list of str:
         why others cannot be shown.
 
     Raises:
@@ -50,7 +50,7 @@ def read_all(directories):
 
 
 def names_of(directories):
-    """The shortest names that tell directories apart, without `gradwatch`."""
+    """The shortest unique names of directories, without `gradwatch`."""
     heads, tails = zip(*map(os.path.split, directories), strict=True)
     paths = [
         head if tail == "gradwatch" else os.path.join(head, tail)

@@ -99,7 +99,7 @@ def timeline(run, drawn, y_ranges, shared):
     _line(rate, source, "learning_rate", "#2ca02c", "learning rate")
     areas = (
         ("changed", "#e69f00", "limited"),
-        ("undone", "#d62728", "skipped, undone"),
+        ("undone", "#d62728", "skipped or reverted"),
     )
     for name, color, label in areas:
         share.varea(

@@ -22,20 +22,20 @@ class Detector(Method):
     Formula: a step trips unless `low <= quantity <= high` for all of its `limits`.
 
     A detector runs on the host, between steps, in plain Python and NumPy. It has up to
-    three methods: `initial_state` declares what it remembers, `limits` says which
-    updates are to be left out within the compiled step, and `observe` takes in one
-    recorded step. Anything else that must be configured goes into the constructor and
-    into `settings`.
+    three methods: `initial_state` declares its state, `limits` says which updates the
+    compiled step skips, and `observe` receives one recorded step. Options are arguments
+    of the constructor, and are stored in `settings`.
 
     Attributes:
-        kind: The name that its events carry.
+        kind: The kind of its events.
         reads: Names of the statistics that it needs beyond `norm` and
             `nonfinite_count`, which are always measured.
-        needs_loss: Whether it does nothing where the loss is not known.
-        patience: Steps in a row outside of its limits after which such a step is let
-            through: by then it is a lasting change of scale. None: never.
+        needs_loss: Whether it does nothing if the loss is unknown.
+        patience: Number of steps in a row outside its limits after which such a step
+            passes, because the scale has changed for good. None: never.
 
-    Example: trips when the gradient norm is more than ten times that of the last step.
+    Example: a detector that trips when the gradient norm is more than ten times that of
+    the last step.
 
     ```python
     class Jump(keras_gradwatch.detectors.Detector):
@@ -72,19 +72,18 @@ class Detector(Method):
         return {}
 
     def begin_fit(self, state):
-        """Called at the begin of each `fit`, whose data may be others.
+        """Called at the beginning of each `fit`, whose data may be different.
 
         Args:
             state: Dict, to be updated in place.
         """
 
     def limits(self, state):
-        """Outside of which range the update of one of the next steps is left out.
+        """The ranges outside which an update of the next steps is skipped.
 
-        The check is made in float32 within the compiled step, before the update
-        reaches the weights; for `"update_ratio"` the weights are put back. The limits
-        hold until the next steps have been read, often one step later, but up to a
-        few dozen.
+        The compiled step checks them in float32, before the update reaches the
+        weights; for `"update_ratio"` the weights are restored. The limits remain in
+        force until the next steps have been read, often one step later, but up to 50.
 
         Args:
             state: Dict, not to be modified.
@@ -92,16 +91,16 @@ class Detector(Method):
         Returns:
             Dict of a quantity, one of `"global_norm"`, `"loss"` (its magnitude) and
             `"update_ratio"` (the largest ‖Δw‖ / ‖w‖ of any kernel), to a pair
-            `(low, high)`. Empty where a step cannot be judged by itself.
+            `(low, high)`. Empty if a single step cannot be judged.
         """
         del state
         return {}
 
     def observe(self, step, state):
-        """Takes in one recorded step, and says whether it tripped.
+        """Receives one recorded step, and says whether it tripped.
 
-        Called once for every step, in order. Only `NonFinite` is given steps with a
-        gradient or a loss that is not finite.
+        Called once for every step, in order. Only `NonFinite` receives steps with a
+        non-finite gradient or loss.
 
         Args:
             step: `Observation`.
@@ -116,8 +115,8 @@ class Detector(Method):
     def crossed(self, step, state):
         """What crossed the limits in force; see `Observation.crossed`.
 
-        Where none were in force, or only infinite ones, as before a warm-up that was
-        read in one go, the limits are those that follow from `state`.
+        If there were no finite limits in force, as in a warm-up that is read at once,
+        the limits that follow from `state` are used.
         """
         for low, high in step.limits.values():
             if high != math.inf or low > 0:
@@ -125,12 +124,12 @@ class Detector(Method):
         return step.crossed(self.limits(state))
 
     def describe(self, variable, value, baseline):
-        """What tripped, in words.
+        """The text of the event: what tripped.
 
         Args:
             variable: Path of the variable, or None for the step as a whole.
-            value: What was measured, a float.
-            baseline: What it was compared with, a float.
+            value: The measured value, a float.
+            baseline: The value that it was compared with, a float.
 
         Returns:
             A clause without a full stop.

@@ -31,22 +31,22 @@ class LogBaseline(Detector):
     were seen; and from the fourth step on if the quantity is more than `PEAK` times
     the largest of the newest 100 to 200 steps, however large σ is.
 
-    During warm-up, from the ninth step on, the upper quartile takes the place of the
-    largest one. At its end, mean, deviation and largest step are those of the steps
-    that are no spikes by this rule: bad batches among the first do not hide later ones.
+    During warm-up, from the ninth step on, the upper quartile replaces the largest one.
+    At the end of warm-up, mean, deviation and largest step are computed from the steps
+    that are not spikes by this rule, so early bad batches do not hide later ones.
 
-    A spike moves the mean by no more than that limit, and leaves the deviation as it
-    is; during warm-up it is ignored. A lasting shift does not trip for ever: after
-    `patience` spikes in a row the mean is reset to the new level. The first step of a
-    later `fit` never trips: its data or weights may be others, and a value that would
-    be a spike resets the baseline. Zeros and non-finite values are ignored.
+    A spike moves the mean by no more than that limit, and does not change the
+    deviation; during warm-up it is ignored. A lasting shift does not trip forever:
+    after `patience` spikes in a row the mean is reset to the new level. The first step
+    of a later `fit` never trips, because its data or weights may be different; a value
+    that would be a spike resets the baseline. Zeros and non-finite values are ignored.
 
     Args:
         z: Standard deviations above the mean, > 0.
         factor: A spike is at least this many times the baseline, > 1.
         decay: Decay of the running moments per step, 0 to 1; 0.97 is about 33 steps.
         warmup: Steps before a step is compared with the mean, >= 1.
-        patience: After this many spikes in a row the new level is the baseline, >= 1.
+        patience: Spikes in a row after which the new level becomes the baseline, >= 1.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -156,6 +156,6 @@ class LogBaseline(Detector):
 
 
 def spike_words(what, value, baseline):
-    """Words such as `the loss is 120, 40 times its baseline 3`."""
-    times = f", {value / baseline:.3g} times" if baseline > 0 else ", against"
-    return f"{what} is {value:.3g}{times} its baseline {baseline:.3g}"
+    """Words such as `the loss is 120, 40 times its baseline of 3`."""
+    times = f"{value / baseline:.3g} times" if baseline > 0 else "above"
+    return f"{what} is {value:.3g}, {times} its baseline of {baseline:.3g}"

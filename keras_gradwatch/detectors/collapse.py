@@ -13,13 +13,13 @@ class Collapse(Detector):
     Formula: for `steps` steps in a row `Σ ‖g_kernel‖ = 0` while `‖g‖ > 0`, after a
     step in which `Σ ‖g_kernel‖ > 0`.
 
-    There is still something to learn, but only biases get a gradient. This is how a
-    network of rectified units ends that one large update has pushed below zero for
-    every input. It trips once, and again only after a kernel has had a gradient.
+    The loss is not minimal, but only biases get a gradient. This happens when one
+    large update pushes all rectified units of a layer below zero for every input. It
+    trips once, and again only after a kernel has had a gradient.
 
     Args:
-        steps: Steps in a row, >= 1. Default 20: with small batches a step in which
-            all units of one layer are off is nothing unusual.
+        steps: Steps in a row, >= 1. Default 20: with small batches, single steps in
+            which all units of one layer are off are normal.
 
     Raises:
         ValueError: If `steps` is not an integer >= 1.
@@ -30,8 +30,8 @@ class Collapse(Detector):
     callbacks.RewindOnExplosion(detector=detectors.Collapse())
     ```
 
-    Reference: the dying ReLU (Lu et al. 2019, arXiv 1903.06733), here in its last
-    stage, where nothing but going back helps.
+    Reference: the dying ReLU (Lu et al. 2019, arXiv 1903.06733), in its last stage,
+    in which only earlier weights help.
     """
 
     kind = "collapse"

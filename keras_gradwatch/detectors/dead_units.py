@@ -1,4 +1,4 @@
-"""Units that get no gradient any more: dying ReLU."""
+"""Units that no longer get a gradient: dying ReLU."""
 
 import keras
 import numpy as np
@@ -10,20 +10,20 @@ from keras_gradwatch.methods import number, whole
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class DeadUnits(Onset):
-    """Trips when most units have begun to get exactly no gradient.
+    """Trips when the gradient of most units has become exactly zero.
 
-    Formula: of the gradients of all variables with one axis (biases, scales of
-    normalization) but the last one, more than `limit` of the elements are exactly
+    Formula: in the gradients of all variables with one axis (biases, scales of
+    normalization), except the last one, more than `limit` of the elements are exactly
     zero, and so are all elements of one such variable; in `patience` samples in a row,
-    at least `apart` steps from each other.
+    at least `apart` steps apart.
 
-    The gradient of a bias is exactly zero where its unit passes nothing on for any
-    sample of the batch. The gradient of a kernel is also zero where an *input* is: for
-    pixels that are always black, one-hot inputs, rows of an embedding, padding. So
-    biases are counted, and a model without any is not judged. In batches of one sample
-    most ReLUs of a healthy network may be off, but hardly ever a whole layer three
-    times in a row. `zero_fraction` is sampled, and steps without it are not judged.
-    It reports the onset once, and names the first variable without any gradient.
+    The gradient of a bias is exactly zero if its unit is off for every sample of the
+    batch. The gradient of a kernel is also zero if an *input* is zero: pixels that are
+    always black, one-hot inputs, rows of an embedding, padding. So only biases are
+    counted, and a model without biases is not judged. In batches of one sample most
+    ReLUs of a healthy network may be off, but hardly ever a whole layer three times in
+    a row. `zero_fraction` is sampled, and steps without it are not judged. It reports
+    the onset once, and names the first variable without any gradient.
 
     Args:
         limit: Share of zeros, between 0 and 1. Default 0.7.

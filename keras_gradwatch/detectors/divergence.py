@@ -1,4 +1,4 @@
-"""A run that has diverged: its loss is lastingly worse than it was."""
+"""A run that has diverged: its loss stays much worse than before."""
 
 import math
 
@@ -13,16 +13,16 @@ TINY = 1e-12
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Divergence(Detector):
-    """Trips when the loss stays far above its best level, and above where it began.
+    """Trips when the loss stays far above its best level, and above its initial level.
 
     Formula: with m the running mean of log L over about `steps` steps (decay
-    1 − 1/`steps`), m₀ its value after the first `steps` steps and m* its least value
+    1 − 1/`steps`), m₀ its value after the first `steps` steps and m* its smallest value
     since, it trips when `m > max(m₀, m* + log factor)` for `steps` steps in a row. It
     trips once, and again only after the loss has come down in between.
 
-    A single spike does not move the mean of logarithms far, and a run that is merely
-    noisy never returns to above its beginning. A loss that is not above 0, or not
-    known, is never judged.
+    A single spike does not move the mean of logarithms far, and noise alone does not
+    raise the loss above its initial level. A loss that is unknown or not above 0 is
+    never judged.
 
     Args:
         factor: How many times its best level the loss must be, > 1. Default 10.

@@ -12,17 +12,17 @@ class LossSpike(LogBaseline):
     Formula: with ℓ = log|loss| and μ, σ its running mean and standard deviation, it
     trips if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps; from the fourth step
     on also if |loss| is more than 100 times the largest of the newest 100 to 200. A
-    loss of 0 is not counted.
+    loss of 0 is ignored.
 
     The loss is that of the step, not the running mean over the epoch that Keras logs.
-    A custom `train_step` whose loss cannot be seen is never judged.
+    If the loss of a custom `train_step` is unknown, the detector never trips.
 
     Args:
         z: Standard deviations above the mean, > 0. Default 6.
         factor: A spike is at least this many times the baseline, > 1. Default 10.
         decay: Decay of the running moments per step, 0 to 1. Default 0.97.
         warmup: Steps before a step is compared with the mean, >= 1. Default 20.
-        patience: After this many spikes in a row the new level is the baseline, >= 1.
+        patience: Spikes in a row after which the new level becomes the baseline, >= 1.
             Default 5.
 
     Raises:
@@ -35,7 +35,7 @@ class LossSpike(LogBaseline):
     ```
 
     Reference: the loss criterion of OLMo-core's skip-step optimizer (a step beyond
-    mean + 6σ is skipped), on the log scale and with a bounded intake.
+    mean + 6σ is skipped), on the log scale and with bounded influence of each value.
     """
 
     kind = "loss spike"

@@ -10,16 +10,16 @@ from keras_gradwatch.detectors.base import Detector, Verdict
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class NonFinite(Detector):
-    """Trips when a gradient or the loss holds a NaN or an infinity.
+    """Trips when a gradient or the loss contains NaN or infinity.
 
     Formula: `Σ nonfinite_count > 0` or `not isfinite(loss)`.
 
-    Every watched model has this detector, whatever else is asked for. Its events name
-    the variable with the most non-finite elements; `value` is their number, or the
-    loss itself where only the loss is not finite. `baseline` is the loss scale, or 0.
+    Every watched model has this detector. Its events name the variable with the most
+    non-finite elements. `value` is their number, or the loss if only the loss is not
+    finite. `baseline` is the loss scale, or 0.
 
-    Under a dynamic loss scale, gradients that are not finite although the loss is are
-    an overflow, which the loss scale handles: no event, unless the scale is at
+    With a dynamic loss scale, non-finite gradients with a finite loss are an overflow,
+    which the loss scale handles. Such a step is not an event, unless the scale is
     6.1e-5 (2⁻¹⁴) or below, or it is the 20th overflow in a row.
 
     Reference: the check of loss-scaling optimizers (Micikevicius et al. 2018,
@@ -41,7 +41,7 @@ class NonFinite(Detector):
 
     def describe(self, variable, value, baseline):
         if variable is None:
-            return f"the loss is {value:g}, and every gradient is finite"
+            return f"the loss is {value:g}, but every gradient is finite"
         values = "value" if value == 1 else "values"
         scale = f" at a loss scale of {baseline:g}" if baseline > 0 else ""
         return f"{int(value)} non-finite gradient {values} in {variable}{scale}"

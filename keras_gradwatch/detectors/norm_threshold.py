@@ -44,4 +44,7 @@ class NormThreshold(Detector):
 
     def describe(self, variable, value, baseline):
         del variable
-        return f"the global gradient norm is {value:.3g}, over the limit {baseline:.3g}"
+        return (
+            f"the global gradient norm is {value:.3g}, above the limit of "
+            f"{baseline:.3g}"
+        )

@@ -1,11 +1,11 @@
-"""What a detector is given, one recorded step, and what it answers, a verdict."""
+"""The input of a detector, one recorded step, and its output, a verdict."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-# Root mean square that weights count as having at least, so that a kernel that is
+# Smallest root mean square that is assumed for weights, so that a kernel that is
 # initialized with zeros can be trained.
 FLOOR = 0.05
 # What a limit may be set on.
@@ -21,7 +21,7 @@ def relative_updates(weights, ratios, sizes, kernels, floor=FLOOR):
         ratios: Array [V], the norm of the update over that of the weights.
         sizes: Array [V], the number of elements of each variable.
         kernels: Array [V] of bool, True where a variable has two or more axes.
-        floor: Root mean square that weights count as having at least.
+        floor: Smallest root mean square that is assumed for weights.
 
     Returns:
         Array [V]; see `Observation.relative_updates`.
@@ -103,7 +103,7 @@ class Observation(NamedTuple):
         were all zero, and infinite for an update that is not finite.
 
         Args:
-            floor: Root mean square that weights count as having at least.
+            floor: Smallest root mean square that is assumed for weights.
 
         Returns:
             Array [V]; NaN where no update was measured, and for variables with fewer
@@ -113,7 +113,7 @@ class Observation(NamedTuple):
         return relative_updates(weights, ratios, self.sizes, self.kernels, floor)
 
     def crossed(self, limits=None):
-        """The first quantity outside of its limits.
+        """The first quantity outside its limits.
 
         Args:
             limits: Dict of quantity to `(low, high)`. None: those in force in this
@@ -132,12 +132,12 @@ class Observation(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a detector answers when it trips.
+    """The result of a detector that trips.
 
     Attributes:
         variable: Index of the variable that tripped; None for the step as a whole.
-        value: What was measured.
-        baseline: What it was compared with.
+        value: The measured value.
+        baseline: The value that it was compared with.
     """
 
     variable: int | None

@@ -7,8 +7,8 @@ from keras_gradwatch.methods import whole
 class Onset(Detector):
     """Base of the detectors of conditions that last, such as vanishing gradients.
 
-    Such a detector trips in one step, when its condition has held for `patience`
-    judgements in a row, and can trip again once it has not held for as many.
+    Such a detector trips once, when its condition has held for `patience` judgements in
+    a row, and can trip again after the condition has been false for as many.
 
     Args:
         patience: Judgements in a row after which a change counts, >= 1.

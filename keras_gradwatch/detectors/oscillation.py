@@ -14,17 +14,17 @@ LARGEST_LOSS = 1e18
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Oscillation(Onset):
-    """Trips when the step's own loss has begun to swing with every step.
+    """Trips when the step's own loss begins to swing from step to step.
 
     Formula: with d the change of the loss from one step to the next, and ⟨·⟩ a running
     mean, it trips when `ρ = ⟨dₜ·dₜ₋₁⟩ / ⟨d²⟩ < −limit` and
     `√⟨d²⟩ > amplitude · ⟨|loss|⟩` have held for `patience` steps in a row.
 
-    Noise does not trip it, however large: the changes of independent losses have
-    ρ = −1/2, a steady descent has 1, and only a swing of period two comes near −1.
-    That is what gradient descent does along a direction whose curvature is above
-    2 / rate. It is clear where batches are large; where they are small, noise hides it.
-    It reports the onset once. Two batches without shuffling swing by themselves.
+    Noise does not trip it, however large: ρ is −1/2 for independent losses, 1 for a
+    steady descent, and near −1 only for a swing of period two. Gradient descent swings
+    like this along a direction whose curvature is above 2 / rate. The swing is visible
+    with large batches; with small ones, noise hides it. The detector reports the onset
+    once. It also trips on two batches of different loss without shuffling.
 
     Args:
         limit: How near ρ must come to −1, between 0.5 and 1. Default 0.9.
@@ -89,4 +89,6 @@ class Oscillation(Onset):
 
     def describe(self, variable, value, baseline):
         del variable
-        return f"the loss swings by {value:.3g} with every step, around {baseline:.3g}"
+        return (
+            f"the loss swings by {value:.3g} from step to step, around {baseline:.3g}"
+        )

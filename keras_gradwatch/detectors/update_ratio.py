@@ -11,20 +11,20 @@ from keras_gradwatch.methods import number
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class UpdateRatio(Detector):
-    """Trips when one update changes a kernel by more than a share of its own size.
+    """Trips when one update changes a kernel by more than a share of its norm.
 
     Formula: `not (‖Δw‖ < limit · max(‖w‖, floor·√n))` for a variable of n elements
     with two or more axes. An update of weights that are all zero is not judged.
 
-    It judges the update that was made, so it needs no warm-up, sees what no norm of a
-    gradient shows (Adam at a rate of 1), and does not depend on the optimizer. Biases
-    and scales, which begin at zero, are left out.
+    It judges the update, so it needs no warm-up, does not depend on the optimizer, and
+    finds problems that the gradient norm does not show (Adam at a learning rate of 1).
+    It ignores biases and scales, because they may start at zero.
 
     Args:
         limit: Largest share of the weights that one update may change, > 0.
             Default 0.5.
-        floor: Root mean square that weights count as having at least, >= 0, so that a
-            kernel that begins near zero can be trained. Default 0.05.
+        floor: Smallest root mean square that is assumed for weights, >= 0, so that a
+            kernel that starts near zero can be trained. Default 0.05.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -63,4 +63,6 @@ class UpdateRatio(Detector):
 
     def describe(self, variable, value, baseline):
         size = f"{value:.0%} of" if value < 10 else f"{value:.3g} times"
-        return f"the update changed {variable} by {size} its norm, limit {baseline:.0%}"
+        return (
+            f"the update changed {variable} by {size} its norm (limit {baseline:.0%})"
+        )

@@ -13,17 +13,17 @@ from keras_gradwatch.methods import number
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Vanishing(Onset):
-    """Trips when the gradient of the first kernel has begun to vanish.
+    """Trips when the gradient of the first kernel begins to vanish.
 
     Formula: with a and b the running means of ‖g‖ of the first and of the last
     variable with two or more axes, and n that of the global norm, it trips when
     `a < ratio · b` and `a < floor ≤ n` has held for `patience` steps in a row.
 
-    Because of the means, single batches whose gradient is zero do not trip it (a batch
-    of one sample for which all ReLUs are off). Neither does a run that has converged:
-    all of its norms are small, so n is below `floor` or a is not below `ratio · b`. It
-    reports the onset once, and can trip again when the condition has not held for
-    `patience` steps. Its event names the first kernel.
+    Because of the running means, single batches with a zero gradient do not trip it (a
+    batch of one sample for which all ReLUs are off). A converged run does not trip it
+    either: all of its norms are small, so n is below `floor` or a is not below
+    `ratio · b`. It reports the onset once, and can trip again when the condition has
+    not held for `patience` steps. Its event names the first kernel.
 
     Args:
         ratio: The first kernel's norm over the last one's, > 0. Default 1e-3.
@@ -84,6 +84,6 @@ class Vanishing(Onset):
 
     def describe(self, variable, value, baseline):
         return (
-            f"gradients vanish before reaching {variable}: its norm is {value:.3g}, "
-            f"that of the last kernel {baseline:.3g}"
+            f"gradients vanish before reaching {variable}: the norm is {value:.3g} "
+            f"there and {baseline:.3g} in the last kernel"
         )

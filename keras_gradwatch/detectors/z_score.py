@@ -13,7 +13,7 @@ class ZScore(LogBaseline):
     if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are
     log-normally distributed, so a z-score of the logarithm fits smooth and noisy runs
     alike. From the fourth step on it also trips if ‖g‖ is more than 100 times the
-    largest of the newest 100 to 200 steps. A norm of 0 is not counted as a step.
+    largest of the newest 100 to 200 steps. A norm of 0 is ignored.
 
     Args:
         z: Standard deviations above the mean, > 0. Default 6.
@@ -21,7 +21,7 @@ class ZScore(LogBaseline):
         decay: Decay of the running moments per step, 0 to 1. Default 0.97, which is
             about 33 steps.
         warmup: Steps before a step is compared with the mean, >= 1. Default 20.
-        patience: After this many spikes in a row the new level is the baseline, >= 1.
+        patience: Spikes in a row after which the new level becomes the baseline, >= 1.
             Default 5.
 
     Raises:
@@ -33,9 +33,9 @@ class ZScore(LogBaseline):
     callbacks.SkipOnExplosion(detector=detectors.ZScore(z=4.0))
     ```
 
-    Reference: after ZClip (Kumar et al. 2025, arXiv 2504.02507), which takes the
-    z-score of the norm itself; on the log scale, with a bounded intake, one NaN or a
-    spike during warm-up does not spoil the baseline.
+    Reference: after ZClip (Kumar et al. 2025, arXiv 2504.02507), which uses the z-score
+    of the norm itself. On the log scale and with bounded influence of each value, one
+    NaN or a spike during warm-up does not distort the baseline.
     """
 
     kind = "norm spike"

@@ -69,7 +69,7 @@ def newly_nonfinite(before, model):
 def harmed(model):
     """The variables that a bad step may have harmed: weights, state, optimizers'.
 
-    Learning rates are left out, and so are seeds and metrics.
+    Learning rates, seeds and metrics are not included.
 
     Returns:
         List of `keras.Variable`, each once.

@@ -19,23 +19,23 @@ class AdaGC(Policy):
     """Clips the norm of each variable's gradient to a multiple of its own running norm.
 
     Formula: `ĝ = g · min(1, λ·γ / ‖g‖)` and `γ ← β·γ + (1 − β)·‖ĝ‖`, each variable by
-    itself. In the first `warmup` steps all gradients together are clipped to
-    `global_clipnorm`, and γ is the least ‖ĝ‖ so far.
+    itself. In the first `warmup` steps the global norm is clipped to
+    `global_clipnorm`, and γ is the smallest ‖ĝ‖ so far.
 
-    By the published rule γ rises by no more than (1 − β)(λ − 1), that is 0.1%, a step:
-    a shift by ×1000 takes 6,900 steps. And one gradient of zero in the warm-up (a LoRA
-    factor behind one that begins at zero) makes γ, and with it every later gradient of
-    that variable, zero for good. With `robust`:
+    In the published rule γ rises by at most (1 − β)(λ − 1) = 0.1% per step, so a shift
+    by ×1000 takes 6,900 steps. One gradient of zero in the warm-up (a LoRA factor
+    behind one that starts at zero) makes γ, and every later gradient of that variable,
+    permanently zero. With `robust`:
 
-    - a gradient of zero says nothing of the scale: it is not taken in;
+    - gradients of zero are ignored;
     - when the warm-up ends, γ is at least a tenth of the geometric mean of ‖ĝ‖;
     - u is the running geometric mean of ‖g‖. After 25 steps in a row in which ‖g‖ was
-      more than 10·u or less than u / 10, u is that of those steps, and γ the same share
-      of it as before, at least a tenth and at most all. So is a shift of scale by more
-      than 10 taken in within 25 steps, and a lesser one within 2,350.
+      more than 10·u or less than u / 10, u becomes the mean of those steps. γ keeps its
+      ratio to u, limited to a tenth at least and 1 at most. So the rule adapts to a
+      shift of scale by more than 10 within 25 steps, and to a smaller one within 2,350.
 
-    In runs without any of these, the two are the same. A step with non-finite
-    gradients is never taken in.
+    In runs without such events, both rules agree. Steps with non-finite gradients are
+    always ignored.
 
     State: `level` γ [V], `usual` log u [V], `streak` [V], the steps in a row off the
     scale, `fresh` [V], the mean of log ‖g‖ in them, or of log ‖ĝ‖ in the warm-up, and

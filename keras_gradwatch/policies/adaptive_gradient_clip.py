@@ -16,21 +16,21 @@ from keras_gradwatch.statistics.names import NAMES
 class AdaptiveGradientClip(Policy):
     """Clips the gradient of each unit to a share of the norm of its weights (AGC).
 
-    Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit is what
-    feeds one output: in Keras all axes but the last belong to it. A variable in which
-    no more than one axis is longer than 1 (a bias, a scale) is one unit. Without the
-    floor ε, weights that begin at zero would never move. (optax takes the same units,
-    save for three axes, of which it reduces the first only.)
+    Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit
+    consists of the weights that feed one output: in Keras, all axes but the last. A
+    variable with at most one axis longer than 1 (a bias, a scale) is one unit. Without
+    the floor ε, weights that start at zero would never move. (optax uses the same
+    units, except for variables with three axes, of which it only reduces the first.)
 
-    It keeps no state, and costs one pass over the gradients and one over the weights.
+    It has no state, and costs one pass over the gradients and one over the weights.
 
     Args:
-        clipping: The share λ, > 0. The paper takes 0.01 for batches of 4,096, and
-            larger ones for small batches.
+        clipping: The share λ, > 0. The paper uses 0.01 for batches of 4,096, and larger
+            values for small batches.
         eps: The floor ε, in units of the weight norm, > 0.
-        exclude: List of regular expressions: a variable is left alone if one of them
-            is found in its path. The paper leaves out the final layer:
-            `exclude=["predictions/"]`. A plain part of a path is one, too.
+        exclude: List of regular expressions: a variable is not clipped if one of them
+            is found in its path. A part of a path works, too. The paper excludes the
+            final layer: `exclude=["predictions/"]`.
 
     Raises:
         ValueError: If `clipping` or `eps` is not a finite number > 0, or `exclude` is

@@ -12,21 +12,20 @@ from keras_gradwatch.policies.base import Policy, scale_down
 class AutoClip(Policy):
     """Clips the norm of all gradients together to a percentile of its recent values.
 
-    Formula: `c = percentile_p(‖g₁‖, …, ‖gₜ‖)`, `g ← g · min(1, c / ‖g‖)`, of the norms
-    before clipping, the present one among them; between two of them the percentile is
-    interpolated.
+    Formula: `c = percentile_p(‖g₁‖, …, ‖gₜ‖)`, `g ← g · min(1, c / ‖g‖)`, with the
+    norms before clipping, including the current one. The percentile is interpolated
+    between two norms.
 
-    The original keeps all norms of the run, grows with it, and never takes in a lasting
-    shift. Here the newest `window` norms count: until step `window` that is the
-    original, and a shift of scale is taken in after `window` steps at the latest.
+    The original keeps all norms of the run, so its memory grows and it hardly adapts to
+    a lasting shift. This policy uses the newest `window` norms: it equals the original
+    until step `window`, and adapts to a shift of scale within `window` steps.
 
-    State: `norms` [window], the newest last, and `seen`, how many of them there are.
+    State: `norms` [window], the newest last, and their number `seen`.
 
     Args:
-        percentile: p, > 0 and < 100. At 10, nine of ten steps are clipped: that is the
-            idea, and the learning rate is to be chosen for it.
-        window: Number of norms that count, >= 1. The original: as many as the run has
-            steps.
+        percentile: p, > 0 and < 100. At 10, nine of ten steps are clipped by design, so
+            the learning rate must be tuned for it.
+        window: Number of norms, >= 1. In the original, all norms of the run.
 
     Raises:
         ValueError: If an argument is out of its range.

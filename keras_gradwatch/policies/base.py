@@ -12,14 +12,14 @@ OFF_SCALE = 10.0
 
 
 class Measurement(NamedTuple):
-    """What is known of the gradients of one step, on the device.
+    """Measurements of the gradients of one step, on the device.
 
     Attributes:
         step: Scalar int32, the step, from 0.
-        loss: Scalar float32, the step's own loss; NaN where it is not known.
+        loss: Scalar float32, the step's own loss; NaN if unknown.
         global_norm: Scalar float32, before clipping.
         statistics: Tensor [V, 8], float32, columns as in `statistics.names.NAMES`.
-            What was not measured in this step is NaN.
+            Values that were not measured in this step are NaN.
         finite: Scalar bool: all gradients, and the loss where known, are finite.
         sizes: Tensor [V], float32, the number of elements of each variable.
         kernels: Tensor [V], bool, True where a variable has two or more axes.
@@ -43,30 +43,30 @@ class Measurement(NamedTuple):
 class Policy(Method):
     """Base of all policies.
 
-    A policy works on what the optimizer would see on one device: gradients summed over
-    replicas, unscaled, and averaged over an accumulation window. It is asked in two
-    parts, so that a step in which nothing needs to be changed costs no pass over the
-    gradients, and its gradients stay the very same tensors.
+    A policy receives the gradients that the optimizer would see on one device: summed
+    over replicas, unscaled, and averaged over an accumulation window. It has two parts:
+    `decide` and `transform`. So a step that needs no change costs no pass over the
+    gradients, and keeps the original tensors.
     """
 
     def decide(self, measured, state, settings):
-        """Says whether the gradients of this step are to be changed, and to what.
+        """Decides whether to change the gradients of this step, and how.
 
         Args:
             measured: `Measurement` of the step, before the update, of the V variables
-                with a gradient. Its `gradients` and `weights` cost nothing
-                while they are not used.
-            state: Dict of tensors, as `initial_state` declared them.
-            settings: Dict of scalar tensors, as `settings` declared them.
+                with a gradient. Its `gradients` and `weights` cost nothing if they are
+                not used.
+            state: Dict of tensors, as declared by `initial_state`.
+            settings: Dict of scalar tensors, as declared by `settings`.
 
         Returns:
             `(change, limits, new state)`: a scalar bool tensor, a dict of tensors for
-            `transform`, and the state, which must never take in a non-finite value.
+            `transform`, and the state, which must never contain a non-finite value.
         """
         raise NotImplementedError
 
     def transform(self, gradients, limits):
-        """Changes the gradients; called only where `decide` said so.
+        """Changes the gradients; only used if `decide` returned True.
 
         Args:
             gradients: List of V float tensors or `SparseRows`, all finite.

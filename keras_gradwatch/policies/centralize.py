@@ -9,15 +9,15 @@ from keras_gradwatch.tensors.sparse import SparseRows
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Centralize(Policy):
-    """Takes from the gradient of each kernel its mean over the inputs of a unit.
+    """Subtracts from the gradient of each kernel its mean over the inputs of a unit.
 
     Formula: `g ← g − mean(g)`, over all axes but the last, for variables with two or
-    more axes. The mean of the weights of a unit stays what it was at the first step,
-    with SGD and without weight decay.
+    more axes. With SGD and without weight decay, the mean of the weights of a unit
+    stays constant.
 
-    It limits nothing: for that, `Chain` it with a clip. The gradient of an embedding
-    stays as it is: all rows that are not in the batch are zero, and centering would
-    move them all. It changes every step, so each costs two passes over the kernels.
+    It does not limit gradients: `Chain` it with a clip. The gradient of an embedding is
+    not centered, because that would move the rows that are not in the batch. It changes
+    every step, and costs two passes over the kernels.
 
     Example:
 

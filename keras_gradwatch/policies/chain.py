@@ -13,13 +13,13 @@ from keras_gradwatch.tensors.sparse import SparseRows
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Chain(Policy):
-    """Applies several policies, each to what the one before it made.
+    """Applies several policies one after the other.
 
-    Formula: `g ← pₙ(… p₂(p₁(g)))`. Where a policy has changed the gradients, they are
-    measured again for the next one, which costs a pass over them; where it has not,
-    they and their statistics are the very same.
+    Formula: `g ← pₙ(… p₂(p₁(g)))`. If a policy changes the gradients, they are measured
+    again for the next one, which costs a pass over them. Otherwise gradients and
+    statistics are passed on unchanged.
 
-    State and settings are those of the members.
+    Each policy keeps its own state and settings.
 
     Args:
         policies: List of `Policy`, at least one.

@@ -17,11 +17,11 @@ class NormalizeCentered(Policy):
     """Centers each variable's gradient and scales it to norm 1.
 
     Formula: `g ← (g − mean(g)) / ‖g − mean(g)‖`, the mean over the whole variable; 0
-    where all components are equal. With SGD, each variable moves by exactly the
-    learning rate, whatever the scale of its gradient.
+    where all components are equal. With SGD, the step of each variable has exactly the
+    length of the learning rate, whatever the scale of its gradient.
 
-    A variable with a single component has no gradient left, and never moves. That of an
-    embedding is only scaled: centering would move the rows that are not in the batch.
+    A variable with a single component never moves. The gradient of an embedding is only
+    scaled, because centering would move the rows that are not in the batch.
 
     Example:
 

@@ -13,24 +13,24 @@ LARGEST = 1e18  # larger norms count as this: its square is finite
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class ZClip(Policy):
-    """Clips the norm of all gradients together where its z-score is that of a spike.
+    """Clips the norm of all gradients together if its z-score indicates a spike.
 
-    Formula: with `z = (‖g‖ − μ) / (σ + 1e-6)`, where `z > z*` the norm is clipped to
-    `μ + z*·σ / (z / z*)`, so that a larger spike is clipped to less. μ and σ² are
-    running averages with decay α that take in the clipped norm; their first values are
-    the mean and the variance of the first `warmup` norms, which are not clipped.
+    Formula: with `z = (‖g‖ − μ) / (σ + 1e-6)`, if `z > z*` the norm is clipped to
+    `μ + z*·σ / (z / z*)`, so a larger spike is clipped to a smaller norm. μ and σ² are
+    running averages of the clipped norm with decay α. They start as the mean and the
+    variance of the first `warmup` norms, which are not clipped.
 
-    Three ways in which the published rule is ruined or stuck are closed by `robust`:
+    `robust` fixes three failures of the published rule:
 
-    | what comes | published | robust |
+    | event | published | robust |
     |---|---|---|
-    | a spike in the warm-up | μ is that of the spike | counts as 10 times the median |
-    | a lasting shift upwards | every step is clipped to μ, for good | they are reset |
-    | a lasting shift down by more than 10 | no protection for long | they are reset |
+    | a spike in the warm-up | it dominates μ | it counts as 10 times the median |
+    | a lasting shift upwards | every step is clipped to μ | μ and σ are reset |
+    | a lasting shift down by more than 10 | long without protection | the same |
 
-    They are reset to those of the last `warmup` norms, after `warmup` steps in a row
-    that were all spikes, or below μ / 10. In runs without any of these, the two are the
-    same. A step with non-finite gradients is not included.
+    After `warmup` steps in a row that are all spikes or below μ / 10, μ and σ are reset
+    to the last `warmup` norms. In runs without such events, both rules agree. Steps
+    with non-finite gradients are ignored.
 
     State: `recent` [warmup], the newest norms before clipping, `seen` (up to `warmup`),
     `mean` μ, `variance` σ², and `streak`, the steps in a row that are off the baseline.

@@ -1,4 +1,4 @@
-"""What is reported when a detector trips."""
+"""The events that are reported when a detector trips."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ ACTIONS = (
     "rewound",
     "stopped",
 )
-"""What can have been done about an event, `Event.action`."""
+"""The possible values of `Event.action`: what was done about an event."""
 
 
-# What is done when nothing has tripped for a while.
+# The action of a cut that is undone when no detector has tripped for a while.
 RESTORED = "rate restored"
 
 
@@ -27,10 +27,10 @@ class Event:
         step: The step, from 0, counted over all `fit` calls.
         kind: What tripped: `Detector.kind`.
         variable: Path of the variable that tripped, or None for the step as a whole.
-        value: What was measured.
-        baseline: What it was compared with.
+        value: The measured value.
+        baseline: The value that it was compared with.
         action: What was done, one of `ACTIONS`.
-        message: All of it in one line for a person.
+        message: Everything in one line.
     """
 
     step: int
@@ -43,5 +43,5 @@ class Event:
 
 
 def tripped(events):
-    """Those of a list of events in which something tripped."""
+    """The events in a list in which a detector tripped."""
     return [event for event in events if event.action != RESTORED]

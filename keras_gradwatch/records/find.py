@@ -44,7 +44,7 @@ def find(logdir):
         if any(os.path.exists(os.path.join(place, f)) for f in MARKS):
             return place
     raise ValueError(
-        f"there is no {REPORT} and no {EVENT_LOG} in {places[0]!r} or in "
+        f"there is no {REPORT} and no {EVENT_LOG} in {places[0]!r} or "
         f"{places[1]!r}; `callbacks.GradWatch` writes them, with a `log_dir` or a "
         "`state_dir`"
     )

@@ -1,4 +1,4 @@
-"""What the first batch tells of the data: plain numbers of inputs and targets."""
+"""Plain numbers that describe the inputs and targets of the first batch."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_gradwatch.tensors.reading import to_numpy
 
-# Rows, inputs and targets, and columns that are looked at.
+# Rows, inputs and targets, and columns that are examined.
 MAX_ROWS, MAX_ARRAYS, MAX_COLUMNS = 256, 8, 4096
 # Columns that are listed by number.
 LISTED = 5

@@ -1,4 +1,4 @@
-"""All that was recorded, as arrays."""
+"""All recorded steps as arrays."""
 
 import csv
 
@@ -15,7 +15,7 @@ class History(StepScalars):
     """Recorded steps, as arrays; its attributes are those of `GradientHistory`.
 
     Args:
-        max_steps: How many of the newest steps are kept, or None for all.
+        max_steps: Number of steps to keep, the newest ones; None: all.
     """
 
     def __init__(self, max_steps=None):
@@ -84,7 +84,7 @@ class History(StepScalars):
         return plots.heatmap(self)
 
     def to_run(self, name="run", report=None):
-        """These steps in the form in which recorded runs are read, a `Run`.
+        """These steps as a `Run`, the form in which recorded runs are read.
 
         Args:
             name: Name of the run.
@@ -119,12 +119,12 @@ class History(StepScalars):
         )
 
     def to_csv(self, path, begin=None, end=None):
-        """Writes one line a step: the scalars, then every statistic of every variable.
+        """Writes one line per step: scalars, then every statistic of every variable.
 
         Args:
             path: File to write; an existing one is replaced.
-            begin: The first step that is written; None: from the first one on.
-            end: The step before which it ends; None: up to the last one.
+            begin: The first step to write; None: the first one.
+            end: The step after the last one to write; None: all remaining steps.
         """
         columns = self._columns()
         chosen = np.ones(len(self.steps), bool)

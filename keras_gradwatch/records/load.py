@@ -10,7 +10,7 @@ from keras_gradwatch.records.run import Run
 
 
 def load(logdir: str | os.PathLike[str]) -> Run:
-    """Reads what a run has left on disk; needs neither Keras nor a backend.
+    """Reads the record of a run; needs neither Keras nor a backend.
 
     The run may still be running.
 
@@ -18,9 +18,9 @@ def load(logdir: str | os.PathLike[str]) -> Run:
         logdir: The `log_dir` (or the `state_dir`) of the run, or `gradwatch` in it.
 
     Returns:
-        `Run`, of at most 2,000 steps: all of them in a short run; of a longer one the
-        last 200, those around events, and of the others the first step and the one with
-        the largest norm of every 2, 4, 8, ....
+        `Run`, with all steps of a short run. A longer run has at most 2,000 steps: the
+        last 200, those around events, and from the others the first step and the step
+        with the largest norm of every 2, 4, 8, ....
 
     Raises:
         ValueError: If there is no run, or more than one, or its record cannot be read.

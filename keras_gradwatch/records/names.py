@@ -1,4 +1,4 @@
-"""Names of variables that tell them apart."""
+"""Unique names of variables."""
 
 
 def unique(names):

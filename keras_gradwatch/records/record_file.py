@@ -194,7 +194,7 @@ def read(path):
     with open(path, "rb") as file:
         data = file.read()
     if not data:
-        raise ValueError(f"{path!r} is empty: it is no record of a run")
+        raise ValueError(f"{path!r} is empty: it is not the record of a run")
     variables, scalars, begin = _read_header(path, data)
     rows, samples, found = [], [], Contents(variables)
     while begin < len(data):
@@ -238,7 +238,7 @@ def _read_header(path, data):
         known = False
     if not known:
         raise ValueError(
-            f"{path!r} is no record of a run: its first line is no JSON with "
+            f"{path!r} is not the record of a run: its first line is not JSON with "
             f'"format": "{FORMAT}". It begins with {data[:40]!r}'
         )
     if content.get("version") != VERSION:

@@ -1,4 +1,4 @@
-"""Host side: hands drained rows to those who listen, and sums up the epoch."""
+"""Passes drained rows to the listeners, prints events, and sums up the epoch."""
 
 import sys
 from collections import deque
@@ -14,16 +14,16 @@ MAX_LINES = 3
 
 
 class Recorder:
-    """Takes rows once, whoever drained them, and tells every listener.
+    """Receives each drained row once, and passes it to every listener.
 
     Args:
-        max_events: How many of the newest events are kept.
+        max_events: Number of events to keep, the newest ones.
 
     Attributes:
         events: The newest `Event`s, a deque.
-        before_line: What a printed line begins with: a line break where Keras draws a
-            progress bar.
-        epoch: Number of the present epoch, or None.
+        before_line: Prefix of a printed line: a line break if Keras draws a progress
+            bar.
+        epoch: Number of the current epoch, or None.
         lost: Number of steps that were overwritten in the ring before they were read.
     """
 
@@ -36,25 +36,25 @@ class Recorder:
         self.begin_epoch()
 
     def listen(self, listener):
-        """Has `listener(rows, events)` called with everything that is drained."""
+        """Calls `listener(rows, events)` with all drained rows."""
         self._listeners.append(listener)
 
     def listen_to_begin(self, listener):
-        """Has `listener()` called before the first step of a run."""
+        """Calls `listener()` before the first step of a run."""
         self._at_begin.append(listener)
 
     @property
     def is_listened_to(self):
-        """Whether anybody wants to know that a run begins."""
+        """Whether there is a listener for the beginning of a run."""
         return bool(self._at_begin)
 
     def tell_begin(self):
-        """Tells that a run begins, and that its first batch is known."""
+        """Notifies the listeners that a run begins and its first batch is known."""
         for listener in self._at_begin:
             listener()
 
     def begin(self):
-        """Begins a new `fit`: forgets the listeners and what has been told."""
+        """Begins a new `fit`: forgets the listeners and the printed events."""
         self._listeners, self._at_begin = [], []
         self._forget_told()
 
@@ -64,7 +64,7 @@ class Recorder:
         self._alike = {}  # (kind, action) -> number of events, first and last step
 
     def tell(self, events):
-        """Prints events, one line each; each once, whoever asks for it."""
+        """Prints events, one line each, and each event only once."""
         for event in events:
             key = (event.step, event.message)
             if key in self._told:
@@ -77,10 +77,11 @@ class Recorder:
                 epoch = "" if self.epoch is None else f"epoch {self.epoch}, "
                 self.say(f"{epoch}{event.message}")
             elif number == MAX_LINES:
-                self.say(f"more events of this kind ({', '.join(alike)}) are counted")
+                kind = ", ".join(alike)
+                self.say(f"further events of this kind ({kind}) are only counted")
 
     def sum_up(self):
-        """Prints how many events there were of each kind that was only counted."""
+        """Prints the number of events of each kind that was only counted."""
         for (kind, action), (number, first, last) in self._alike.items():
             if number > MAX_LINES:
                 self.say(f"{kind}, {action}: {number} times in steps {first} to {last}")
@@ -93,7 +94,7 @@ class Recorder:
             self.say(message)
 
     def say(self, message):
-        """Prints a message, clear of Keras's progress bar; of all processes, one."""
+        """Prints a message clear of Keras's progress bar, in one process only."""
         if not is_chief():
             return
         line = f"[gradwatch] {message}"
@@ -108,13 +109,13 @@ class Recorder:
         """Begins the sums of a new epoch.
 
         Args:
-            epoch: Its number as Keras prints it, from 1; None: not known.
+            epoch: Its number as Keras prints it, from 1; None if unknown.
         """
         self.epoch = epoch
         self._norms, self._steps, self._explosions = 0.0, 0, 0
 
     def take(self, rows):
-        """Takes newly drained `Rows`: events are derived, returned, listeners told."""
+        """Receives newly drained `Rows`, notifies the listeners, returns the events."""
         self._told = set()
         events = rows.events()
         self.events.extend(events)

@@ -30,7 +30,7 @@ ADDED = (
 )
 """What the host adds to them, for the whole step."""
 
-# OVERFLOWED: a loss scale's overflow, that its optimizer left out by itself.
+# OVERFLOWED: an overflow of the loss scale, which made the optimizer skip the update.
 APPLIED, SKIPPED, REVERTED, OVERFLOWED = 0, 1, 2, 3
 HALTED, STOPPED = 1, 2
 
@@ -259,17 +259,17 @@ class Rows:
         factor = float(self.scalars["rate_factor"][t])
         held = followed and self.scalars["held"][t] > 0
         radius = float(self.scalars["trust_radius"][t])
-        clipped = "the gradients were clipped to norm "
+        clipped = "the gradients were clipped to a norm of "
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
         if held:
             clipped = f"the update was limited to {radius:.2%} of the weights"
         parts = {
             "skipped": ["the update was skipped"],
             "stopped": ["the update was skipped; training stopped"],
-            "reverted": ["the weights were put back"],
+            "reverted": ["the weights were restored"],
             "clipped": [clipped],
             "rate reduced": [clipped] if held else [],
-            "observed": ["observed, nothing was changed"],
+            "observed": ["reported only, nothing was changed"],
         }[action]
         if followed and factor < 1:
             parts.append(f"learning rate {rate:.3g} -> {rate * factor:.3g}")

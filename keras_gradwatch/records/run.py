@@ -14,14 +14,13 @@ class Run(StepScalars):
 
     Attributes:
         name: Name of the run, from its directory.
-        directory: Where its files are.
-        steps: int64 array [T], ascending; steps may be missing where the record was
-            thinned out.
+        directory: Directory of its files.
+        steps: int64 array [T], ascending; a long record does not contain all steps.
         scalars: Dict of names to float32 arrays [T]: those of `records.rows.SCALARS`,
             `trust_radius`, `rate_factor`, and the upper limits `limit_global_norm` and
-            `limit_loss` in force in the step; NaN where a value is not known. `loss`,
-            `global_norm`, `clipped_norm`, `learning_rate`, `applied`, `held` and the
-            like are attributes, too.
+            `limit_loss` in force in the step; NaN where a value is unknown. `loss`,
+            `global_norm`, `clipped_norm`, `learning_rate`, `applied`, `held` and others
+            are also attributes.
         variables: Names of the V variables, in the order of the network.
         norms: float32 array [T, V], gradient norm of each variable; infinite where the
             gradient is not finite, NaN where it was not measured.
@@ -33,7 +32,7 @@ class Run(StepScalars):
             counts of the gradient's values in 30 equal bins, then the lower edge of the
             first bin and the upper edge of the last one; empty without
             `histogram_freq`.
-        status: Dict of what `run.json` says, or None.
+        status: Dict of the content of `run.json`, or None.
 
     Example:
 

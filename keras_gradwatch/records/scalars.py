@@ -5,7 +5,7 @@ from keras_gradwatch.records.rows import APPLIED, OVERFLOWED
 
 
 class StepScalars:
-    """What `History` and `Run` have of each of their T steps.
+    """The scalars of T steps, shared by `History` and `Run`.
 
     A subclass has `_scalar(name)`, a float32 array [T], and `_columns()`, a dict of
     arrays [T], beside `steps`, `variables` and `events`.
@@ -23,37 +23,37 @@ class StepScalars:
 
     @property
     def loss(self):
-        """float32 array [T], each step's own."""
+        """float32 array [T], each step's own loss."""
         return self._scalar("loss")
 
     @property
     def learning_rate(self):
-        """float32 array [T], the rate in effect in each step."""
+        """float32 array [T], the effective rate of each step."""
         return self._scalar("learning_rate")
 
     @property
     def applied(self):
-        """bool array [T], False where the update was skipped or put back."""
+        """bool array [T], False where the update was skipped or reverted."""
         return self._scalar("outcome") == APPLIED
 
     @property
     def loss_scale(self):
-        """float32 array [T], what the loss was multiplied by."""
+        """float32 array [T], the factor of the loss."""
         return self._scalar("loss_scale")
 
     @property
     def held(self):
-        """Where the update was cut down to the trust region, bool [T]."""
+        """bool array [T], True where the trust region limited the update."""
         return self._scalar("held") > 0
 
     @property
     def trust_radius(self):
-        """What an update was allowed to change, float32 [T]."""
+        """float32 array [T], the share of a kernel that an update may change."""
         return self._scalar("trust_radius")
 
     @property
     def overflowed(self):
-        """bool array [T], the overflows that a dynamic loss scale dealt with."""
+        """bool array [T], True where a dynamic loss scale handled an overflow."""
         return self._scalar("outcome") == OVERFLOWED
 
     def plot(self):
@@ -71,7 +71,7 @@ class StepScalars:
         return pandas.DataFrame(self._columns()).set_index("step")
 
     def _known(self, name):
-        """The place of a variable.
+        """The index of a variable.
 
         Raises:
             KeyError: If no variable has this name.

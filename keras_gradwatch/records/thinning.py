@@ -1,4 +1,4 @@
-"""Which steps of a long run stay in its record."""
+"""The choice of the steps that a long run keeps in its record."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ AROUND = 50
 
 
 def chosen(steps, sizes, events, limit):
-    """Which of some steps stay, so that there are no more than `limit`.
+    """Chooses at most `limit` of some steps.
 
     Up to half of them are the last ones (a tenth of `limit`) and those around events.
     Of the others, the first step and the largest one stay of each `stride` steps, the

@@ -1,1 +1,1 @@
-"""What a run is told as: diagnosis, report, forensics, command line."""
+"""Reports on a run: diagnosis, report, forensics, command line."""

@@ -44,24 +44,24 @@ def main(arguments=None):
     report = commands.add_parser(
         "report",
         help="print what happened in a run",
-        description="Print the report of a run, and what is on disk of its incidents. "
-        "The exit status is 1 where a run has exploded and was not protected.",
+        description="Print the report of a run, and list the files of its incidents. "
+        "The exit status is 1 if a run exploded and was not protected.",
     )
     report.add_argument("logdir", metavar="LOGDIR", help=LOGDIR)
     report.add_argument("--json", action="store_true", help="print the data as JSON")
     page = commands.add_parser(
         "html",
         help="write the page of a run to one file",
-        description="Write verdict, timeline, heatmap and layers of a run, or of "
+        description="Write the verdict, timeline, heatmap and layers of a run, or of "
         "several side by side, to one HTML file.",
     )
     page.add_argument("logdirs", nargs="+", metavar="LOGDIR", help=LOGDIR)
     page.add_argument("--out", default="report.html", help="file (%(default)s)")
     compare = commands.add_parser(
         "compare",
-        help="compare runs in a table, and on one page",
-        description="Print a table of several runs, and write a page on which they "
-        "are side by side. The shares are those of the steps in the records.",
+        help="compare runs in a table and on one page",
+        description="Print a table of several runs, and write a page that shows them "
+        "side by side. Shares refer to the steps in the records.",
     )
     compare.add_argument("logdirs", nargs="+", metavar="RUN", help=LOGDIR)
     compare.add_argument("--out", default="compare.html", help="file (%(default)s)")
@@ -95,7 +95,7 @@ def _write_page(options):
         print(f"not shown: {problem}", file=sys.stderr)
     if options.command == "compare":
         print(pages.table(runs))
-    print(f"the page is in {options.out}")
+    print(f"wrote the page to {options.out}")
     return 0
 
 
@@ -229,11 +229,11 @@ def _report(directory):
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             return file.read().rstrip("\n")
-    return f"no {REPORT} in {directory!r} yet; these are the events so far."
+    return f"there is no {REPORT} in {directory!r} yet; these are the events so far."
 
 
 def _incident(step, events, folders):
-    lines = [f"step {step}: nothing more is on disk"]
+    lines = [f"step {step}: no files were saved"]
     if step in folders:
         files = ", ".join(sorted(os.listdir(folders[step])))
         lines = [f"step {step}: {folders[step]}: {files}"]

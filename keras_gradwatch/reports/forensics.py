@@ -1,8 +1,8 @@
-"""What is left on disk of each incident, to be looked at afterwards.
+"""The files that are written for each incident.
 
 Below the directory in which a run's state is kept:
 
-| file | what is in it |
+| file | content |
 |---|---|
 | `report.txt`, `report.json` | the report, as text and as data |
 | `record.gwr` | the record of the run, which `keras_gradwatch.load` reads |
@@ -83,14 +83,14 @@ def _write_rest():
 class Forensics:
     """Writes incidents, record and report of one `fit`, when the ring is drained.
 
-    A directory that cannot be written ends no training: it is said once.
+    A directory that cannot be written does not stop training; a line warns once.
 
     Args:
-        directory: Local directory in which the run's state is kept. What another run
-            left there of steps to come is removed.
+        directory: Local directory in which the run's state is kept. Files of another
+            run about later steps are removed.
         monitor: The `GradientMonitor`.
         model: The watched model.
-        save_batch: Whether batches are kept.
+        save_batch: Whether batches are saved.
         record_dir: Directory of the record; None: the same.
 
     Attributes:
@@ -176,7 +176,7 @@ class Forensics:
             return Incident(step, [])
         if self._writable:
             self._monitor.recorder.say_once(
-                f"more than {MAX_INCIDENTS} incidents: no more of them are written to "
+                f"more than {MAX_INCIDENTS} incidents: further ones are not written to "
                 f"{os.path.join(self.directory, FOLDER)!r}"
             )
         return None
@@ -201,9 +201,10 @@ class Forensics:
         batch, why_not = self._monitor.batches.take(incident.step)
         if batch is None:
             self._monitor.recorder.say_once(
-                f"`save_batch`: step {incident.step}: {why_not}"
+                f"`save_batch`: the batch of step {incident.step} was not saved: "
+                f"{why_not}"
             )
-            incident.batch = f"not kept: {why_not}"
+            incident.batch = f"not saved: {why_not}"
             return
         incident.batch = BATCH
         save_arrays(os.path.join(folder, BATCH), batch)
@@ -228,12 +229,12 @@ class Forensics:
         except OSError as error:
             self._writable = False
             self._monitor.recorder.say_once(
-                f"no incident is written to {self.directory!r} any more: {error}"
+                f"incidents are no longer written to {self.directory!r}: {error}"
             )
 
 
 def fingerprint(variables, access):
-    """What tells the values of variables apart, and how many of them are finite.
+    """A fingerprint of the values of variables, and how many of them are finite.
 
     Args:
         variables: List of `keras.Variable`.

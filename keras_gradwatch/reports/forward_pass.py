@@ -73,10 +73,10 @@ class ForwardPass:
             return "the forward pass has no numbers"
         if found is None:
             return (
-                f"all outputs are finite, the largest value is {largest.largest:.3g} "
+                f"all outputs are finite; the largest value is {largest.largest:.3g} "
                 f"in {largest.place}"
             )
-        words = f"the first values that are not finite are those of {found.place}"
+        words = f"the first non-finite values come from {found.place}"
         if found.kind == "input":
             return f"{words} ({found.nonfinite:.2%} of them)"
         if found.inputs is not None:

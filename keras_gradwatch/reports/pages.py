@@ -15,7 +15,7 @@ COLUMNS = (
     "last",
     "largest norm",
     "non-finite",
-    "undone",
+    "not applied",
     "limited",
     "last rate",
 )

@@ -22,10 +22,10 @@ SCALED_BY_NORM = ("SGD", "LossScaleOptimizer", "Muon")
 # What was done about events, in words; "s" is added where there are several.
 DONE = {
     "skipped": "{} update{s} skipped",
-    "reverted": "{} update{s} put back",
-    "clipped": "{} event{s} while clipped or held",
+    "reverted": "{} update{s} reverted",
+    "clipped": "{} event{s} in clipped steps",
     "rate reduced": "{} cut{s} of the learning rate",
-    "rate restored": "{} cut{s} taken back",
+    "rate restored": "{} cut{s} undone",
     "rewound": "{} rewind{s}",
     "stopped": "training stopped",
 }
@@ -36,14 +36,14 @@ class Report(str):
 
     Attributes:
         verdict: The first lines: what happened, and what was done about it.
-        symptoms: List of `Finding`, what the run suffers from; the gravest first.
-        causes: List of `Finding`, why; the most certain first.
+        symptoms: List of `Finding`, the problems of the run, the most severe first.
+        causes: List of `Finding`, the most certain first.
         fixes: List of str, what to change; at most three.
         exploded: Whether the run has exploded.
         protected: Whether anything was done about it.
-        clip: Of `diagnose`, a limit for the global norm; None where it is not known.
-        rate: Of `diagnose`, a good learning rate; None where it is not known.
-        rate_curve: Of `diagnose`, its range test, a dict of arrays, or None.
+        clip: Suggested limit for the global norm; None if unknown. Set by `diagnose`.
+        rate: A good learning rate; None if unknown. Set by `diagnose`.
+        rate_curve: Dict of arrays of the range test, or None. Set by `diagnose`.
     """
 
     clip: float | None = None
@@ -60,7 +60,7 @@ class Report(str):
         return report
 
     def to_dict(self):
-        """All of it as plain data, ready for JSON."""
+        """Everything as plain data, ready for JSON."""
         return {
             "verdict": self.verdict,
             "exploded": self.exploded,
@@ -93,7 +93,7 @@ class Report(str):
 
 
 def explain(summary, stopped=False):
-    """Explains what a run went through, why, and what to change.
+    """Explains what happened in a run, why, and what to change.
 
     Args:
         summary: `diagnosis.RunSummary`.
@@ -101,7 +101,7 @@ def explain(summary, stopped=False):
 
     Returns:
         `Report`: verdict, fix, diagnosis, cause, numbers, and a table of the kernels,
-        the most affected first. A healthy run has verdict and numbers.
+        the most affected first. That of a healthy run only has verdict and numbers.
     """
     found = symptoms(summary)
     why = causes(summary, found)
@@ -141,7 +141,7 @@ def _verdict(summary, found, why, stopped):
     if done:
         lines.append(f"Protected: {', '.join(done)}.")
     elif summary.tripped:
-        lines.append("Not protected: the events were reported, nothing was changed.")
+        lines.append("Not protected: the events were only reported.")
     return lines
 
 

@@ -18,7 +18,7 @@ def histogram(gradient):
 
     Returns:
         Tensor [BINS + 2], float32: the counts, then the lower and the upper edge.
-        Values that are not finite are left out.
+        Values that are not finite are ignored.
     """
     values = ops.reshape(elements(gradient)[0], (-1,))
     finite = ops.isfinite(values)

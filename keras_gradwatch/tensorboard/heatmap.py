@@ -57,7 +57,7 @@ def render(norms, names, first_step, steps_per_row=1):
     Args:
         norms: float [T, V], norms >= 0 in the gradient's unit. NaN: not measured
             (grey). Infinite: the gradient was not finite (magenta). Zero is white.
-        names: V names, the rows' labels; what all of them begin with is left out.
+        names: V names, the rows' labels; their common prefix is removed.
         first_step: int, the step of `norms[0]`.
         steps_per_row: int, how many steps each row of `norms` stands for.
 

@@ -15,9 +15,9 @@ _CHARTS = (
     ("loss", tags.LOSS),
     ("explosions and non-finite values", tags.EXPLOSIONS, tags.NONFINITE_COUNT),
     ("learning rate", tags.LEARNING_RATE),
-    ("held updates: share of steps, share cut off", tags.HELD_SHARE, tags.HELD_BACK),
+    ("limited updates: share of steps, share cut off", tags.HELD_SHARE, tags.HELD_BACK),
     (
-        "gradient norm before and after clipping, and its largest value",
+        "gradient norm before and after clipping, and its maximum",
         tags.GRAD_NORM,
         tags.GRAD_NORM_CLIPPED,
         tags.GRAD_NORM_MAX,

@@ -19,7 +19,7 @@ def of_chief(value):
     """In every process, what the chief gives; to be called by all of them.
 
     Args:
-        value: What can be pickled; looked at in the chief only.
+        value: A picklable value; only the chief's is used.
     """
     if not _several():
         return value

@@ -11,12 +11,12 @@ from keras import ops
 
 MISSING = float("nan")
 
-# Applications in one step that are told apart. A stock step has one.
+# Applications in one step that are distinguished. A stock step has one.
 MAX_APPLICATIONS = 8
 
 
 class Application(NamedTuple):
-    """What is handed to an optimizer.
+    """The input of an optimizer.
 
     Attributes:
         index: Its place among the applications of the step.
@@ -79,7 +79,7 @@ class Decision(NamedTuple):
     """What the gate decided; scalar bool tensors.
 
     Attributes:
-        skip: The update is left out.
+        skip: The update is skipped.
         overflow: A loss scale overflowed, and its optimizer leaves the update out.
         left_out: The optimizer leaves the update out by itself, for whatever gradient
             that is not finite.
@@ -96,7 +96,7 @@ class Result(NamedTuple):
     Attributes:
         scalars: Tensor [10], columns as in `records.rows.SCALARS`.
         matrix: Tensor [P, K], the recorded statistics of the watched variables.
-        skip: Scalar bool, the update was left out.
+        skip: Scalar bool, the update was skipped.
         overflow: Scalar bool, as in `Decision`.
         alert: Scalar bool, something happened that the host should look at.
     """

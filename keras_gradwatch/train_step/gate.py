@@ -82,7 +82,7 @@ def wants_look(state, application):
 
 
 def decide(state, application, measured, earlier):
-    """Whether the update of an application is left out.
+    """Whether the update of an application is skipped.
 
     Args:
         state: `StepState`.
@@ -104,7 +104,7 @@ def decide(state, application, measured, earlier):
     limits = state.limits_of(application.index)
     found = ops.stack([measured.norm, ops.abs(measured.loss)])
     columns = slice(NORM, LOSS + 1)
-    # What is not known (NaN) is within its limits: `broken` tells what is not finite.
+    # What is not known (NaN) is within its limits: `broken` shows what is not finite.
     low = ops.any(found < limits[LOW, columns])
     hard = usable & (low | ops.any(found > limits[HARD, columns]))
     soft = usable & ops.any(found > limits[SOFT, columns])

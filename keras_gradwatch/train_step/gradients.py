@@ -1,4 +1,4 @@
-"""What the optimizer is handed, and what it is handed instead.
+"""What the optimizer receives, and what it receives instead.
 
 There is one definition of the gradient: summed over the replicas, unscaled, averaged
 over the accumulation window, with the duplicates of sparse rows summed.

@@ -1,4 +1,4 @@
-"""The logs of a step whose batch is left out."""
+"""The logs of a step whose batch is skipped."""
 
 import keras
 from keras import ops
@@ -10,7 +10,7 @@ MAX_LOGS = 32
 def logs_without_skipped(model, monitor, logs, seen, skipped):
     """The step's logs as they are without a skipped batch.
 
-    Metrics have been put back. Another number that a step of the user's own returns is,
+    Metrics have been restored. Another number that a step of the user's own returns is,
     where the step is skipped, that of the last step that was not.
 
     Args:

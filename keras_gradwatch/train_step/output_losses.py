@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# Losses that are told apart.
+# Losses that are distinguished.
 MAX_LOSSES = 16
 
 

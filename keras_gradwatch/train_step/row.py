@@ -28,7 +28,7 @@ def of_normal(norm, loss, rate):
 
 
 def of_application(measured, decision, **values):
-    """The scalars [10] of an application that was looked at.
+    """The scalars [10] of an application that was examined.
 
     Args:
         measured: `Measured`.

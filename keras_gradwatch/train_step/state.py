@@ -9,7 +9,7 @@ from keras_gradwatch.train_step.application import MAX_APPLICATIONS
 
 CONTROL = (
     "responding",  # 1 while a `fit` with callbacks that act is running
-    "guarding",  # 1 while updates that are not finite are left out
+    "guarding",  # 1 while updates that are not finite are skipped
     "clipping",  # 1 while the policy acts
     "halted",  # 1: no update is applied any more
     "halt_after",  # tripped steps after which no update is applied any more
@@ -23,7 +23,7 @@ CONTROL = (
     "histogram_every",  # steps between two histograms; 0: none
     "batch_limit",  # size in bytes up to which a batch is kept
 )
-"""What the host tells the step: float32 values of one variable."""
+"""The values that the host sets for the step: float32 values of one variable."""
 
 # Limits of one application: rows and columns of a matrix [4, 4].
 LOW, HIGH, SOFT, HARD = 0, 1, 2, 3
@@ -48,7 +48,7 @@ class StepState:
     Attributes:
         number: Scalar int32, the step, from 0.
         limits: Tensor [S, 4, 4] of the S applications. A step within `LOW` and `HIGH`
-            is normal. Below `LOW` or beyond `HARD` an update is left out; beyond
+            is normal. Below `LOW` or beyond `HARD` an update is skipped; beyond
             `SOFT`, too, but after some skips in a row it passes.
     """
 
@@ -61,7 +61,7 @@ class StepState:
 
     @property
     def control(self):
-        """What the host tells the step, a dict of scalars; read where it is needed."""
+        """The values that the host sets, a dict of scalars; read where it is needed."""
         if self._control is None:
             vector = ops.copy(self.monitor.variable("control"))
             names = (*CONTROL, *self._settings)

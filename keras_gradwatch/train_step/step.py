@@ -65,7 +65,7 @@ def light_step(runner, state, application, earlier=()):
 
 
 def careful_step(runner, state, application, earlier=(), rare=False, region=False):
-    """The same with everything looked at; the arguments and the result as above.
+    """The same with all measurements; arguments and result as above.
 
     Args:
         rare: Whether this is a branch that a normal step does not enter.
@@ -125,7 +125,7 @@ def full_step(runner, state, application, earlier=()):
 
 
 def _may_branch(runner, plan, application):
-    """Whether a normal step can be told by norm and loss, before anything else.
+    """Whether norm and loss alone show that a step is normal.
 
     Not where gradients are not what they seem (scaled, or a part of a window), where a
     policy looks at each step, or where every step is sampled.

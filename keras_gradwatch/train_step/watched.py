@@ -166,8 +166,8 @@ class WatchedStep:
         lengths = application.window.lengths
         if self._plan.protects and len(lengths) > 1:
             raise ValueError(
-                "keras_gradwatch protects a MultiOptimizer whose members have the same "
-                "`gradient_accumulation_steps`: their windows must end together. "
+                "keras_gradwatch can protect a MultiOptimizer only if all its members "
+                "have the same `gradient_accumulation_steps`. "
                 f"Received: {sorted(lengths)} (1: none)"
             )
 
@@ -242,7 +242,7 @@ class WatchedStep:
         return skipped
 
     def _take_back(self):
-        """Takes earlier updates of the step back where a later one is left out."""
+        """Undoes earlier updates of the step if a later one is skipped."""
         skipped = any_of([result.skip for result in self._results])
         for index in reversed(range(len(self._before) - 1)):
             later = skipped & ~self._results[index].skip

@@ -256,7 +256,7 @@ def test_a_loss_on_another_scale_is_no_divergence():
     actions = {event.action for event in watch.events}
     assert actions == {"skipped", "observed", "rate restored"}
     (event,) = [e for e in watch.events if e.kind == "divergence" and e.value > 1]
-    assert "the data or the loss function have changed" in event.message
+    assert "the data or the loss function must have changed" in event.message
     assert 110 < event.step < 170
     assert float(watched.optimizer.learning_rate) == np.float32(0.003)
     errors = [m.evaluate(x, y, verbose=0) for m in (stock, watched)]

@@ -98,7 +98,7 @@ def test_an_event_is_a_text_and_a_count(tmp_path):
     assert steps == [23]
     lines = texts[0].item().decode().split("\n\n")
     assert lines[0] == "After step 23, epoch 1:"
-    assert lines[1].startswith("### 1 of 24 steps had values that are not finite")
+    assert lines[1].startswith("### 1 of 24 steps had non-finite values")
     assert "\n- **Numbers**: " in lines[3]
     steps, counts = series[tags.EXPLOSIONS]
     assert dict(zip(steps, counts, strict=True))[7] == 1

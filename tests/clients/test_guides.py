@@ -95,7 +95,7 @@ def test_both_losses_of_a_gan_are_seen(capsys):
     )
     # One line: their losses are no measure of each other's updates.
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 1 and "each optimizer has a loss of its own" in printed[0]
+    assert len(printed) == 1 and "each optimizer has its own loss" in printed[0]
     assert "LossSpike" in printed[0] and "Divergence" in printed[0]
 
 

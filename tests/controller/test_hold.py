@@ -61,9 +61,9 @@ def test_every_update_after_one_that_did_harm_is_held(compile_it, digits):
     assert event.variable.endswith("kernel") and event.value > event.baseline == 0.5
     history = watching.history
     for words in (
-        "of its norm, limit 50%",
+        "of its norm (limit 50%)",
         f"the loss went from {history.loss[0]:.3g} to {history.loss[1]:.3g}",
-        "the weights were put back",
+        "the weights were restored",
         "updates are limited to 2.00% of the weights",
     ):
         assert words in event.message
@@ -197,7 +197,7 @@ def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
     watching = GradWatch(verbose=0, max_rewinds=0)  # no snapshot is tried
     helper.fit(model, 16 * x, noise, [watching, keep], 4, epochs=10)
     onset, *others = watching.events
-    assert onset.action == "reverted" and "of its norm, limit 50%" in onset.message
+    assert onset.action == "reverted" and "of its norm (limit 50%)" in onset.message
     cuts = [e for e in others if e.action == "rate reduced"]
     rest = [e for e in others if e not in cuts and e.action != "reverted"]
     assert cuts and all("updates of this fit were limited" in e.message for e in rest)

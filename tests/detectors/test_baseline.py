@@ -254,10 +254,10 @@ def test_an_unknown_loss_is_never_judged():
 
 def test_the_words():
     assert LossSpike().describe(None, 120.0, 3.0) == (
-        "the loss is 120, 40 times its baseline 3"
+        "the loss is 120, 40 times its baseline of 3"
     )
     assert ZScore().describe(None, 2.0, 0.0) == (
-        "the global gradient norm is 2, against its baseline 0"
+        "the global gradient norm is 2, above its baseline of 0"
     )
 
 

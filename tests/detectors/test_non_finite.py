@@ -23,7 +23,7 @@ def test_a_loss_that_is_not_finite():
     step = observation(loss=math.inf, finite=False, nonfinite_count=[0] * 6)
     assert NonFinite().observe(step, {}) == Verdict(None, math.inf, 0.0)
     told = NonFinite().describe(None, math.inf, 0.0)
-    assert told == "the loss is inf, and every gradient is finite"
+    assert told == "the loss is inf, but every gradient is finite"
 
 
 def test_the_loss_scale_is_the_baseline():

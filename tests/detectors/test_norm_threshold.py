@@ -28,4 +28,4 @@ def test_its_limit_is_a_float32_number(limit):
 
 def test_the_words():
     words = NormThreshold(2.0).describe(None, 3.0, 2.0)
-    assert words == "the global gradient norm is 3, over the limit 2"
+    assert words == "the global gradient norm is 3, above the limit of 2"

@@ -132,7 +132,7 @@ def test_killed_and_resumed(whole, tmp_path):
     )
     assert [e["step"] for e in kept] == [30 * e + b for e in range(4) for b in (5, 12)]
     assert kept == wanted
-    assert "8 of 120 steps had values that are not finite" in printed
+    assert "8 of 120 steps had non-finite values" in printed
     # One point a step, and the same ones.
     series, expected_series = shown(tmp_path), shown(whole)
     for tag in (*tags.SCALARS, tags.EVENTS):

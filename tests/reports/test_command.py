@@ -91,7 +91,7 @@ def test_the_process_was_killed(tmp_path, capsys):
     printed = capsys.readouterr().out
     where = f"process {os.getpid()} on "
     assert printed.startswith(f"the run is running in {where}")
-    assert "1 of 3 steps had values that are not finite" in printed
+    assert "1 of 3 steps had non-finite values" in printed
     run = json.loads((directory / "run.json").read_text())
     (directory / "run.json").write_text(json.dumps({**run, "process": 2**22 + 1}))
     (directory / "report.txt").unlink()
@@ -103,8 +103,8 @@ def test_the_process_was_killed(tmp_path, capsys):
     assert command.main(["report", str(tmp_path)]) == 0
     status, first, *rest = capsys.readouterr().out.splitlines()
     assert status.startswith("the run was interrupted")
-    assert first.startswith("no report.txt in")
-    assert rest[:2] == ["incidents: 1", "step 1: nothing more is on disk"]
+    assert first.startswith("there is no report.txt in")
+    assert rest[:2] == ["incidents: 1", "step 1: no files were saved"]
     assert len(rest) == 3 and rest[2].startswith("  step 1: 15 non-finite gradient")
 
 
@@ -199,14 +199,14 @@ def test_pages_and_a_table_of_runs(logs, tmp_path, capsys):
     (tmp_path / "a" / "gradwatch" / "record.gwr").write_bytes(b"nothing of ours")
     out = tmp_path / "page.html"
     assert command.main(["html", str(directory), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"the page is in {out}\n"
+    assert capsys.readouterr().out == f"wrote the page to {out}\n"
     whole = out.read_text(encoding="utf-8")
     assert whole.startswith("<!DOCTYPE html>") and "Protected: " in whole
     again = [str(directory), str(tmp_path)]
     assert command.main(["compare", *again, "--out", str(out)]) == 0
     printed, error = capsys.readouterr()
     head, *rows, last = printed.splitlines()
-    assert last == f"the page is in {out}"
+    assert last == f"wrote the page to {out}"
     assert [row.split()[1:4] for row in rows] == [["120", "2", rows[0].split()[3]]] * 2
     assert head.split()[0] == "steps" and len(error.splitlines()) == 1
     assert "not shown: " in error and "a: " in error

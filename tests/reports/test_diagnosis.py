@@ -128,7 +128,7 @@ def test_a_rate_that_is_too_high(optimizer):
     watching = run(model, x, y, 2)
     assert named(watching) == (["explosion"], ["rate"])
     assert watching.summary.outcomes["held"] > 0
-    words = rf"Lower the learning rate from {rate:.3g} to about (\S+), or warm it up"
+    words = rf"Lower the learning rate from {rate:.3g} to about (\S+), or use a warm-up"
     advised = float(re.search(words, watching.report())[1])
     model = stack(64, 2, 64, "relu", "he_normal", 10, optimizer(advised))
     repaired = run(model, x, y, 6)
@@ -168,7 +168,7 @@ def test_single_bad_batches():
     watching = GradWatch(verbose=0)
     helper.fit(helper.regression(), helper.with_nan(x, 7, 8), y, [watching], epochs=2)
     assert named(watching) == (["bad batches"], [])
-    assert "2 of 100 steps, the first one step 7" in watching.report()
+    assert "2 of 100 steps, first step 7" in watching.report()
 
 
 @pytest.mark.thorough
@@ -193,12 +193,12 @@ def test_vanishing_gradients_are_told_and_explained(capsys):
     assert named(watching) == (["vanishing"], ["activation"])
     assert "10 layers use `sigmoid`" in watching.report()
     printed = capsys.readouterr().out
-    assert "observed, nothing was changed" in printed
+    assert "reported only, nothing was changed" in printed
     assert printed.count("Diagnosis (vanishing)") == 1
     # The table of a deep model is short.
     lines = watching.report().splitlines()
     assert sum("/kernel  " in line for line in lines) == MAX_LINES
-    assert lines[-1] == "and 3 kernels that were less affected"
+    assert lines[-1] == "and 3 less affected kernels"
 
 
 @pytest.mark.thorough

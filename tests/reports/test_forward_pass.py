@@ -53,7 +53,7 @@ def test_an_operation_within_nested_layers(data):
     assert (first.name, first.kind, first.within) == ("log", "operation", "logarithm")
     assert first.inputs[0] <= 0 and 0 < first.nonfinite < 1
     assert str(found).startswith(
-        "the first values that are not finite are those of `ops.log` in `logarithm`, "
+        "the first non-finite values come from `ops.log` in `logarithm`, "
         "called with values from -"
     )
 
@@ -77,7 +77,7 @@ def test_inputs(data):
     x, y = data
     x[3, 2] = np.inf
     found = keras_gradwatch.trace_forward(model_of(), x, y)
-    assert str(found).endswith("those of `x` (0.62% of them)")
+    assert str(found).endswith("come from `x` (0.62% of them)")
 
 
 def test_the_largest_value(data):
@@ -113,7 +113,7 @@ def test_the_report_of_a_first_step(data):
     model = model_of(Block())
     helper.fit(model, *data, [watch := GradWatch(verbose=0)], 8)
     report = watch.report()
-    assert "those of `ops.log` in `logarithm`, called with values from" in str(report)
+    assert "come from `ops.log` in `logarithm`, called with values from" in str(report)
     assert report.fixes[0].startswith("Keep the argument of `ops.log` in `logarithm`")
 
 

@@ -58,7 +58,7 @@ def test_the_table_says_what_became_of_each_treatment(quick, study):
     assert watched["survived"] == rows["initialization: He"]["survived"] == "1 of 1"
     # The loss that proves the harm of an update, which is then put back.
     assert int(watched["first explosion (step)"]) < 3
-    assert re.search(r"^\d\.\d\d of what it took at first\.$", quick[1], re.MULTILINE)
+    assert re.search(r"^\d\.\d\d of its first time\.$", quick[1], re.MULTILINE)
 
 
 def test_plot_and_logs_are_there(quick, study):

@@ -1,4 +1,4 @@
-"""What a response is: something that is done when a detector trips."""
+"""The base class of responses, which act when a detector trips."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ class Moment:
     """One recorded step, as responses see it, between two steps.
 
     Attributes:
-        controller: The `Controller`, which carries out what is decided.
+        controller: The `Controller`, which carries out the decisions.
         rows: `Rows` of this reading.
         row: Index of the step in `rows`.
         step: The step, from 0.
         trips: List of `Trip`, the detectors that tripped in it.
         finite: Whether its gradients, and its loss where known, are finite.
         complete: False for a part of an accumulation window.
-        skipped: Whether its update was left out.
-        loss: Its loss, NaN where it is not known.
+        skipped: Whether its update was skipped.
+        loss: Its loss; NaN if unknown.
     """
 
     controller: object
@@ -37,18 +37,17 @@ class Moment:
 class Response:
     """Base of all responses.
 
-    A response is made for one `fit`. What it has to remember over the end of a
-    `fit`, or of the process, it keeps in `memory`, a dict of plain numbers.
+    A response is created for one `fit`. State that must survive the `fit`, or the
+    process, is in `memory`, a dict of plain numbers.
 
     Args:
         detectors: The detectors that it follows.
 
     Attributes:
-        acts: Whether it may change anything; else it says what it would have done.
-        gates: Whether an update outside of its detectors' limits is left out, in the
-            step itself.
+        acts: Whether it may change anything; otherwise it only reports.
+        gates: Whether the step itself skips an update outside its detectors' limits.
         may_cut: Whether it may cut a learning rate.
-        lends: Whether a cut is taken back once the run is quiet; see `loan`.
+        lends: Whether a cut is undone after a number of healthy steps; see `loan`.
     """
 
     acts = True
@@ -60,22 +59,22 @@ class Response:
         self.detectors = tuple(detectors)
 
     def initial_memory(self):
-        """What it remembers before the first step, a dict of numbers and lists."""
+        """The state before the first step, a dict of numbers and lists."""
         return {}
 
     def begin(self, controller, memory):
         """Called before the first batch of a `fit`."""
 
     def claims(self, moment, memory):
-        """Takes a step before the detectors see it; True if it is not to be judged."""
+        """Receives a step before the detectors; True if they must not judge it."""
         del moment, memory
         return False
 
     def react(self, moment, memory):
-        """Called for each recorded step, in order, with what tripped in it."""
+        """Called for each recorded step, in order."""
 
     def restart(self, memory):
-        """Called when weights were put back: losses so far are those of others."""
+        """Called after weights were restored: earlier losses no longer apply."""
 
     def after(self, rows, controller, memory):
         """Called after a reading, between two steps."""

@@ -10,17 +10,17 @@ from keras_gradwatch.controller.responses.streak import (
 
 
 class CutRate(Response):
-    """Multiplies the learning rate by `factor` where its detectors trip.
+    """Multiplies the learning rate by `factor` when its detectors trip.
 
     Args:
         detectors: The detectors that it follows.
         factor: 0 to 1.
-        cooldown: Steps after a cut in which no further one is made.
+        cooldown: Steps after a cut in which no further cut is made.
         min_lr: The rate is never cut below this.
         patience: 1: the rate is cut in each tripped step. More: it is cut after at
             least as many tripped steps in a row, if chance does not explain them. A
             step that is not finite neither counts nor ends a row.
-        lends: Whether a cut is taken back once the run is quiet; see `loan`.
+        lends: Whether a cut is undone after a number of healthy steps; see `loan`.
     """
 
     may_cut = True

@@ -1,16 +1,16 @@
-"""Applying no update any more."""
+"""Stopping all further updates."""
 
 from keras_gradwatch.controller.responses.base import Response
 
 
 class Halt(Response):
-    """Applies no update any more once its detectors have tripped in `limit` steps.
+    """Stops all further updates once its detectors have tripped in `limit` steps.
 
     Args:
         detectors: The detectors that it follows.
         limit: Number of tripped steps in one `fit`.
-        in_a_row: Whether the steps must follow each other. Then the host decides, at
-            its next reading; else the device, in the step itself.
+        in_a_row: Whether the steps must be consecutive. If so, the host decides at its
+            next reading; otherwise the device decides in the step itself.
     """
 
     def __init__(self, detectors, limit, in_a_row=False):

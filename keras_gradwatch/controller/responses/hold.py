@@ -1,4 +1,4 @@
-"""Holding updates to a trust region, once one of them was proven to do harm."""
+"""Limiting updates to a trust region after one of them did harm."""
 
 import math
 
@@ -17,28 +17,27 @@ LAST = 5
 MARGIN = 2.0
 # A fit is reported as throttled once so many updates were held, and more than half.
 THROTTLED = 200
-# An update that is this many times as large as the weights is put back at once.
+# An update that is this many times as large as the weights is reverted at once.
 INSANE = 1e3
 
 
 class Hold(Response):
-    """Holds updates to a trust region from where one of them has done harm.
+    """Limits updates to a trust region after one of them did harm.
 
-    An update over the bound of its detectors is made, and judged by the loss of the
-    next step, as in trust-region methods: where that is much worse than the losses
-    before, or not finite, the weights are put back, and from then on updates are cut
-    down to the trust region; else the update stands, and nothing is reported. What
-    cannot wait, an update that is not finite or larger than `INSANE`, is put back in
-    its own step.
+    An update over the bound of its detectors is applied, and the loss of the next step
+    judges it, as in trust-region methods. If that loss is much worse than the losses
+    before, or not finite, the weights are restored, and later updates are limited to
+    the trust region. Otherwise the update is kept, and nothing is reported. An update
+    that is not finite or larger than `INSANE` is reverted in its own step.
 
-    Where the first loss of a later `fit` is that much worse than the last ones before,
+    If the first loss of a later `fit` is worse than the last ones by the same margin,
     the data have changed, or targets follow the model. From then on, updates are judged
-    once `WINDOW` losses of the same `fit` were seen.
+    only after `WINDOW` losses of the same `fit`.
 
-    While updates are held, free ones are tried after 1, 2, 4, ... windows of the trust
-    region; see `Trial`. Where that brings less, the run goes back to where the trial
-    began, and a run that has stalled continues with a smaller radius and rate. The rate
-    comes back once the run is quiet; see `loan`.
+    While updates are limited, unlimited ones are tried after 1, 2, 4, ... windows of
+    the trust region; see `Trial`. If a trial fails, the run returns to its start. A run
+    that has stalled continues with a smaller radius and rate. The rate is restored
+    after a number of healthy steps; see `loan`.
 
     With `acts=False` it only reports: the first harmful update, then no other until the
     region's `quiet` steps have passed.
@@ -47,7 +46,7 @@ class Hold(Response):
         detectors: Detectors that judge the update.
         region: The `TrustRegion`.
         min_lr: The rate is never cut below this.
-        acts: Whether weights are put back, and updates held.
+        acts: Whether to restore weights and limit updates.
 
     Reference: the acceptance of a step by the actual decrease in trust-region methods
     (Conn, Gould and Toint 2000).
@@ -93,7 +92,7 @@ class Hold(Response):
         memory.update(losses=[], best=math.inf)
 
     def loss_limit(self):
-        """The loss beyond which the next update is left out; infinite: none."""
+        """The loss above which the next update is skipped; infinite: none."""
         if self._trial is not None:
             return self._trial.bound
         suspects = self.acts and self._suspect is not None
@@ -111,7 +110,7 @@ class Hold(Response):
         if moment.finite and not moment.loss > bound:
             return False
         if not moment.finite and not nonfinite:
-            # One bad batch, which was left out, says nothing of the update.
+            # One bad batch, which was skipped, says nothing about the update.
             self._suspect = trip, bound, True
             return False
         words = f"the loss went from {_last(memory):.3g} to {moment.loss:.3g}"
@@ -119,12 +118,12 @@ class Hold(Response):
             memory["until"] = float(moment.step + 1 + self.region.settings["quiet"])
             trip.row, trip.action = moment.row, "observed"
             trip.words = (
-                f"{words}; nothing was changed; use `GradWatch()` to limit updates"
+                f"{words}; nothing was changed (use `GradWatch()` to limit updates)"
             )
             moment.trips[:] = [trip]
             return True
         if moment.controller.put_kept_back():
-            words += "; the weights were put back"
+            words += "; the weights were restored"
         self._begin_holding(moment, memory, trip, words)
         return True
 
@@ -141,7 +140,7 @@ class Hold(Response):
             self._compare_first(moment.loss, memory)
         outcome = moment.rows.scalars["outcome"][moment.row]
         if outcome == REVERTED and mine:
-            self._begin_holding(moment, memory, mine[0], "the weights were put back")
+            self._begin_holding(moment, memory, mine[0], "the weights were restored")
         elif self.is_holding(memory, moment.step):
             self._hold(moment, memory)
         elif outcome == APPLIED:
@@ -235,7 +234,7 @@ class Hold(Response):
         """The first batches may have been bad ones, and the weights with them."""
         if memory["losses"]:
             loss, trip = float(np.median(memory["losses"])), self._largest(moment)
-            trip.what = f"the loss stayed near {loss:.3g}, far above that of the start"
+            trip.what = f"the loss stayed near {loss:.3g}, far above its initial value"
             moment.controller.try_beginning(loss, trip)
 
     def _hold(self, moment, memory):

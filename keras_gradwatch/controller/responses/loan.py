@@ -1,26 +1,26 @@
-"""Cuts of the learning rate that are taken back once a run is quiet."""
+"""Cuts of the learning rate that are undone after a number of healthy steps."""
 
 import math
 
 from keras_gradwatch.records.events import RESTORED
 from keras_gradwatch.records.rows import Trip
 
-# Steps without trouble after which a cut is taken back; twice as many after a relapse.
+# Healthy steps after which a cut is undone; twice as many after a relapse.
 QUIET = 200
 
 
 def initial_loan():
-    """What is remembered before the first cut, a dict of numbers and lists."""
+    """The state before the first cut, a dict of numbers and lists."""
     return {
-        "lent": [],  # the cuts that were not taken back, as factors
-        "calm": 0,  # the step since which there was no trouble
+        "lent": [],  # factors of the cuts that were not undone
+        "calm": 0,  # the step since which the run has been healthy
         "quiet": QUIET,
         "cuts": 0,
     }
 
 
 def cut(memory, moment, controller, factor, min_lr):
-    """Cuts the learning rates after a step, and remembers it.
+    """Cuts the learning rates after a step, and records the cut.
 
     Args:
         memory: Dict as `initial_loan` returns it; updated in place.
@@ -38,13 +38,13 @@ def cut(memory, moment, controller, factor, min_lr):
 
 
 def give_back(memory, rows, controller, response):
-    """Takes the last cut back, if the run has been quiet for long enough.
+    """Undoes the last cut if the run has been healthy for long enough.
 
     Args:
         memory: Dict as `initial_loan` returns it; updated in place.
         rows: `Rows` of this reading.
         controller: The `Controller`.
-        response: The response that has made the cut.
+        response: The response that made the cut.
     """
     steps = controller.step - memory["calm"]
     if memory["lent"] and steps >= memory["quiet"]:
@@ -55,7 +55,7 @@ def give_back(memory, rows, controller, response):
 
 
 def give_all_back(memory, rows, controller, response, reason):
-    """Takes all cuts back; `reason` is a clause, the others as in `give_back`."""
+    """Undoes all cuts; `reason` is a clause, the others as in `give_back`."""
     if memory["lent"]:
         factor, memory["lent"] = math.prod(memory["lent"]), []
         _raise_rate(factor, rows, controller, response, reason)

@@ -1,4 +1,4 @@
-"""Whether the weights are the reason for a loss that has risen, or the data."""
+"""A test whether the weights or the data explain a loss that has risen."""
 
 import math
 
@@ -12,11 +12,11 @@ STEPS = 3
 
 
 class Probe:
-    """Puts the weights of a snapshot in for a few steps, and looks at the loss.
+    """Restores the weights of a snapshot for a few steps, and checks the loss.
 
-    Formula: the weights are the reason if the mean log loss of `STEPS` steps from the
-    snapshot on is less than `limit`. Else the loss is as high with earlier weights: the
-    data have changed, or the loss function.
+    Formula: the weights are the cause if the mean log loss of `STEPS` steps from the
+    snapshot on is less than `limit`. Otherwise the loss is just as high with earlier
+    weights, so the data or the loss function must have changed.
 
     Args:
         snapshot: `Snapshot` of earlier weights.
@@ -39,10 +39,10 @@ class Probe:
         controller.read_each(STEPS)
 
     def blames_weights(self, loss):
-        """Takes in the loss of a step.
+        """Receives the loss of a step.
 
         Returns:
-            Whether the weights are the reason, a bool; None while it is not known.
+            Whether the weights are the cause, a bool; None while it is unknown.
         """
         self._seen += 1
         if math.isfinite(loss):

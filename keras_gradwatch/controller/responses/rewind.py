@@ -1,4 +1,4 @@
-"""Going back to healthy weights when a skip came too late."""
+"""Rolling back to healthy weights when a skip comes too late."""
 
 import math
 
@@ -24,41 +24,41 @@ HEALTHY = 2.0
 STUCK = 20
 # A run goes back to its beginning where that brings the loss down by this factor.
 BETTER = 10.0
-# Steps without trouble after which the first cut is taken back.
+# Healthy steps after which the first cut is undone.
 QUIET = 1000
 
 
 class Rewind(Response):
-    """Takes a run back to its last healthy snapshot, at a lower rate.
+    """Rolls a run back to its last healthy snapshot, at a lower learning rate.
 
-    A snapshot holds weights, non-trainable state, and all that the optimizers keep
-    (slots, iterations, accumulators, averages, a loss scale), but not their learning
-    rates, which are cut. The batches continue: what did the harm is not replayed.
-    Seeds, metrics and the monitor's own counters are no part of it. The first cut is
-    taken back after `QUIET` steps without trouble; those after a relapse stay.
+    A snapshot contains weights, non-trainable state, and the optimizers' state (slots,
+    iterations, accumulators, averages, a loss scale), but not their learning rates,
+    which are cut, nor seeds, metrics and the monitor's counters. The data continue with
+    the next batch. The first cut is undone after `QUIET` healthy steps; those after a
+    relapse remain.
 
-    Where the loss has risen, the snapshot is tried first, for three steps. If the loss
-    is as high with its weights, the data or the loss function have changed: the run
-    continues from where it was, with new baselines and without the cuts of its rate.
+    If the loss has risen, the snapshot is tested first, for three steps. If the loss is
+    just as high with its weights, the data or the loss function must have changed: the
+    run continues from where it was, with new baselines and without rate cuts.
 
-    A run whose gradients are not finite in any step, for longer than chance explains,
-    goes back, too: it may be the weights. The first time its rate stays, since a bad
-    batch says nothing about it.
+    A run without finite gradients, for longer than chance explains, is rolled back,
+    too, because its weights may be the cause. The first time, its rate is not cut,
+    because a bad batch says nothing about the rate.
 
-    Two are kept, the first one and the newest that is healthy: its losses are finite
-    and no more than twice the best so far, and gradients reach the kernels. Each takes
-    the memory of the weights and the optimizer's state, on the host.
+    Two snapshots are kept, the first one and the newest healthy one: its losses are
+    finite and at most twice the best so far, and gradients reach the kernels. Each
+    takes the memory of the weights and the optimizer's state, on the host.
 
     Args:
-        detectors: The detectors that ask for it.
+        detectors: The detectors that it follows.
         freq: Steps between two snapshots, at least.
-        limit: How often a run is taken back; the next time it is stopped.
-        factor: What rates and trust radius are multiplied by.
+        limit: Largest number of rollbacks; the next time, the run is stopped.
+        factor: Factor by which rates and trust radius are multiplied.
         min_lr: No rate is cut below this.
 
     Attributes:
-        count: How often the run was taken back in this `fit`.
-        stopped: Whether it was stopped.
+        count: Number of rollbacks in this `fit`.
+        stopped: Whether the run was stopped.
     """
 
     may_cut = True
@@ -199,12 +199,12 @@ class Rewind(Response):
             return
         probe.left.put_back(controller)
         controller.reset_detectors()
-        controller.give_cuts_back(moment.rows, "the loss is on another scale now")
+        controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
         self._best = np.inf
         trip.action = "observed"
         trip.words = (
-            f"it is as high with the weights of step {probe.snapshot.step}, so the "
-            "data or the loss function have changed; training continues"
+            f"it is just as high with the weights of step {probe.snapshot.step}, so "
+            "the data or the loss function must have changed; training continues"
         )
 
     def _go_back(self, tripped, controller, memory, cuts):

@@ -1,13 +1,13 @@
-"""Leaving updates out."""
+"""Skipping updates."""
 
 from keras_gradwatch.controller.responses.base import Response
 
 
 class Skip(Response):
-    """Leaves out the update in which one of its detectors trips.
+    """Skips the update of a step in which one of its detectors trips.
 
-    The gate does it, in the step itself, by the limits of the detectors. Where a limit
-    is about the update that was made, the weights are put back.
+    The gate compares the step with the limits of the detectors, within the step. If a
+    limit concerns the update itself, the weights are restored.
     """
 
     gates = True

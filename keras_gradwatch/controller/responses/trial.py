@@ -1,4 +1,4 @@
-"""Free updates on trial, while a run is under the trust region."""
+"""A trial of unlimited updates, while the trust region limits a run."""
 
 import math
 
@@ -15,13 +15,13 @@ FAR = 10.0
 
 
 class Trial:
-    """Lets updates be free for a while, and compares the losses with those before.
+    """Makes unlimited updates for a while, and compares the losses with those before.
 
     Formula: the trial succeeds if the mean log loss of its `STEPS` steps is less than
-    that of the steps before, whose updates were held. It fails earlier once the mean is
+    that of the steps before, whose updates were limited. It fails early if the mean is
     above by the logarithm of 2 after `LEAST` steps, at a loss of more than `FAR` times
     the largest of those before, or at two steps in a row that are not finite. Then the
-    run continues from where the trial began.
+    run continues from the start of the trial.
 
     Args:
         controller: The `Controller`.

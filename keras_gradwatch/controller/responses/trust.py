@@ -6,7 +6,7 @@ from keras_gradwatch.methods import Method, number, whole
 
 
 class TrustRegion(Method):
-    """What an update may change while a run is in trouble.
+    """The limits of an update while a run is in trouble.
 
     Formula: with Δ the update of a variable, w its weights, rms(w) their root mean
     square (of a bias: that of its kernel), r the radius, g the gradient, L the loss:
@@ -14,22 +14,22 @@ class TrustRegion(Method):
     1. `Δᵢ ← min(max(Δᵢ, −e·r·rms(w)), e·r·rms(w))`, each element (e = `element`);
     2. `Δ ← Δ · min(1, r·‖w‖ / ‖Δ‖)`, each kernel;
     3. `Δ ← Δ · min(1, d·L / |Σ g·Δ|)`, all variables together (d = `decrease`), where
-       the loss is known and above 0: no step sets out for less than a loss of zero.
+       the loss is known and above 0: no step aims far below a loss of zero.
 
-    Every `window` steps the mean log loss is compared with the best so far. Where it
-    is no better although most updates were held, the radius and the learning rate are
-    multiplied by `shrink`, until the radius is `least`. After `quiet` steps in which no
-    update was held, none is held any more.
+    Every `window` steps the mean log loss is compared with the best so far. If it is no
+    better although most updates were limited, the radius and the learning rate are
+    multiplied by `shrink`, until the radius is `least`. The trust region ends after
+    `quiet` steps in which no update was limited.
 
     Args:
         radius: Share of a kernel that one update may change, > 0.
         element: Largest change of one element, in units of radius · rms(w), >= 1.
-        decrease: Largest decrease of the loss that an update may set out for, in units
-            of the loss, > 0.
-        least: The radius is never less than this, > 0.
-        window: Steps between two looks at the loss, >= 1.
-        shrink: What radius and rate are multiplied by, between 0 and 1.
-        quiet: Steps without a held update after which the trouble is over, >= 1.
+        decrease: Largest decrease of the loss that an update may aim at, in units of
+            the loss, > 0.
+        least: Smallest radius, > 0.
+        window: Steps between two checks of the loss, >= 1.
+        shrink: Factor by which radius and rate are multiplied, between 0 and 1.
+        quiet: Steps without a limited update after which the trust region ends, >= 1.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -64,12 +64,12 @@ def undefined_derivative(summary):
     where = place(summary)
     return Finding(
         "undefined derivative",
-        f"the loss of step {bad['step']} is finite and its gradients are not: a "
+        f"the loss of step {bad['step']} is finite but its gradients are not: a "
         f"derivative is infinite{where}",
-        f"Look{where or ' there'} for a square root, a norm, a logarithm or a division "
-        "whose argument is 0: its derivative is infinite. Add a small constant inside "
-        "(`ops.sqrt(x + 1e-12)`).",
-        f"A finite loss has gradients that are not finite{where}, first in step "
+        f"Look{where or ' in the model'} for a square root, a norm, a logarithm or a "
+        "division whose argument is 0: its derivative is infinite. Add a small "
+        "constant inside (`ops.sqrt(x + 1e-12)`).",
+        f"The loss is finite but its gradients are not{where}, first in step "
         f"{bad['step']}",
     )
 
@@ -129,7 +129,7 @@ def forward(summary):
         # A second one in a functional model is `log_1`.
         advice = KEEP.get(found["name"].rstrip("_0123456789"), "")
         advice = advice.format(found["place"])
-    return f"; in its forward pass {found['words']}", advice
+    return f"; in its forward pass, {found['words']}", advice
 
 
 def sudden(summary):
@@ -142,13 +142,13 @@ def sudden(summary):
     words, advice = forward(summary)
     return Finding(
         "sudden non-finite loss",
-        f"the loss is not finite from step {bad['step']} on, though the gradient norm "
-        "was normal before"
-        + (words or ": suspect the data, a logarithm or a division"),
+        f"the loss is not finite from step {bad['step']} on, although the "
+        "gradient norm was normal before"
+        + (words or ": check the data, logarithms and divisions"),
         advice
-        or "Look at the batch of that step, and keep the arguments of "
-        "logarithms and divisions positive.",
-        f"The loss is not finite from step {bad['step']} on, without growth before",
+        or "Check the batch of that step, and keep the arguments of logarithms and "
+        "divisions positive.",
+        f"The loss is not finite from step {bad['step']} on, without growth before it",
     )
 
 

@@ -47,7 +47,7 @@ NAMED = {
     "sudden non-finite loss",
     "undefined derivative",
 }
-# Causes that are told, at most.
+# Causes that are reported, at most.
 MAX_CAUSES = 3
 
 SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
@@ -106,7 +106,7 @@ def _activation(summary, kinds):
                 f"{activations[named[0]]} layers use `{named[0]}`, which grows beyond "
                 "all bounds from layer to layer",
                 "Use `relu` or `softplus` instead.",
-                f"`{named[0]}` grows beyond all bounds",
+                f"`{named[0]}` grows without bound",
             )
     named = [a for a in activations if a in SATURATING]
     if "vanishing" in kinds and named and not _initializer(summary, kinds):
@@ -126,8 +126,8 @@ def _biases(summary, kinds):
         return None
     return Finding(
         "initializer",
-        f"a layer begins with biases of {bias:g}: its units are off for most inputs",
-        'Begin with biases of 0 (`bias_initializer="zeros"`).',
+        f"a layer starts with biases of {bias:g}: its units are off for most inputs",
+        'Start with biases of 0 (`bias_initializer="zeros"`).',
         f"the initial biases are {bias:g}",
     )
 
@@ -138,14 +138,14 @@ def _inputs(summary, kinds):
     if (measured := large_inputs(summary)) is not None:
         return measured
     if summary.model.get("data", {}).get("inputs"):
-        return None  # they were looked at, and are not large
+        return None  # they were examined, and are not large
     first = next(iter(kernels(summary)), None)
     if first is None or first.inputs is None or not first.inputs > LARGE_INPUTS:
         return None
     return Finding(
         "inputs",
-        f"the inputs of {first.name} are large: about {first.inputs:.2g} each, as the "
-        "gradients of the first step tell",
+        f"the inputs of {first.name} are large: about {first.inputs:.2g} each, "
+        "estimated from the gradients of the first step",
         "Scale the inputs to about unit size (keras.layers.Normalization, or divide by "
         f"{first.inputs:.2g}).",
         f"the inputs are large (about {first.inputs:.2g} each)",
@@ -181,7 +181,7 @@ def _initializer(summary, kinds):
     large = [k for k in known if k.gain > _largest_gain(k)]
     small = [k for k in known if k.gain < SMALL_GAIN]
     advice = (
-        "Use `he_normal` for relu, `glorot_uniform` for tanh, `orthogonal` of gain 1 "
+        "Use `he_normal` for relu, `glorot_uniform` for tanh, `orthogonal` with gain 1 "
         "for recurrent weights; or a normalization after each layer."
     )
     if large:
@@ -232,13 +232,13 @@ def _rate(summary, kinds):
     if known:
         usual = (
             f"; inputs (about {known[0].inputs:.2g} each) and weights (√fan_in · std "
-            f"{known[0].gain:.2g}) of {known[0].name} are as usual"
+            f"{known[0].gain:.2g}) of {known[0].name} are normal"
         )
     return Finding(
         "rate",
         "the learning rate is too high" + usual,
         f"Lower the learning rate from {summary.rates[0]:.3g} to about "
-        f"{_lower_rate(summary):.1g}, or warm it up.",
+        f"{_lower_rate(summary):.1g}, or use a warm-up.",
         f"the learning rate of {summary.rates[0]:.3g} is too high",
     )
 
@@ -279,15 +279,15 @@ def _spikes(summary, kinds):
     advice = "Look at the batches of these steps for outliers"
     if limit is not None:
         advice += (
-            f"; clip the gradients: global_clipnorm={limit:.2g}, below which "
-            f"{CLIP_QUANTILE:.0%} of the healthy steps are"
+            f"; clip with global_clipnorm={limit:.2g} ({CLIP_QUANTILE:.0%} of the "
+            "healthy steps stay below it)"
         )
     if (
         summary.model.get("regression")
         and "huber" not in (summary.model.get("loss") or "").lower()
     ):
-        advice += "; a Huber loss forgives outliers in the targets"
-    words = "some steps stand out from the others"
+        advice += "; use a Huber loss if the targets have outliers"
+    words = "a few steps are outliers"
     return Finding("spikes", words, f"{advice}.", words)
 
 

@@ -7,7 +7,7 @@ from keras_gradwatch.reports.diagnosis.settings import contradictions
 
 # Root mean square from which inputs or targets are called large.
 LARGE = 5.0
-# Rows of a batch from which on it tells something of all.
+# Smallest batch, in rows, that is representative of the data.
 FEWEST_ROWS = 32
 # A loss that is this many times that of answering 0 is far above it.
 FAR_ABOVE = 3.0
@@ -161,7 +161,7 @@ def constant_inputs(summary):
     return Finding(
         "data",
         f"all inputs of the first batch are {inputs[0]['low']:g}",
-        "Look at how the inputs are made: they are all equal.",
+        "Check how the inputs are made: they are all equal.",
         "all inputs are equal",
     )
 
@@ -180,7 +180,7 @@ def constant_targets(summary):
         "data",
         f"all targets of the first batch are {array['low']:g}, and no later batch has "
         f"a loss above {max(recent):.2g}: all targets seem to be equal",
-        "Look at how the targets are made: they are all equal.",
+        "Check how the targets are made: they are all equal.",
         "all targets are equal",
     )
 
@@ -242,11 +242,11 @@ def _labels(head, array):
     return Finding(
         "labels",
         f"the labels{_named(array)} are from {array['low']:g} to {array['high']:g}, "
-        f"and the last layer `{head['layer']}` has {head['units']} units, for the "
+        f"but the last layer `{head['layer']}` has {head['units']} units, for the "
         f"classes 0 to {head['units'] - 1}",
         f"Number the classes from 0, and give `{head['layer']}` as many units as there "
         "are classes.",
-        "there are labels outside of the last layer's range",
+        "some labels are outside the range of the last layer",
     )
 
 
@@ -260,7 +260,7 @@ def _probabilities(head, array):
     return Finding(
         "labels",
         f"the targets{_named(array)} are from {array['low']:g} to {array['high']:g}, "
-        f"and the loss {head['loss']} expects values from 0 to 1",
+        f"but the loss {head['loss']} expects values from 0 to 1",
         "Encode the labels as 0 and 1 (several classes: one column each, or a sparse "
         "crossentropy).",
         f"the targets do not fit the loss {head['loss']}",
@@ -278,8 +278,8 @@ def _class_numbers(head, array):
     units = int(array["high"]) + 1
     return Finding(
         "settings",
-        f"the targets{_named(array)} are class numbers up to {array['high']:g}, as the "
-        f"metric accuracy says, and {head['loss']} is a loss for regression",
+        f"the targets{_named(array)} are class numbers up to {array['high']:g} "
+        f"(the metric is accuracy), but {head['loss']} is a loss for regression",
         "Compile with `loss=keras.losses.SparseCategoricalCrossentropy("
         f"from_logits=True)`, and no activation in the last layer; give "
         f"`{head['layer']}` {units} units, one for each class.",
@@ -320,11 +320,11 @@ def _out_of_range(head, array):
     return Finding(
         "settings",
         f"the targets{_named(array)} are from {array['low']:.3g} to "
-        f"{array['high']:.3g}, and {what}",
+        f"{array['high']:.3g}, but {what}",
         advice,
         "the last layer cannot produce these targets"
         if not negative
-        else f"targets are negative, and {head['loss']} takes no negative ones",
+        else f"some targets are negative, but {head['loss']} accepts no negative ones",
     )
 
 

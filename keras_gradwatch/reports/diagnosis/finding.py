@@ -10,7 +10,7 @@ class Finding:
     Attributes:
         kind: A word or two, the same for every run that has it.
         words: What was measured, a sentence without a full stop.
-        advice: What to change, sentences; empty where the causes tell it.
+        advice: What to change, sentences; empty if the causes say it.
         headline: The same in a few words, for the first line of the report.
     """
 

@@ -1,4 +1,4 @@
-"""What the first step tells of each kernel: its weights, and what comes into it."""
+"""What the first step shows of each kernel: its weights and its inputs."""
 
 import math
 from dataclasses import dataclass

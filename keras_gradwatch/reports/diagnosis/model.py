@@ -84,7 +84,7 @@ def _layers(layer):
 def _outputs(model):
     """The layers whose activation the task asks for, not the depth of the network.
 
-    Of a model that does not tell its outputs, those of the networks it consists of.
+    If a model does not list its outputs, those of the networks it consists of.
     """
     found = output_layers(model)
     if not found:

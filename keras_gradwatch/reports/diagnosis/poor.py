@@ -64,8 +64,7 @@ def narrow(summary):
         return None
     return Finding(
         "structure",
-        f"layer `{name}` has a single unit, through which {classes} classes must pass: "
-        "it is too narrow",
+        f"layer `{name}` has a single unit, which is too narrow for {classes} classes",
         f"Give `{name}` at least {max(8, 2 * classes)} units.",
         f"`{name}` is too narrow",
     )
@@ -129,7 +128,7 @@ def _short(summary):
     return Finding(
         "too few steps",
         f"the loss is still falling after {summary.steps} steps ({early:.3g} in the "
-        f"first ones, {recent:.3g} in the newest)",
+        f"first ones, {recent:.3g} in the latest)",
         f"Train for {times} times as many epochs.",
         f"the loss is still falling after {summary.steps} steps",
     )

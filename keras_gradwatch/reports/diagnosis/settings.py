@@ -1,4 +1,4 @@
-"""Settings that contradict each other: what a compiled model tells by itself.
+"""Settings that contradict each other, found in the compiled model.
 
 After the static rules of NeuraLint (Nikanjam et al. 2021, arXiv 2105.08095) and UMLAUT
 (Schoop et al. 2021), restated for Keras 3.
@@ -47,7 +47,7 @@ def doubts(summary):
         List of `Finding`.
     """
     model = summary.model
-    # Whether the last layer can give the targets is known where they were looked at.
+    # Whether the last layer can give the targets is known where they were examined.
     known = bool((model.get("data") or {}).get("targets"))
     found = [f for head in model.get("heads", []) if (f := _unusual(head, known))]
     if model.get("linear_stack"):
@@ -55,7 +55,7 @@ def doubts(summary):
             Finding(
                 "structure",
                 "several Dense layers follow each other without an activation between "
-                "them: together they are one linear layer",
+                "them: together they are equivalent to one linear layer",
                 'Give the hidden layers an activation, such as `Dense(..., "relu")`.',
                 "the hidden layers have no activation",
             )
@@ -64,8 +64,8 @@ def doubts(summary):
         found.append(
             Finding(
                 "structure",
-                "the model has a single layer with weights, so it can only learn what "
-                "is linear in its inputs",
+                "the model has a single layer with weights, so it can only learn "
+                "linear functions of its inputs",
                 'Add a hidden layer, such as `Dense(32, "relu")`.',
                 "the model has no hidden layer",
             )
@@ -162,8 +162,8 @@ def _unusual(head, known):
     if family == "regression" and activation == "softmax":
         return _finding(
             head,
-            f"is a softmax, and {head['loss']} is a loss for regression",
-            "For classes compile with a crossentropy; for a regression remove the "
+            f"is a softmax, but {head['loss']} is a loss for regression",
+            "For classes, compile with a crossentropy; for regression, remove the "
             "activation of the last layer.",
         )
     bounded = activation in ("relu", "sigmoid", "tanh") and not known
@@ -172,20 +172,20 @@ def _unusual(head, known):
             head,
             f"has the activation {activation}, which limits the values that it can "
             "predict",
-            "For a regression remove the activation of the last layer; for two classes "
+            "For regression, remove the activation of the last layer; for two classes, "
             "compile with a crossentropy.",
         )
     if family == "classes" and activation == "sigmoid":
         return _finding(
             head,
-            f"is a sigmoid, and {head['loss']} is a loss for classes that exclude each "
-            "other",
+            f"is a sigmoid, but {head['loss']} is a loss for mutually exclusive "
+            "classes",
             'Use `activation="softmax"` in the last layer.',
         )
     if family == "binary" and activation == "softmax":
         return _finding(
             head,
-            f"is a softmax, and {head['loss']} is a loss for independent labels",
+            f"is a softmax, but {head['loss']} is a loss for independent labels",
             "Compile with `loss=keras.losses.CategoricalCrossentropy()`.",
         )
     return None

@@ -1,4 +1,4 @@
-"""What is kept of a run for its diagnosis: plain data, whatever the number of steps."""
+"""The summary of a run for its diagnosis: plain data of bounded size."""
 
 import dataclasses
 import statistics
@@ -35,7 +35,7 @@ class RunSummary:
     """A run in numbers, of bounded size; `to_dict` is ready for JSON.
 
     Attributes:
-        model: What `describe` told of the model.
+        model: The result of `describe` for the model.
         steps: Number of steps, those of an earlier process included.
         first_step: The first step that was seen, or None.
         outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust

@@ -1,4 +1,4 @@
-"""What a run suffers from: pure functions of its summary."""
+"""The symptoms of a run: pure functions of its summary."""
 
 import math
 
@@ -14,7 +14,7 @@ from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import networks
 from keras_gradwatch.reports.diagnosis.poor import poor
 
-# Kinds of events that tell of a state of the model, not of a step that went wrong.
+# Kinds of events about a state of the model, not about a step that went wrong.
 STATES = ("vanishing", "dead units", "oscillation")
 # Symptoms from which dead units and vanishing gradients follow.
 DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
@@ -33,10 +33,10 @@ OVERFIT = (
     "the model can overfit a single batch."
 )
 REVIVE = (
-    "Begin again (dead units stay dead), with LeakyReLU, ELU or GELU instead of ReLU, "
-    "or with a normalization before each activation."
+    "Restart training (dead units stay dead), with LeakyReLU, ELU or GELU instead of "
+    "ReLU, or with a normalization before each activation."
 )
-# Fewest losses that can tell it.
+# Fewest losses that show it.
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
 ENOUGH_STEPS = 150
@@ -47,7 +47,7 @@ FAR = 10.0
 
 
 def symptoms(summary):
-    """What a run suffers from, the gravest first.
+    """The problems of a run, the most severe first.
 
     Args:
         summary: `RunSummary`.
@@ -103,15 +103,15 @@ def _non_finite_start(summary):
     if not bad["variables"]:
         return Finding(
             "non-finite loss",
-            f"the loss is {bad['loss']:g}, and all gradients are finite"
+            f"the loss is {bad['loss']:g}, but all gradients are finite"
             + (
                 words
                 or ": a term of the loss, a regularizer or a metric takes the "
                 "logarithm of a negative number, or divides 0 by 0"
             ),
             advice
-            or "Look at the terms of the loss, and keep the arguments of "
-            "logarithms and divisions positive (`ops.maximum(x, 1e-7)`).",
+            or "Check the terms of the loss, and keep the arguments of logarithms and "
+            "divisions positive (`ops.maximum(x, 1e-7)`).",
             "The loss is not finite, but all gradients are",
         )
     if math.isfinite(bad["loss"]):
@@ -155,7 +155,7 @@ def _explosion(summary):
         spikes = []
     if spikes:
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
-        words.append(f"{first['kind']} at step {first['step']}, {first['value']:.3g}")
+        words.append(f"{first['kind']} at step {first['step']} ({first['value']:.3g})")
     before = bad.get("before") if bad else None
     if before is not None and not broken.rare(summary):
         words.append(
@@ -165,9 +165,7 @@ def _explosion(summary):
     if not words:
         return None
     if usual:
-        words.append(
-            f"half of the healthy steps have a gradient norm below {usual:.3g}"
-        )
+        words.append(f"the median gradient norm of the healthy steps is {usual:.3g}")
     first = summary.first_event or {"step": bad.get("step"), "variable": None}
     where = f" in {first['variable']}" if first["variable"] else ""
     headline = f"Exploded at step {first['step']}{where}"
@@ -184,10 +182,10 @@ def _shift(summary):
     first = summary.first_event
     return Finding(
         "shift",
-        f"since step {first['step']} the loss is near {event['value']:.3g}, up from "
-        f"{event['baseline']:.3g}, and it was as high with the weights from before: "
-        "the data or the loss function have changed",
-        headline=f"The loss is on another scale since step {first['step']}",
+        f"since step {first['step']} the loss has stayed near {event['value']:.3g}, up "
+        f"from {event['baseline']:.3g}, and it is just as high with earlier weights: "
+        "the data or the loss function must have changed",
+        headline=f"The scale of the loss changed at step {first['step']}",
     )
 
 
@@ -218,7 +216,7 @@ def _growth(first, last):
         "explosion at the first step",
         f"at the first step the gradient grows {a / b:.3g}-fold in the backward pass: "
         f"from {b:.3g} in the last kernel to {a:.3g} in {first}",
-        headline="Gradients grow on their way back through the layers",
+        headline="Gradients grow in the backward pass",
     )
 
 
@@ -230,13 +228,13 @@ def _bad_batches(summary):
     words, advice = broken.forward(summary)
     return Finding(
         "bad batches",
-        f"{count} of {summary.steps} steps, the first one step {first['step']}, have "
-        f"values that are not finite, while the steps around them are finite{words}",
+        f"{count} of {summary.steps} steps, first step {first['step']}, have "
+        f"non-finite values, while the steps around them are finite{words}",
         advice
         or "Check that batch: np.isfinite(x).all(), and the same for the targets. Then "
         "check divisions and logarithms in the loss.",
-        f"{count} of {summary.steps} steps had values that are not finite; the first "
-        f"was step {first['step']}",
+        f"{count} of {summary.steps} steps had non-finite values; the first was step "
+        f"{first['step']}",
     )
 
 
@@ -258,8 +256,8 @@ def _no_gradient(summary):
         "no gradient",
         "every gradient is exactly 0 from the first step on: the output, "
         "the loss, or the inputs do not depend on the weights",
-        "Look at the model's output (is it constant?), at the loss, and whether all "
-        "inputs are 0.",
+        "Check whether the model's output is constant, whether the loss depends on it, "
+        "and whether all inputs are 0.",
         "No gradient reaches any kernel",
     )
 
@@ -317,11 +315,11 @@ def _vanishing(summary):
     early = begin and not begin[0][1] < 1e-3 * begin[1][1]
     return Finding(
         "vanishing",
-        f"the gradient does not reach {event['variable']}: its norm is "
-        f"{event['value']:.3g}, that of the last kernel {event['baseline']:.3g} (step "
-        f"{event['step']}), though the global norm of {norm:.3g} looks normal"
+        f"the gradient does not reach {event['variable']}: the norm is "
+        f"{event['value']:.3g} there and {event['baseline']:.3g} in the last kernel "
+        f"(step {event['step']}), although the global norm of {norm:.3g} looks normal"
         + ("; it did reach it at the first step" if early else ""),
-        "Use fewer layers, a normalization after each of them, or residual "
+        "Use fewer layers, or add a normalization after each of them, or residual "
         "connections.",
         f"Gradients vanish: they do not reach {event['variable']}",
     )
@@ -341,9 +339,9 @@ def _vanished(first, last):
     (name, first), (_, last) = first, last
     return Finding(
         "vanishing",
-        f"the gradient does not reach {name}: its norm is {first:.3g}, that of the "
-        f"last kernel {last:.3g}, and the loss does not fall",
-        "Use fewer layers, a normalization after each of them, or residual "
+        f"the gradient does not reach {name}: the norm is {first:.3g} there and "
+        f"{last:.3g} in the last kernel, and the loss does not fall",
+        "Use fewer layers, or add a normalization after each of them, or residual "
         "connections.",
         f"Gradients vanish: they do not reach {name}",
     )
@@ -355,8 +353,8 @@ def _oscillation(summary):
     event = summary.kinds["oscillation"]["last"]
     return Finding(
         "oscillation",
-        f"from step {event['step']} on the loss swings by {event['value']:.3g} with "
-        f"every step, around {event['baseline']:.3g}",
+        f"from step {event['step']} on the loss swings by {event['value']:.3g} from "
+        f"step to step, around {event['baseline']:.3g}",
         "Halve the learning rate until it stops.",
         f"The loss oscillates from step {event['step']} on",
     )
@@ -371,7 +369,7 @@ def _not_learning(summary):
     return Finding(
         "not learning",
         f"the loss has not fallen: {early:.4g} in the first steps, {recent:.4g} in the "
-        "newest ones",
+        "latest ones",
         OVERFIT,
         f"The loss has not fallen in {summary.steps} steps",
     )
@@ -390,7 +388,7 @@ def _guesses(summary):
         f"the loss is {recent:.4g} in the latest steps; always predicting the same "
         f"value would give {constant:.4g}",
         OVERFIT,
-        f"The model is no better than a constant answer after {summary.steps} steps",
+        f"The model is no better than a constant guess after {summary.steps} steps",
     )
 
 
