@@ -41,12 +41,6 @@ def mnist():
     )
 
 
-def mnist_subset():
-    """The first 2,000 images of MNIST, and the first 1,000 of its test images."""
-    counts = zip(mnist(), (2000, 1000), strict=True)
-    return tuple((x[:count], y[:count]) for (x, y), count in counts)
-
-
 def cifar10():
     """60,000 colour images of 32×32 pixels in ten classes, downloaded."""
     return tuple(

@@ -37,8 +37,7 @@ def parse(doc, shipped, downloaded=(), given=None):
     add("--log-dir", type=pathlib.Path, default=pathlib.Path("logs", name))
     add("--out", type=pathlib.Path, help="folder of the page to be renewed")
     arguments = parser.parse_args(given)
-    arguments.data = getattr(arguments, "data", shipped[0])
-    if arguments.quick:
+    if arguments.quick or len(choices) == 1:
         arguments.data = shipped[0]
     arguments.name, arguments.choices = name, len(choices)
     return arguments
@@ -98,7 +97,7 @@ def publish(arguments, lines, figure):
     folder = arguments.out or arguments.log_dir
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{arguments.name}.png"
-    if not arguments.out or not _part(arguments):
+    if not arguments.out or keras.config.backend() == "tensorflow":
         figure.savefig(picture, dpi=100)
     print(f"\nThe plot: {picture}")
     print(f"In TensorBoard: tensorboard --logdir {arguments.log_dir}")
@@ -108,7 +107,8 @@ def publish(arguments, lines, figure):
 
 def _renew(page, arguments, lines):
     """Replaces what stands between the two marks of a page."""
-    backend, on = keras.config.backend(), _part(arguments)
+    backend = keras.config.backend()
+    on = "" if backend == "tensorflow" else f" on {backend}"
     begin, end = BEGIN.format(on), END.format(on)
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(begin)
@@ -128,14 +128,6 @@ def _renew(page, arguments, lines):
         end,
     ]
     page.write_text(before + "\n".join(printed) + after, encoding="utf-8")
-
-
-def _part(arguments):
-    """The part of the page, as its marks have it; empty for the first one."""
-    if arguments.data == "mnist_subset":
-        return " with mnist_subset"
-    backend = keras.config.backend()
-    return "" if backend == "tensorflow" else f" on {backend}"
 
 
 def _command(arguments):
