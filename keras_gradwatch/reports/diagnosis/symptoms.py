@@ -128,11 +128,12 @@ def _non_finite_start(summary):
         )
     return Finding(
         "non-finite at the start",
-        "the loss of the very first step is not finite, before any update was made"
+        "the loss of the very first step is not finite, before any update was made, so "
+        "no learning rate and no clip can help"
         + (
             words
-            or ": the forward pass overflows or divides by zero with these weights "
-            "and inputs, and no learning rate and no clip can help"
+            or "; the forward pass overflows or divides by zero with these weights "
+            "and inputs"
         ),
         advice
         or "Look for a division by 0, a logarithm of 0 or a power in the layers and "
