@@ -28,7 +28,9 @@ def describe_batch(data):
         `bad_columns` (those that are not finite in any row), `zeros`, `negative`
         (shares), `one_hot`, `constant`, `deviation` (the standard deviation), `rows`
         (their number), `distinct` (how many the first 256 values are) and `column`
-        (number and root mean square of the largest one); and `weighted`, whether there
+        (number and root mean square of the largest one), and of whole numbers `frames`
+        (how many steps the longest label sequence needs under CTC, where 0 is padding);
+        and `weighted`, whether there
         are sample weights. Empty where the batch cannot be read.
     """
     try:
@@ -68,6 +70,12 @@ def _numbers(leaf):
     return array if array.dtype.kind in "fiub" and array.size else None
 
 
+def _frames(rows):
+    labels = rows > 0
+    repeats = labels[:, 1:] & (rows[:, 1:] == rows[:, :-1])
+    return int((labels.sum(axis=1) + repeats.sum(axis=1)).max())
+
+
 def _describe(array):
     whole = array.dtype.kind in "iub"
     rows = array.reshape(len(array), -1)[:, :MAX_COLUMNS].astype("float64")
@@ -89,6 +97,7 @@ def _describe(array):
         "bad_columns": bad[:LISTED].tolist(),
         "zeros": float((rows == 0).mean()),
         "negative": float((rows < 0).mean()),
+        "frames": _frames(rows) if whole else 0,
         "one_hot": _is_one_hot(rows),
         "constant": bool(some and known.min() == known.max()),
         "deviation": float(known.std()) if some else 0.0,

@@ -54,6 +54,7 @@ HALF = np.linspace(2.3, 1.8, 300)  # of ten classes: little, and not nothing
         ({"narrowest": ["dense", 1]}, "structure", "Give `dense` at least 20 units"),
         ({"dropout": 0.9}, "settings", "Use a dropout of at most 0.5"),
         ({"momentum": 0.999}, "rate", "Use a momentum of 0.9"),
+        ({"recurrent": ["lstm", "relu"]}, "activation", "Use the default `tanh`"),
     ],
 )
 def test_little_is_learned_for_a_reason(model, cause, fix):
@@ -73,6 +74,54 @@ def test_recurrent_weights_that_are_too_large():
         report = explain(summary)
         assert [finding.kind for finding in report.symptoms] == kinds
     assert "recurrent" not in explain(summary)
+
+
+def test_a_rate_that_falls_too_soon():
+    summary = summary_of("classes", HALF)
+    summary.rates, summary.slow = [0.1, 0.0], 200
+    report = explain(summary)
+    assert [finding.kind for finding in report.causes] == ["low rate"]
+    assert "in 200 of 300 steps it was below 1% of the first one" in report
+    summary.slow = 50  # as at the end of a schedule
+    assert not explain(summary).symptoms
+
+
+def test_a_model_that_has_learned_before():
+    assert explained("classes", np.full(300, 0.3))[0] == []
+    assert explained("classes", np.full(300, 2.0))[0] == ["not learning"]
+
+
+def test_batches_of_one_row():
+    """Batch normalization subtracts the row from itself."""
+    for rows, kinds in ((1, ["data"]), (2, [])):
+        summary = summary_of("classes", HALF / 2, ROOM[:rows], np.zeros((rows, 1)))
+        summary.model["normalizes_batch"] = "norm"
+        report = explain(summary)
+        assert [finding.kind for finding in report.symptoms] == kinds
+
+
+def test_label_sequences_that_are_too_long():
+    y = np.array([[1, 2, 2, 0], [3, 1, 0, 0]])  # a 2, a blank, a 2
+    for steps, kinds in ((3, ["labels"]), (4, [])):
+        summary = summary_of("classes", HALF / 2, y=y)
+        summary.model["heads"][0] |= {"loss": "ctc", "family": None, "steps": steps}
+        report = explain(summary)
+        assert [finding.kind for finding in report.symptoms] == kinds
+    assert describe_batch((ROOM, y))["targets"][0]["frames"] == 4
+
+
+def test_what_is_described_of_a_model():
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6, 3))])
+    model.add(layers.Bidirectional(layers.LSTM(4, activation="relu"), name="rnn"))
+    model.add(layers.BatchNormalization(name="norm"))
+    model.add(layers.Dense(2))
+    model.compile("sgd", "mse")
+    found = describe(model)
+    assert found["recurrent"] == ["rnn", "relu"]
+    assert found["normalizes_batch"] == "norm"
+    model.get_layer("norm").trainable = False
+    assert describe(model)["normalizes_batch"] is None
 
 
 def test_inputs_that_cost_most_of_what_could_be_learned():

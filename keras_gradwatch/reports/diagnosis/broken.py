@@ -129,6 +129,11 @@ def forward(summary):
         # A second one in a functional model is `log_1`.
         advice = KEEP.get(found["name"].rstrip("_0123456789"), "")
         advice = advice.format(found["place"])
+    if not advice and found["kind"] != "input":
+        advice = (
+            f"Check {found['place']} for a division by 0, a logarithm of 0 or a large "
+            "power, and keep the arguments away from 0 (`x / (y + 1e-7)`)."
+        )
     return f"; in its forward pass, {found['words']}", advice
 
 

@@ -14,6 +14,7 @@ from keras_gradwatch.reports.diagnosis.poor import (
     high_momentum,
     narrow,
     reasons,
+    unbounded_recurrent,
 )
 from keras_gradwatch.reports.diagnosis.settings import doubts
 from keras_gradwatch.reports.diagnosis.symptoms import acute
@@ -80,7 +81,7 @@ def causes(summary, symptoms):
         return [*(f for f in scales if f), *unusual][:MAX_CAUSES]
     found = [
         finding
-        for rule in (_biases, _inputs, _activation, _targets, _initializer)
+        for rule in (_biases, _recurrent, _inputs, _activation, _targets, _initializer)
         if (finding := rule(summary, kinds))
     ]
     if not found:
@@ -130,6 +131,11 @@ def _biases(summary, kinds):
         'Start with biases of 0 (`bias_initializer="zeros"`).',
         f"the initial biases are {bias:g}",
     )
+
+
+def _recurrent(summary, kinds):
+    grows = kinds & {"explosion", "non-finite at the start", *STUCK}
+    return unbounded_recurrent(summary) if grows else None
 
 
 def _inputs(summary, kinds):

@@ -46,12 +46,50 @@ def bad_data(summary):
     found += [_nonfinite("targets", a) for a in targets]
     heads = summary.model.get("heads", [])
     if len(heads) == len(targets):
-        rules = (_labels, _probabilities, _zeros, _class_numbers, _out_of_range)
+        rules = (
+            _labels,
+            _probabilities,
+            _zeros,
+            _class_numbers,
+            _out_of_range,
+            _sequences,
+        )
         accuracy = "accuracy" in summary.model.get("metrics", [])
         for head, array in zip(heads, targets, strict=True):
             head = {**head, "accuracy": accuracy}
             found += [f for rule in rules if (f := rule(head, array))][:1]
+    found.append(_single_rows(summary, data.get("inputs", [])))
     return [f for f in found if f]
+
+
+def _single_rows(summary, inputs):
+    """Batches of one row under batch normalization, or None."""
+    name = summary.model.get("normalizes_batch")
+    if name is None or not inputs or any(array["rows"] != 1 for array in inputs):
+        return None
+    return Finding(
+        "data",
+        f"a batch has one row, so `{name}` subtracts that row from itself, and its "
+        "output does not depend on the inputs",
+        "Use batches of 16 rows or more, or `LayerNormalization`.",
+        f"`{name}` normalizes batches of one row",
+    )
+
+
+def _sequences(head, array):
+    """Label sequences that do not fit into the outputs of a CTC loss, or None."""
+    steps = head.get("steps")
+    fits = not steps or array.get("frames", 0) <= steps
+    if (head["loss"] or "").lower() != "ctc" or fits:
+        return None
+    return Finding(
+        "labels",
+        f"a label sequence of the first batch needs {array['frames']} output steps "
+        f"(its length, and one step between equal neighbors), and `{head['layer']}` "
+        f"has {steps}: its CTC loss is infinite",
+        "Reduce strides and pooling along the time axis, or shorten the labels.",
+        "a label sequence is longer than the outputs",
+    )
 
 
 def certain(summary):

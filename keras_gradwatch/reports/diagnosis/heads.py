@@ -34,8 +34,8 @@ def heads(model):
 
     Returns:
         For each output: `layer`, its name; `activation`, a name, `"linear"` for none,
-        or None where unknown; `units`, or None; `loss`, its name; `family`, a key of
-        `FAMILIES` or None; and `from_logits`, a bool.
+        or None where unknown; `units`, or None; `steps` of a sequence, or None; `loss`,
+        its name; `family`, a key of `FAMILIES` or None; and `from_logits`, a bool.
     """
     layers = output_layers(model)
     losses = _losses(model, len(layers))
@@ -51,6 +51,7 @@ def _head(layer, loss):
         "layer": getattr(layer, "name", None),
         "activation": activation_of(layer),
         "units": shape[-1],
+        "steps": shape[1] if len(shape) == 3 else None,
         "loss": name,
         "family": family,
         "from_logits": _from_logits(loss),

@@ -16,6 +16,7 @@ NORMALIZATIONS = (
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
 )
+UNBOUNDED = ("linear", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 SCALING = (keras.layers.Normalization, keras.layers.Rescaling)
 REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
 
@@ -36,9 +37,11 @@ def describe(model):
         `trainable` (the number of trainable variables), `narrowest` (name and units of
         the hidden Dense layer with the fewest), `bias` (the smallest constant that a
         layer begins its biases with), `dtype` (that of the last layer's computation),
-        `metrics` (names of those it was compiled with), `scales_inputs` (whether a
-        layer scales the inputs) and `order` (pairs of each layer's name and the names
-        of its variables, in the model's order).
+        `normalizes_batch` (name of a trainable batch normalization of vectors, or
+        None), `recurrent` (name and activation of an LSTM or GRU that is not bounded,
+        or None), `metrics` (names of those it was compiled with), `scales_inputs`
+        (whether a layer scales the inputs) and `order` (pairs of each layer's name and
+        the names of its variables, in the model's order).
     """
     layers = list(_layers(model))
     outputs = _outputs(model)
@@ -64,6 +67,8 @@ def describe(model):
         "kernels": sum(len(v.shape) >= 2 for v in model.weights),
         "momentum": _momentum(model),
         "penalized": any(map(_has_regularizer, layers)),
+        "normalizes_batch": _normalizes_batch(layers),
+        "recurrent": _unbounded_recurrent(layers),
         "metrics": metric_names(model),
         "trainable": len(names),
         "narrowest": _narrowest(layers),
@@ -130,6 +135,25 @@ def _has_regularizer(layer):
 def _dropout(layer):
     rate = getattr(layer, "rate", 0.0)
     return rate if isinstance(layer, keras.layers.Dropout) else 0.0
+
+
+def _normalizes_batch(layers):
+    for layer in layers:
+        vectors = isinstance(layer, keras.layers.BatchNormalization)
+        vectors = vectors and getattr(layer.input_spec, "ndim", None) == 2
+        if vectors and layer.trainable:
+            return layer.name
+    return None
+
+
+def _unbounded_recurrent(layers):
+    for layer in layers:
+        inner = getattr(layer, "forward_layer", layer)  # of a Bidirectional
+        if isinstance(inner, keras.layers.LSTM | keras.layers.GRU):
+            activation = activation_of(inner)
+            if activation in UNBOUNDED:
+                return [layer.name, activation]
+    return None
 
 
 def _narrowest(layers):

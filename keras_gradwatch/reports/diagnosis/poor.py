@@ -49,7 +49,16 @@ def reasons(summary):
     Args:
         summary: `RunSummary`.
     """
-    rules = (narrow, _dropout, high_momentum, _recurrent, _inputs, _short)
+    rules = (
+        narrow,
+        _dropout,
+        high_momentum,
+        unbounded_recurrent,
+        _recurrent,
+        _inputs,
+        _decayed,
+        _short,
+    )
     return [finding for rule in rules if (finding := rule(summary))]
 
 
@@ -82,6 +91,34 @@ def high_momentum(summary):
         f"{times:.3g} in the long run",
         f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
         f"the momentum of {momentum:g} is too high for a rate of {rate:.3g}",
+    )
+
+
+def unbounded_recurrent(summary):
+    """An LSTM or GRU whose state is not bounded, or None."""
+    name, activation = summary.model.get("recurrent") or (None, None)
+    if name is None:
+        return None
+    return Finding(
+        "activation",
+        f"`{name}` uses `{activation}`, so its state can grow in every time step",
+        f"Use the default `tanh` in `{name}`.",
+        f"`{name}` uses `{activation}`, which is not bounded",
+    )
+
+
+def _decayed(summary):
+    """A learning rate that was next to nothing in half of the steps, or None."""
+    first, last = summary.rates
+    cut = any(summary.actions.get(name) for name in ("rate reduced", "rewound"))
+    if cut or summary.slow < summary.steps / 2:
+        return None
+    return Finding(
+        "low rate",
+        f"the learning rate fell from {first:.3g} to {last:.3g}: in {summary.slow} of "
+        f"{summary.steps} steps it was below 1% of the first one",
+        "Let the learning rate fall later, or not as far.",
+        f"the learning rate fell to {last:.3g}",
     )
 
 

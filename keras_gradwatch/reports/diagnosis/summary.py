@@ -12,6 +12,8 @@ from keras_gradwatch.records.rows import APPLIED
 
 # Losses that are averaged at the begin and at the end of a run.
 WINDOW = 50
+# Share of the first learning rate below which next to nothing is learned.
+SLOW = 0.01
 # Steps of log₁₀ in which norms are counted: within 6% of each other.
 RESOLUTION = 0.05
 
@@ -41,6 +43,7 @@ class RunSummary:
         outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust
             region, and `nonfinite`.
         rates: First and last learning rate, NaN before the first step.
+        slow: Number of steps at less than `SLOW` of the first learning rate.
         held_back: Sum over the held steps of the share of the update that was cut off.
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
@@ -71,6 +74,7 @@ class RunSummary:
         )
     )
     held_back: float = 0.0
+    slow: int = 0
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
     early: list = field(default_factory=list)
     recent: list = field(default_factory=list)
@@ -164,6 +168,7 @@ class RunSummary:
         rate, factor = scalars["learning_rate"], scalars["rate_factor"]
         first = self.rates[0] if np.isfinite(self.rates[0]) else float(rate[0])
         self.rates = [first, float(rate[-1] * factor[-1])]
+        self.slow += int((rate < SLOW * first).sum())
         self.outcomes["applied"] += int((scalars["outcome"] == APPLIED).sum())
         self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
         self.outcomes["held"] += int((scalars["held"] > 0).sum())

@@ -5,6 +5,7 @@ import math
 from keras_gradwatch.reports.diagnosis import broken
 from keras_gradwatch.reports.diagnosis.data import (
     certain,
+    constant_answer,
     constant_inputs,
     constant_targets,
     guessing,
@@ -44,6 +45,8 @@ ENOUGH_LOSSES = 100
 ENOUGH_STEPS = 150
 # A loss below this share of that of a constant answer is a good one.
 GOOD = 0.2
+# A run that begins below this share of it has learned before.
+KNOWN = 0.5
 # A first loss that is this many times that of guessing is far above it.
 FAR = 10.0
 
@@ -373,6 +376,9 @@ def _not_learning(summary):
         return None
     if not summary.is_comparable:
         return None
+    constant = constant_answer(summary)
+    if constant and summary.losses()[1] < KNOWN * constant:
+        return None  # it had learned before, such as a model that is fine-tuned
     early, recent = summary.losses()
     return Finding(
         "not learning",
