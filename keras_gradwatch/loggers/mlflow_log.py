@@ -1,11 +1,15 @@
 """MLflow."""
 
 import re
+import time
 
 from keras_gradwatch.loggers.base import Logger, client, settings
 
 # What MLflow does not allow in the name of a metric.
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
+# Metrics that MLflow takes in one call, and seconds between two calls: each takes 10 to
+# 100 ms.
+BATCH, PAUSE = 1000, 1.0
 
 
 class MLflowLog(Logger):
@@ -18,7 +22,7 @@ class MLflowLog(Logger):
     | tag `gradwatch.events` | number of events in the last `fit` |
     | artifacts in `gradwatch` | `report.md`, `report.txt` and `heatmap.png` |
 
-    Characters of a layer's name that MLflow does not allow are replaced by `_`.
+    Metrics are sent once a second. Characters of a layer's name that MLflow does not allow are replaced by `_`.
 
     `pip install keras-gradwatch[mlflow]` brings MLflow.
 
@@ -57,6 +61,8 @@ class MLflowLog(Logger):
         self._id: str | None = None
         self._kinds: set[str] = set()
         self._events = 0
+        self._metrics: list = []  # what was not sent yet
+        self._sent_at = 0.0
 
     def on_begin(self, step):
         mlflow = client("mlflow", self)
@@ -73,8 +79,20 @@ class MLflowLog(Logger):
             )
 
     def on_log(self, step, values):
-        named = {FORBIDDEN.sub("_", tag): value for tag, value in values.items()}
-        client("mlflow", self).log_metrics(named, step, run_id=self._id)
+        now = time.time()
+        self._metrics += [
+            (FORBIDDEN.sub("_", tag), value, int(1000 * now), step)
+            for tag, value in values.items()
+        ]
+        if now - self._sent_at > PAUSE:
+            self._send()
+
+    def _send(self):
+        mlflow = client("mlflow", self)
+        metrics = [mlflow.entities.Metric(*metric) for metric in self._metrics]
+        for begin in range(0, len(metrics), BATCH):
+            mlflow.MlflowClient().log_batch(self._id, metrics[begin : begin + BATCH])
+        self._metrics, self._sent_at = [], time.time()
 
     def on_event(self, event):
         self._events += 1
@@ -88,6 +106,7 @@ class MLflowLog(Logger):
 
     def on_end(self, report, heatmap):
         mlflow = client("mlflow", self)
+        self._send()
         self._tag("gradwatch.events", self._events)
         texts = mlflow.MlflowClient()
         texts.log_text(self._id, report.to_markdown(), "gradwatch/report.md")

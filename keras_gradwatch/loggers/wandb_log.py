@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 from PIL import Image
 
@@ -38,7 +39,7 @@ class WandbLog(Logger):
     ```
     """
 
-    def __init__(self, run=None, start: dict | None = None) -> None:
+    def __init__(self, run: Any = None, start: dict | None = None) -> None:
         wandb = client("wandb", self)
         if run is not None and not isinstance(run, wandb.Run):
             raise ValueError(

@@ -8,7 +8,6 @@ from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.events import as_markdown
 from keras_gradwatch.tensorboard.layout import scalars_layout
 from keras_gradwatch.tensorboard.norms import NormLog
-from keras_gradwatch.tensorboard.points import Points
 from keras_gradwatch.tensorboard.writer import EventWriter
 from keras_gradwatch.tensors.processes import is_chief
 

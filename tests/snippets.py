@@ -1,0 +1,48 @@
+"""The Python blocks of the documentation, and how they are run."""
+
+import re
+import textwrap
+
+from tests import helper
+
+PAGES = [helper.ROOT / "README.md", *sorted((helper.ROOT / "docs").rglob("*.md"))]
+# A comment above a block may name the one backend that it is for, or a package that is
+# not installed for the other tests: `make test-clients` runs it.
+BLOCK = re.compile(
+    r"^( *)(?:<!-- (backend|needs): (\w+) -->\n\1)?```python\n(.*?)^\1```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def blocks(text, package=None):
+    """The Python blocks for this backend, each with the line that it begins at.
+
+    Args:
+        text: Markdown.
+        package: The package whose blocks are wanted beside those that need none.
+    """
+    wanted = {(None, None), ("backend", helper.BACKEND), ("needs", package)}
+    wanted.discard(("needs", None))
+    return [
+        (text[: found.start(4)].count("\n"), textwrap.dedent(found[4]))
+        for found in BLOCK.finditer(text)
+        if (found[2], found[3]) in wanted
+    ]
+
+
+def packages(text):
+    """Names of the packages that some blocks of a text need, in order."""
+    needed = [found[3] for found in BLOCK.finditer(text) if found[2] == "needs"]
+    return list(dict.fromkeys(needed))
+
+
+def run(text, where, namespace, package=None):
+    """Runs the blocks of one text in order, in one namespace."""
+    for line, code in blocks(text, package):
+        # Blank lines, so that a traceback names the line of the page.
+        exec(compile("\n" * line + code, where, "exec"), namespace)
+
+
+def page_name(page):
+    """The path of a page in the repository."""
+    return str(page.relative_to(helper.ROOT))
