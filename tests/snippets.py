@@ -12,6 +12,7 @@ BLOCK = re.compile(
     r"^( *)(?:<!-- (backend|needs): (\w+) -->\n\1)?```python\n(.*?)^\1```$",
     re.MULTILINE | re.DOTALL,
 )
+FREE = {(None, None), ("backend", helper.BACKEND)}
 
 
 def blocks(text, package=None):
@@ -19,14 +20,16 @@ def blocks(text, package=None):
 
     Args:
         text: Markdown.
-        package: The package whose blocks are wanted beside those that need none.
+        package: None for the blocks that need no package; else the first of them, on
+            which the recipes of a page stand, and those of this package.
     """
-    wanted = {(None, None), ("backend", helper.BACKEND), ("needs", package)}
-    wanted.discard(("needs", None))
+    found = list(BLOCK.finditer(text))
+    wanted = [b for b in found if (b[2], b[3]) in FREE]
+    if package is not None:
+        wanted = wanted[:1] + [b for b in found if (b[2], b[3]) == ("needs", package)]
     return [
-        (text[: found.start(4)].count("\n"), textwrap.dedent(found[4]))
-        for found in BLOCK.finditer(text)
-        if (found[2], found[3]) in wanted
+        (text[: block.start(4)].count("\n"), textwrap.dedent(block[4]))
+        for block in wanted
     ]
 
 

@@ -22,7 +22,8 @@ class MLflowLog(Logger):
     | tag `gradwatch.events` | number of events in the last `fit` |
     | artifacts in `gradwatch` | `report.md`, `report.txt` and `heatmap.png` |
 
-    Metrics are sent once a second. Characters of a layer's name that MLflow does not allow are replaced by `_`.
+    Metrics are sent once a second. Characters of a layer's name that MLflow does not
+    allow are replaced by `_`.
 
     `pip install keras-gradwatch[mlflow]` brings MLflow.
 
@@ -61,7 +62,7 @@ class MLflowLog(Logger):
         self._id: str | None = None
         self._kinds: set[str] = set()
         self._events = 0
-        self._metrics: list = []  # what was not sent yet
+        self._unsent: list = []  # what was not sent yet
         self._sent_at = 0.0
 
     def on_begin(self, step):
@@ -80,7 +81,7 @@ class MLflowLog(Logger):
 
     def on_log(self, step, values):
         now = time.time()
-        self._metrics += [
+        self._unsent += [
             (FORBIDDEN.sub("_", tag), value, int(1000 * now), step)
             for tag, value in values.items()
         ]
@@ -89,10 +90,10 @@ class MLflowLog(Logger):
 
     def _send(self):
         mlflow = client("mlflow", self)
-        metrics = [mlflow.entities.Metric(*metric) for metric in self._metrics]
+        metrics = [mlflow.entities.Metric(*metric) for metric in self._unsent]
         for begin in range(0, len(metrics), BATCH):
             mlflow.MlflowClient().log_batch(self._id, metrics[begin : begin + BATCH])
-        self._metrics, self._sent_at = [], time.time()
+        self._unsent, self._sent_at = [], time.time()
 
     def on_event(self, event):
         self._events += 1
