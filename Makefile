@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv, and what is run on
-# JAX, PyTorch or other packages into .venv-jax, .venv-torch and .venv-clients, once: a stamp file for each set of extras
-# is renewed when setup.cfg or pyproject.toml changes. The package is installed in editable
-# mode, so that a change in the code needs no install.
+# JAX, PyTorch or other packages into .venv-jax, .venv-torch and .venv-clients, once: a
+# stamp file for each set of extras is renewed when setup.cfg or pyproject.toml changes. The
+# package is installed in editable mode, so that a change in the code needs no install.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -74,7 +74,7 @@ class WandbLog(Logger):
         self._open.log({"gradwatch/step": step, **values})
 
     def on_event(self, event):
-        title = f"gradwatch: {event.kind}"
+        title = f"gradwatch: {event.kind}"[:63]  # which is all that wandb takes
         level = client("wandb", self).AlertLevel.WARN
         self._open.alert(title, event.message, level)
 

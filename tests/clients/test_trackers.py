@@ -51,11 +51,11 @@ def wandb(tmp_path, monkeypatch):
     for name, value in (("MODE", "offline"), ("DIR", tmp_path), ("SILENT", "true")):
         monkeypatch.setenv(f"WANDB_{name}", str(value))
     yield wandb
-    wandb.finish()
+    wandb.teardown()
 
 
 def records(path):
-    """The records of a finished run, from its file.
+    """The records of a run, from its file.
 
     It is a log of LevelDB behind a header of 7 bytes: blocks of 32 KiB, with records in
     pieces that have their checksum, length and kind ahead.
@@ -94,27 +94,22 @@ def test_a_run_of_wandb_gets_all_of_it(wandb):
         watch = trained([kept, loggers.WandbLog()], per_variable=True)
         assert wandb.run is run  # left open
         path = run.settings.sync_file
+    wandb.teardown()  # writes the rest of the file
     found = records(path)
     points = [row for row in history(found) if tags.LEARNING_RATE in row]
     steps = [int(row["gradwatch/step"]) for row in points]
     assert steps == [step for step, _ in kept.points]
     for row, (_, values) in zip(points, kept.points, strict=True):
         assert {tag: float(row[tag]) for tag in values} == values
-    assert any("gradwatch/heatmap" in row for row in history(found))
+    assert any(key.startswith("gradwatch/heatmap") for key in history(found)[-1])
     axis = {m.glob_name: m.step_metric for m in of("metric", found) if m.glob_name}
     assert axis == {"gradwatch*": "gradwatch/step"}
     alerts = of("alert", found)
-    assert [a.title for a in alerts] == ["gradwatch: nonfinite"]  # one a minute
-    assert alerts[0].text == watch.events[0].message
-    (logged,) = [r.request.log_artifact.artifact for r in found if has_artifact(r)] or [
-        a for a in of("artifact", found)
-    ]
-    names = {entry.path for entry in logged.manifest.contents}
+    assert [alert.title for alert in alerts] == ["gradwatch: nonfinite"] * 2
+    assert [alert.text for alert in alerts] == [e.message for e in watch.events]
+    (artifact,) = of("artifact", found)
+    names = {entry.path for entry in artifact.manifest.contents}
     assert names == {"report.md", "report.txt", "heatmap.png"}
-
-
-def has_artifact(record):
-    return record.request.WhichOneof("request_type") == "log_artifact"
 
 
 def test_other_callbacks_log_to_the_same_run(wandb):
@@ -128,6 +123,7 @@ def test_other_callbacks_log_to_the_same_run(wandb):
         )
         helper.fit(helper.regression(), x, y, [own, watch], epochs=2)
         path = run.settings.sync_file
+    wandb.teardown()
     rows = history(records(path))
     norms = [float(row["batch/grad_norm"]) for row in rows if "batch/grad_norm" in row]
     np.testing.assert_allclose(norms, watch.global_norm)
@@ -225,13 +221,13 @@ def test_runs_of_mlflow_that_are_started_are_ended(mlflow):
 
 
 def test_names_that_mlflow_does_not_allow(mlflow):
-    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, name="a(b)@c")])
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, name="a>b")])
     model.compile("sgd", "mse")
     log = loggers.MLflowLog(start={})
     watch = GradWatch(log=log, per_variable=True, verbose=0)
     helper.fit(model, *helper.regression_data(8), [watch])
     (run,) = mlflow.search_runs(output_format="list")
-    assert any(name.endswith("a_b__c/kernel/norm") for name in run.data.metrics)
+    assert any(name.endswith("a_b/kernel/norm") for name in run.data.metrics)
 
 
 def test_what_mlflow_cannot_log_to(mlflow):
