@@ -50,6 +50,7 @@ def wandb(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value in (("MODE", "offline"), ("DIR", tmp_path), ("SILENT", "true")):
         monkeypatch.setenv(f"WANDB_{name}", str(value))
+    wandb.teardown()  # it keeps the settings of its first run
     yield wandb
     wandb.teardown()
 
