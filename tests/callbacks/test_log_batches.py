@@ -70,6 +70,8 @@ def test_long_after_the_first_steps():
     np.testing.assert_array_equal(found, history.global_norm)
 
 
+@pytest.mark.tensorflow
+@pytest.mark.jax  # PyTorch runs one step an execution
 def test_several_steps_in_an_execution():
     x, y = helper.regression_data(40)
     batches, history = Batches(), GradientHistory(log_batches=True)
