@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv, and what is run on
-# JAX or PyTorch into .venv-jax and .venv-torch, once: a stamp file for each set of extras
-# is renewed when setup.cfg or pyproject.toml changes. The package is installed in editable
-# mode, so that a change in the code needs no install.
+# JAX, PyTorch or other packages into .venv-jax, .venv-torch and .venv-clients, once: a
+# stamp file for each set of extras is renewed when setup.cfg or pyproject.toml changes. The
+# package is installed in editable mode, so that a change in the code needs no install.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +23,7 @@ pytest := -m pytest -n $(JOBS) --dist loadfile
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-jax test-torch test-thorough test-matrix test-keras lint docs clean
+.PHONY: help demo test test-jax test-torch test-thorough test-matrix test-clients test-keras lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ test-matrix: $(VENV)/.installed-test  ## run the full matrix, hours (JOBS=2 at a
 	seq $(SHARDS) | xargs -P $(JOBS) -I '{}' $(python) -m pytest tests/regimes -q \
 		-m full --shard '{}/$(SHARDS)' $(PYTEST_ARGS)
 
+# In an environment of its own: the clients bring a hundred packages with them.
+test-clients: $(VENV)-clients/.installed-test  ## run the tests and recipes of other packages (TensorFlow)
+	KERAS_BACKEND=tensorflow $(VENV)-clients/bin/python -m pytest tests/clients $(PYTEST_ARGS)
+
 test-keras: $(VENV)/.installed-test  ## run Keras's own tests on watched models (10 to 20 minutes)
 	$(python) tests/keras_own/run.py $(PYTEST_ARGS)
 
@@ -71,10 +75,11 @@ $(VENV)/.installed-lint: extras := lint
 $(VENV)/.installed-docs: extras := docs
 $(VENV)-jax/.installed-test: extras := jax,examples,test
 $(VENV)-torch/.installed-test: extras := torch,examples,test
+$(VENV)-clients/.installed-test: extras := tensorflow,examples,test,clients
 $(VENV)-torch/.installed-test: first := $(TORCH)
 
 stamps := $(addprefix $(VENV)/.installed-,demo test lint docs)
-stamps += $(VENV)-jax/.installed-test $(VENV)-torch/.installed-test
+stamps += $(addsuffix /.installed-test,$(VENV)-jax $(VENV)-torch $(VENV)-clients)
 
 .SECONDEXPANSION:
 $(stamps): $$(@D)/pyvenv.cfg setup.cfg pyproject.toml

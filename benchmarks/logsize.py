@@ -39,6 +39,7 @@ from keras_gradwatch.records.rows import SCALARS, Layout
 from keras_gradwatch.statistics.names import ALWAYS, NAMES, OF_UPDATES
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.log import GradientLog
+from keras_gradwatch.tensorboard.points import Points
 
 FRAME = 16  # bytes that an event file needs for each record beside its content
 PATIENCE = 1200  # seconds until TensorBoard is given up
@@ -112,7 +113,7 @@ def write_log(folder, variables, steps, update_freq):
         `(seconds that the writer took, names of the variables)`.
     """
     names = names_of(variables)
-    log, seconds = GradientLog(folder, update_freq, True, 0, None, None), 0.0
+    log, seconds = GradientLog(folder, Points(update_freq, True), 0, None), 0.0
     log.begin(0)
     for first in range(0, steps, 50):
         rows = generated(names, np.arange(first, min(first + 50, steps)))

@@ -25,6 +25,7 @@ __all__ = [
     "detectors",
     "diagnose",
     "load",
+    "loggers",
     "policies",
     "trace_forward",
     "unwatch",
@@ -51,7 +52,7 @@ if not _is_command():
     from keras_gradwatch.records.load import load
 
     try:
-        from keras_gradwatch import callbacks, detectors, policies
+        from keras_gradwatch import callbacks, detectors, loggers, policies
         from keras_gradwatch.callbacks import (
             ExplosionError,
             GradientClipping,

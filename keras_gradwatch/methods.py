@@ -163,13 +163,19 @@ def frequency(owner, value):
     return int(value)
 
 
-def local_directory(owner, name, value):
+def local_file(owner, name, value):
+    """Checks one argument that is the path of a local file, as `local_directory`."""
+    return local_directory(owner, name, value, "file")
+
+
+def local_directory(owner, name, value, kind="directory"):
     """Checks one argument that is the path of a local directory.
 
     Args:
         owner: The object whose constructor was called, for the message.
         name: The argument's name.
         value: The received value.
+        kind: What it is the path of, for the message.
 
     Returns:
         `value` as a str.
@@ -180,7 +186,7 @@ def local_directory(owner, name, value):
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if not isinstance(path, str) or not path or "://" in path:
         raise ValueError(
-            f"{type(owner).__name__}: `{name}` must be the path of a local directory. "
+            f"{type(owner).__name__}: `{name}` must be the path of a local {kind}. "
             f"Received: {name}={value!r}"
         )
     return path

@@ -24,6 +24,7 @@ LAYERS = (
     ("train_step",),
     ("controller",),
     ("model", "reports", "tensorboard"),
+    ("loggers",),
     ("callbacks",),
     ("__init__", "__main__"),
 )

@@ -3,26 +3,20 @@
 import dataclasses
 import inspect
 import re
-import textwrap
 
 import keras
 import numpy as np
 import pytest
 
 import keras_gradwatch
-from keras_gradwatch import callbacks, detectors, policies
+from keras_gradwatch import callbacks, detectors, loggers, policies
 from keras_gradwatch.records.events import ACTIONS, Event
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard import tags
 from tests import helper
+from tests.snippets import BLOCK, PAGES, blocks, page_name, run
 
-PAGES = [helper.ROOT / "README.md", *sorted((helper.ROOT / "docs").rglob("*.md"))]
-# A comment above a block may name the one backend that it is for.
-BLOCK = re.compile(
-    r"^( *)(?:<!-- backend: (\w+) -->\n\1)?```python\n(.*?)^\1```$",
-    re.MULTILINE | re.DOTALL,
-)
-NAMESPACES = (keras_gradwatch, callbacks, detectors, policies)
+NAMESPACES = (keras_gradwatch, callbacks, detectors, loggers, policies)
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in NAMESPACES
@@ -30,26 +24,6 @@ PUBLIC = {
     if not name.startswith("__")
 }
 CLASSES = {name: found for name, found in PUBLIC.items() if inspect.isclass(found)}
-
-
-def blocks(text):
-    """The Python blocks for this backend, each with the line that it begins at."""
-    return [
-        (text[: found.start(3)].count("\n"), textwrap.dedent(found[3]))
-        for found in BLOCK.finditer(text)
-        if found[2] in (None, helper.BACKEND)
-    ]
-
-
-def run(text, where, namespace):
-    """Runs the blocks of one text in order, in one namespace."""
-    for line, code in blocks(text):
-        # Blank lines, so that a traceback names the line of the page.
-        exec(compile("\n" * line + code, where, "exec"), namespace)
-
-
-def page_name(page):
-    return str(page.relative_to(helper.ROOT))
 
 
 def read(name):

@@ -25,6 +25,9 @@ class WatchingCallback(keras.callbacks.Callback):
     # Steps between two drains.
     update_freq = 50
 
+    # Whether each batch's logs get `grad_norm` and `explosions`.
+    log_batches = False
+
     # `RunSummary` of the callbacks that report.
     summary: RunSummary | None = None
 
@@ -46,7 +49,8 @@ class WatchingCallback(keras.callbacks.Callback):
         self._steps_per_execution = int(getattr(model, "steps_per_execution", 1) or 1)
         request = dataclasses.replace(
             self.request(),
-            update_freq=self.update_freq,
+            update_freq=1 if self.log_batches else self.update_freq,
+            log_batches=self.log_batches,
             steps_per_execution=self._steps_per_execution,
         )
         self._gradwatch = model.gradwatch

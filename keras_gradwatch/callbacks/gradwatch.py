@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 
 from keras_gradwatch.callbacks.history import GradientHistory
+from keras_gradwatch.callbacks.logging import Logging
 from keras_gradwatch.callbacks.observing import TRUST_BOUND
 from keras_gradwatch.callbacks.responses import Response
 from keras_gradwatch.callbacks.rewind import RewindOnExplosion
@@ -14,6 +15,7 @@ from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Skip
 from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
 from keras_gradwatch.detectors.base import Detector
+from keras_gradwatch.loggers import Logger
 from keras_gradwatch.methods import frequency, local_directory, number, whole
 from keras_gradwatch.policies import named
 from keras_gradwatch.policies.base import Policy
@@ -25,7 +27,7 @@ from keras_gradwatch.statistics.names import NAMES
 PATIENCE = 3
 
 
-class GradWatch(Showing, Response):
+class GradWatch(Logging, Showing, Response):
     """Watches, logs and protects a run, and reports what happened.
 
     | what happens | what `GradWatch` does |
@@ -85,6 +87,12 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             `jit_compile=False`) nor a `tf.distribute` strategy. A printed line says
             why a batch is not saved.
         verbose: 0 prints nothing, 1 one line for each event.
+        log: `loggers.Logger`, or a list of them, which gets what TensorBoard gets, with
+            or without a `log_dir`.
+        log_batches: Whether the logs of each batch have `grad_norm` and `explosions`,
+            so that every callback sees them: the step's own, or the mean and the sum
+            over the steps of an execution. Each step is read before the next one
+            begins.
 
     Attributes:
         history: `GradientHistory` of the newest `history_steps` steps.
@@ -125,6 +133,8 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         state_dir: str | os.PathLike[str] | None = None,
         save_batch: int | None = None,
         verbose: int = 1,
+        log: Logger | list[Logger] | None = None,
+        log_batches: bool = False,
     ) -> None:
         super().__init__(detector, verbose)
         self.policy = named.get(policy)
@@ -157,11 +167,14 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         self._history_options = (sample_freq, history_steps)
         self.history = self._new_history()
-        self.update_freq = min(50, frequency(self, update_freq) or 50)
+        self._point_freq = frequency(self, update_freq) or 50
+        self.update_freq = min(50, self._point_freq)
+        self._per_variable = bool(per_variable) and (log_dir or log) is not None
+        self.set_log(log, log_batches, update_freq, per_variable, include)
         self.log = None
         if log_dir is not None:
             self.log = GradientTensorBoard(
-                log_dir, update_freq, per_variable, histogram_freq, include, self
+                log_dir, update_freq, per_variable, histogram_freq, include, owner=self
             )
             self.update_freq = self.log.update_freq
         self.state_dir = self.log.log.log_dir if self.log is not None else None
@@ -191,15 +204,14 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
     @property
     def _samples(self):
         """Whether all statistics of all variables are asked for."""
-        per_variable = self.log is not None and self.log.log.per_variable
-        return self._history_options[0] is not None or per_variable
+        return self._history_options[0] is not None or self._per_variable
 
     def _sample_freq(self):
         if not self._samples:
             return 50
-        if self.log is not None and self.log.log.per_variable:
+        if self._per_variable:
             # A point shows all statistics of its step.
-            return min(self.history.sample_freq, self.log.sample_freq)
+            return min(self.history.sample_freq, self._point_freq)
         return self.history.sample_freq
 
     def request(self):

@@ -1,13 +1,15 @@
 """All recorded steps as arrays."""
 
+from keras_gradwatch.callbacks.logging import Logging
 from keras_gradwatch.callbacks.observing import ObservingCallback
 from keras_gradwatch.callbacks.showing import Showing
+from keras_gradwatch.loggers import Logger
 from keras_gradwatch.methods import whole
 from keras_gradwatch.records.history import History
 from keras_gradwatch.statistics.names import NAMES
 
 
-class GradientHistory(Showing, ObservingCallback, History):
+class GradientHistory(Logging, Showing, ObservingCallback, History):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
     It only observes. All detectors of `GradWatch` run; `events` contains what they
@@ -19,6 +21,12 @@ class GradientHistory(Showing, ObservingCallback, History):
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
             always sampled; with several callbacks, the most frequent sampling wins.
         max_steps: Number of steps to keep, the newest ones; None: all.
+        log: `loggers.Logger`, or a list of them, which gets what TensorBoard gets.
+        log_batches: Whether the logs of each batch have `grad_norm` and `explosions`,
+            so that every callback sees them: the step's own, or the mean and the sum
+            over the steps of an execution. Each step is read before the next one
+            begins.
+        update_freq: Steps between two points of `log`, as in `GradientTensorBoard`.
 
     Attributes:
         steps: int64 array [T], from 0, monotonic over `fit` calls.
@@ -50,12 +58,20 @@ class GradientHistory(Showing, ObservingCallback, History):
     ```
     """
 
-    def __init__(self, sample_freq: int = 1, max_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        sample_freq: int = 1,
+        max_steps: int | None = None,
+        log: Logger | list[Logger] | None = None,
+        log_batches: bool = False,
+        update_freq: int | str = 50,
+    ) -> None:
         ObservingCallback.__init__(self)
         self.sample_freq = whole(self, "sample_freq", sample_freq, at_least=1)
         if max_steps is not None:
             max_steps = whole(self, "max_steps", max_steps, at_least=1)
         History.__init__(self, max_steps)
+        self.set_log(log, log_batches, update_freq)
         self._owner = None
         self._monitor = None
 

@@ -7,15 +7,18 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_gradwatch.callbacks.logging import Logging
 from keras_gradwatch.callbacks.observing import ObservingCallback
 from keras_gradwatch.callbacks.showing import Showing
+from keras_gradwatch.loggers import Logger
 from keras_gradwatch.methods import frequency
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.tensorboard.log import GradientLog
+from keras_gradwatch.tensorboard.points import Points
 
 
-class GradientTensorBoard(Showing, ObservingCallback):
+class GradientTensorBoard(Logging, Showing, ObservingCallback):
     """Logs the gradients of the real training steps to TensorBoard.
 
     It only observes. All detectors of `GradWatch` run; their events are logged, and
@@ -65,6 +68,11 @@ point |
         histogram_freq: Steps between two histograms of the gradients; 0: none.
         include: Regular expression, or a list of them, searched in a variable's path;
             only matching variables are logged individually; None: all.
+        log: `loggers.Logger`, or a list of them, which gets what TensorBoard gets.
+        log_batches: Whether the logs of each batch have `grad_norm` and `explosions`,
+            so that every callback sees them: the step's own, or the mean and the sum
+            over the steps of an execution. Each step is read before the next one
+            begins.
         owner: The callback that messages name; None: this one.
 
     Raises:
@@ -86,24 +94,26 @@ point |
         per_variable: bool = False,
         histogram_freq: int = 0,
         include: str | Iterable[str] | None = None,
+        log: Logger | list[Logger] | None = None,
+        log_batches: bool = False,
         owner: object = None,
     ) -> None:
         super().__init__()
         freq = frequency(owner or self, update_freq)
-        self.log = GradientLog(
-            log_dir, freq, per_variable, histogram_freq, include, owner or self
-        )
+        points = Points(freq, per_variable, include)
+        self.log = GradientLog(log_dir, points, histogram_freq, owner or self)
         self._asked = self.log.log_dir
         # A point shows all statistics of its step.
         self.sample_freq = freq or 50
         # The newest histogram is kept on the device until it is drained.
         self.update_freq = min(50, freq or 50, histogram_freq or 50)
+        self.set_log(log, log_batches, update_freq, per_variable, include)
         self._joined, self.forensics = False, None
         self.record_dir = self.log.log_dir
 
     def request(self):
         return self.observing(
-            statistics=NAMES if self.log.per_variable else (),
+            statistics=NAMES if self.log.points.per_variable else (),
             sample_freq=self.sample_freq,
             histogram_freq=self.log.histogram_freq,
             state_dir=self._asked,
@@ -144,7 +154,7 @@ point |
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and draws the heatmap after epochs 1, 2, 4, 8, ..."""
         super().on_epoch_end(epoch, logs)
-        self.log.end_epoch()
+        self.log.points.end_epoch()
         if np.log2(epoch + 1).is_integer():
             self.log.heatmap(self._gradwatch.step - 1)
         if not self._joined and self._gradwatch.recorder.exploded:

@@ -103,7 +103,7 @@ class Dispatcher:
         with controller.rates.in_force():
             logs = self.run(iterator)
         controller.after_step(self._steps)
-        return logs
+        return monitor.batch_logs(logs)
 
     def run(self, *arguments):
         """Runs the step that the controller has chosen."""
@@ -145,6 +145,7 @@ class StateDispatcher(Dispatcher):
                 logs, state = self.run(access.state, iterator)
                 access.attach(state)
             controller.after_step(self._steps)
+            logs = self._monitor.batch_logs(logs)
             return logs, access.detach()
         except BaseException:
             access.give_back()

@@ -11,6 +11,7 @@ from keras_gradwatch.controller.persistence import Keeper
 from keras_gradwatch.controller.plan import Request, unite
 from keras_gradwatch.controller.store import Store
 from keras_gradwatch.keras_hooks import learning_rate, model_state, networks
+from keras_gradwatch.keras_hooks.batch_logs import BatchLogs
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.first_batch import describe_batch, is_small
 from keras_gradwatch.records.names import unique
@@ -467,6 +468,12 @@ class GradientMonitor:
             `Rows`, or None where there is nothing new.
         """
         return self.controller.read()
+
+    def batch_logs(self, logs):
+        """What a step returns as logs, with `grad_norm` and `explosions` on request."""
+        if self.plan.log_batches and self.live and isinstance(logs, dict):
+            return BatchLogs(logs, self.recorder.batch_logs())
+        return logs
 
     def unread(self):
         """The `Rows` since the last reading, or None where there are none.

@@ -22,6 +22,7 @@ class Request:
         detectors: Detectors that are reported only.
         responses: List of `responses.Response`.
         update_freq: Steps between two readings of the ring, at most.
+        log_batches: Whether each batch's logs get `grad_norm` and `explosions`.
         steps_per_execution: Steps that run between two calls to a callback.
         statistics: Names of the statistics wanted of every variable.
         sample_freq: Steps between two samples of statistics that need further passes;
@@ -39,6 +40,7 @@ class Request:
     detectors: tuple[Detector, ...] = ()
     responses: tuple = ()
     update_freq: int = 50
+    log_batches: bool = False
     steps_per_execution: int = 1
     statistics: tuple = ()
     sample_freq: int | None = None
@@ -57,6 +59,7 @@ class Plan:
         detectors: All detectors, `NonFinite` first, equal ones once.
         responses: All responses, in the order of their requests.
         update_freq: Steps between two readings, the least that is asked for.
+        log_batches: Whether anybody asks for that.
         many_steps: Whether an execution runs several steps, between which nothing is
             read.
         capacity: Rows of the ring: enough for whoever reads most rarely, and for the
@@ -71,6 +74,7 @@ class Plan:
     detectors: list[Detector] = field(default_factory=lambda: [NonFinite()])
     responses: list = field(default_factory=list)
     update_freq: int = 50
+    log_batches: bool = False
     capacity: int = 51
     many_steps: bool = False
     wanted: set = field(default_factory=set)
@@ -188,6 +192,7 @@ def unite(requests):
         plan.capacity = max(
             plan.capacity, request.update_freq + request.steps_per_execution
         )
+        plan.log_batches |= request.log_batches
         plan.many_steps |= request.steps_per_execution > 1
         plan.wanted |= set(request.statistics)
         plan.dense_steps = max(plan.dense_steps, request.dense_steps)

@@ -17,15 +17,27 @@ def output_layers(model):
     Args:
         model: A Keras trainer; only Functional and Sequential ones tell it.
     """
+    return [layer for layer, _ in outputs(model)]
+
+
+def outputs(model):
+    """The layer of each output, and the shape that the output has there, pairs.
+
+    An embedding that is the last layer, too, has another shape in its own `output`.
+
+    Args:
+        model: A Keras trainer; empty unless it is Functional or Sequential.
+    """
     found = []
     for output in keras.tree.flatten(getattr(model, "outputs", None) or []):
         layer = _producer(output)
         while isinstance(layer, TRANSPARENT):
-            layer = _producer(layer.input)
+            output = layer.input
+            layer = _producer(output)
         if isinstance(layer, keras.Model):  # a model as the last layer
             inner = output_layers(layer)
             layer = inner[0] if len(inner) == 1 else None
-        found.append(layer)
+        found.append((layer, getattr(output, "shape", None) or (None,)))
     return found
 
 

@@ -112,18 +112,15 @@ class Recorder:
             epoch: Its number as Keras prints it, from 1; None if unknown.
         """
         self.epoch = epoch
-        self._norms, self._steps, self._explosions = 0.0, 0, 0
+        self._epoch, self._batch = Sums(), Sums()
 
     def take(self, rows):
         """Receives newly drained `Rows`, notifies the listeners, returns the events."""
         self._told = set()
         events = rows.events()
         self.events.extend(events)
-        norms = rows.scalars["global_norm"].astype("float64")
-        finite = np.isfinite(norms)
-        self._norms += norms[finite].sum()
-        self._steps += int(finite.sum())
-        self._explosions += len({e.step for e in tripped(events)})
+        self._epoch.add(rows, events)
+        self._batch.add(rows, events)
         for listener in self._listeners:
             listener(rows, events)
         return events
@@ -131,9 +128,33 @@ class Recorder:
     @property
     def exploded(self):
         """Whether a step of this epoch has an event."""
-        return self._explosions > 0
+        return self._epoch.explosions > 0
 
     def epoch_logs(self):
         """The log keys of the epoch: mean finite norm, and steps with an event."""
+        return self._epoch.logs()
+
+    def batch_logs(self):
+        """The same of the steps since the last call."""
+        logs, self._batch = self._batch.logs(), Sums()
+        return logs
+
+
+class Sums:
+    """What the log keys of some steps are made of."""
+
+    def __init__(self):
+        self._norms, self._steps, self.explosions = 0.0, 0, 0
+
+    def add(self, rows, events):
+        """Takes `Rows` and their events."""
+        norms = rows.scalars["global_norm"].astype("float64")
+        finite = np.isfinite(norms)
+        self._norms += norms[finite].sum()
+        self._steps += int(finite.sum())
+        self.explosions += len({e.step for e in tripped(events)})
+
+    def logs(self):
+        """Mean finite norm, NaN where there is none; number of steps with an event."""
         mean = self._norms / self._steps if self._steps else float("nan")
-        return {"grad_norm": float(mean), "explosions": self._explosions}
+        return {"grad_norm": float(mean), "explosions": self.explosions}

@@ -187,3 +187,15 @@ def test_a_frozen_base_is_a_hidden_layer():
     helper.compiled(model, keras.optimizers.SGD(1e-6))
     helper.fit(model, x, y, [watch := GradWatch(verbose=0)], 16, epochs=12)
     assert "hidden layer" not in watch.report()
+
+
+def test_an_embedding_that_is_the_last_layer_too():
+    """The classes are those of the output, not the embedding's own."""
+    tokens = keras.Input((6,), dtype="int32")
+    embedding = keras.layers.ReversibleEmbedding(50, 8, tie_weights=True)
+    model = keras.Model(tokens, embedding(embedding(tokens), reverse=True))
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    x = np.random.default_rng(0).integers(0, 50, (32, 6))
+    helper.fit(model, x, x, [watch := GradWatch(verbose=0)])
+    assert "labels" not in watch.report()

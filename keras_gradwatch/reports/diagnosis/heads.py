@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_gradwatch.keras_hooks.outputs import output_layers
+from keras_gradwatch.keras_hooks.outputs import outputs
 
 # Losses by what they are made for, lower case and without underscores.
 FAMILIES = {
@@ -37,16 +37,15 @@ def heads(model):
         or None where unknown; `units`, or None; `steps` of a sequence, or None; `loss`,
         its name; `family`, a key of `FAMILIES` or None; and `from_logits`, a bool.
     """
-    layers = output_layers(model)
-    losses = _losses(model, len(layers))
-    return [_head(*pair) for pair in zip(layers, losses, strict=False)]
+    found = outputs(model)
+    losses = _losses(model, len(found))
+    return [_head(*pair, loss) for pair, loss in zip(found, losses, strict=False)]
 
 
-def _head(layer, loss):
+def _head(layer, shape, loss):
     name = name_of(loss)
     key = (name or "").lower().replace("_", "")
     family = next((f for f, names in FAMILIES.items() if key in names), None)
-    shape = getattr(getattr(layer, "output", None), "shape", None) or (None,)
     return {
         "layer": getattr(layer, "name", None),
         "activation": activation_of(layer),

@@ -1,0 +1,64 @@
+"""What the callbacks share that hand what they see to loggers."""
+
+import atexit
+
+from keras_gradwatch.callbacks.base import WatchingCallback
+from keras_gradwatch.loggers.group import Loggers
+from keras_gradwatch.methods import flag, frequency
+from keras_gradwatch.reports.report import explain
+from keras_gradwatch.tensorboard.points import Points
+
+
+class Logging(WatchingCallback):
+    """Base of the callbacks that take `log` and `log_batches`."""
+
+    _loggers: Loggers | None = None
+
+    def set_log(self, log, log_batches, update_freq, per_variable=False, include=None):
+        """Takes the arguments of a constructor, and checks them."""
+        self.log_batches = flag(self, "log_batches", log_batches)
+        freq = frequency(self, update_freq)
+        loggers = Loggers(self, log, Points(freq, per_variable, include))
+        if len(loggers):
+            self._loggers = loggers
+            self.update_freq = min(self.update_freq, freq or 50)
+
+    def forget(self):
+        """Drops what is known of the runs so far."""
+        super().forget()
+        if self._loggers is not None:
+            self._loggers.forget()
+
+    def set_model(self, model):
+        """Watches `model`, and has what is recorded brought to the loggers."""
+        super().set_model(model)
+        if self._loggers is not None:
+            self._gradwatch.recorder.listen(self._loggers.write)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Begins the first step of a `fit`."""
+        begins = not self._begun
+        super().on_train_batch_begin(batch, logs)
+        if begins and self._loggers is not None:
+            self.end_log()  # where the last `fit` was interrupted
+            self._loggers.begin(self._gradwatch.step)
+            # Keras does not report that `fit` was interrupted.
+            atexit.register(self.end_log)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Drains, and adds to the epoch's logs."""
+        super().on_epoch_end(epoch, logs)
+        if self._loggers is not None:
+            self._loggers.points.end_epoch()
+
+    def on_train_end(self, logs=None):
+        """Drains, and ends the logs."""
+        super().on_train_end(logs)
+        if self._loggers is not None:
+            self.end_log()
+
+    def end_log(self):
+        """Hands the loggers what is still in the ring, the report and the heatmap."""
+        atexit.unregister(self.end_log)
+        self._gradwatch.drain()
+        self._loggers.end(explain(self.summary, self._gradwatch.halted))

@@ -1,0 +1,103 @@
+"""Weights & Biases."""
+
+import copy
+import io
+from typing import Any
+
+from PIL import Image
+
+from keras_gradwatch.loggers.base import Logger, client, settings
+
+
+class WandbLog(Logger):
+    """Logs to a run of Weights & Biases.
+
+    | in the run | what |
+    |---|---|
+    | history | the scalars, with TensorBoard's tags, over `gradwatch/step` |
+    | alerts | events; wandb sends one a minute of each kind |
+    | `gradwatch/heatmap` | the heatmap, as an image |
+    | artifact `gradwatch-<run id>` | `report.md`, `report.txt` and `heatmap.png` |
+
+    `pip install keras-gradwatch[wandb]` brings wandb.
+
+    Args:
+        run: Run to log to, which is left open; None: the active one.
+        start: Arguments of `wandb.init`, a dict: each `fit` starts a run of its own,
+            and finishes it.
+
+    Raises:
+        ImportError: If wandb is not installed.
+        ValueError: If an argument is not what it must be, or, when `fit` begins, if
+            there is no run.
+
+    Example:
+
+    ```
+    log = keras_gradwatch.loggers.WandbLog(start={"project": "digits"})
+    model.fit(x, y, callbacks=[callbacks.GradWatch(log=log)])
+    ```
+    """
+
+    def __init__(self, run: Any = None, start: dict | None = None) -> None:
+        wandb = client("wandb", self)
+        if run is not None and not isinstance(run, wandb.Run):
+            raise ValueError(
+                "WandbLog: `run` must be what `wandb.init` returns, or None for the "
+                f"active run. Received: run={run!r}"
+            )
+        self.start = settings(self, "start", start)
+        if run is not None and start is not None:
+            raise ValueError(
+                "WandbLog: `run` and `start` exclude each other: log to a run, or have "
+                f"one started. Received: run={run!r} and start={start!r}"
+            )
+        self.run = run
+        self._open = None
+
+    def on_begin(self, step):
+        wandb = client("wandb", self)
+        self._open = self.run or wandb.run
+        if self.start is not None:
+            self._open = wandb.init(**self.start)
+        if self._open is None:
+            raise ValueError(
+                "WandbLog: there is no active run. Call `wandb.init` before `fit`, "
+                "give a `run`, or the arguments of `wandb.init` as `start`. "
+                "Received: run=None and start=None"
+            )
+        # An axis of its own: others may log to the run at other steps.
+        self._open.define_metric("gradwatch/step", hidden=True)
+        self._open.define_metric("gradwatch*", step_metric="gradwatch/step")
+
+    def on_log(self, step, values):
+        self._open.log({"gradwatch/step": step, **values})
+
+    def on_event(self, event):
+        title = f"gradwatch: {event.kind}"[:63]  # which is all that wandb takes
+        level = client("wandb", self).AlertLevel.WARN
+        self._open.alert(title, event.message, level)
+
+    def on_end(self, report, heatmap):
+        wandb = client("wandb", self)
+        artifact = wandb.Artifact(f"gradwatch-{self._open.id}", "gradwatch")
+        for name, text in (("md", report.to_markdown()), ("txt", str(report))):
+            with artifact.new_file(f"report.{name}", encoding="utf-8") as file:
+                file.write(text)
+        if heatmap is not None:
+            self._open.log({"gradwatch/heatmap": wandb.Image(heatmap)})
+            png = io.BytesIO()
+            Image.fromarray(heatmap).save(png, "PNG")
+            with artifact.new_file("heatmap.png", "wb") as file:
+                file.write(png.getvalue())
+        self._open.log_artifact(artifact)
+        if self.start is not None:
+            self._open.finish()
+        self._open = None
+
+    def __getstate__(self):
+        """What a pickle keeps: a run belongs to its process."""
+        return {**vars(self), "run": None, "_open": None}
+
+    def __deepcopy__(self, memo):
+        return WandbLog(self.run, copy.deepcopy(self.start, memo))
