@@ -41,7 +41,8 @@ class Logging(WatchingCallback):
         super().on_train_batch_begin(batch, logs)
         if begins and self._loggers is not None:
             self.end_log()  # where the last `fit` was interrupted
-            self._loggers.begin(self._gradwatch.step)
+            say = self._gradwatch.recorder.say_once
+            self._loggers.begin(self._gradwatch.step, say)
             # Keras does not report that `fit` was interrupted.
             atexit.register(self.end_log)
 

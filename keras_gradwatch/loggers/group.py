@@ -6,7 +6,10 @@ from keras_gradwatch.tensors.processes import is_chief
 
 
 class Loggers:
-    """Hands points and events of a run to loggers; at its end report and heatmap.
+    """Passes points and events of a run to loggers; at its end report and heatmap.
+
+    A logger that raises an exception, such as one that has lost its server, is left out
+    until the next `fit`; training continues.
 
     Args:
         owner: The object that the user has made, for messages.
@@ -25,23 +28,41 @@ class Loggers:
     def forget(self):
         """Drops what is known of the runs so far."""
         self._norms, self._open = NormLog(), False
+        self._active, self._say = [], None
 
     def __len__(self):
         return len(self._loggers)
 
-    def begin(self, first_step):
-        """Begins a `fit` whose first step is `first_step`."""
+    def begin(self, first_step, say):
+        """Begins a `fit`.
+
+        Args:
+            first_step: Its first step.
+            say: Function that prints a line.
+        """
         if first_step == 0:
             self._norms = NormLog()
         self._open = is_chief()
         if self._open:
             for logger in self._loggers:
                 logger.on_begin(first_step)
+            self._active, self._say = list(self._loggers), say
             self.points.begin(first_step, self._log)
 
     def _log(self, step, values):
-        for logger in self._loggers:
-            logger.on_log(step, values)
+        self._call("on_log", step, values)
+
+    def _call(self, method, *arguments):
+        for logger in list(self._active):
+            try:
+                getattr(logger, method)(*arguments)
+            except Exception as error:
+                self._active.remove(logger)
+                name = type(logger).__name__
+                self._say(
+                    f"{name}.{method} failed, and {name} gets nothing more in this "
+                    f"`fit`: {type(error).__name__}: {error}"
+                )
 
     def write(self, rows, events):
         """Takes newly drained `Rows` and their events."""
@@ -49,8 +70,7 @@ class Loggers:
             return
         self._norms.add(rows)
         for event in events:
-            for logger in self._loggers:
-                logger.on_event(event)
+            self._call("on_event", event)
         self.points.add(rows, events)
 
     def end(self, report):
@@ -63,9 +83,8 @@ class Loggers:
             return
         self._open = False
         self.points.end()
-        heatmap = self._norms.picture()
-        for logger in self._loggers:
-            logger.on_end(report, heatmap)
+        self._call("on_end", report, self._norms.picture())
+        self._active, self._say = [], None
 
 
 def _checked(owner, log):

@@ -122,6 +122,26 @@ def test_beside_other_callbacks_and_without_steps_in_between():
     np.testing.assert_array_equal(np.float32(norms), expected)
 
 
+def test_a_logger_that_fails_is_left_out(capsys):
+    """Training continues, and so do the other loggers."""
+
+    class Lost(Kept):
+        def on_log(self, step, values):
+            super().on_log(step, values)
+            if step:
+                raise ConnectionError("no route to host")
+
+    lost, kept = Lost(), Kept()
+    history = GradientHistory(log=[lost, kept], update_freq=5)
+    _, _ = trained(history, bad=None, epochs=1), capsys.readouterr()
+    assert len(lost.points) == 2 and not lost.ended
+    assert len(kept.points) > 20 and len(kept.ended) == 1
+    trained(GradientHistory(log=lost, update_freq=5), bad=None, epochs=1)
+    assert "Lost.on_log failed" in (out := capsys.readouterr().out)
+    assert out.count("ConnectionError: no route to host") == 1
+    assert lost.begun == [0, 0]
+
+
 def test_a_fit_that_was_interrupted_is_ended_by_the_next_one():
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
