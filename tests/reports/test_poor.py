@@ -7,6 +7,7 @@ import pytest
 from keras_gradwatch.keras_hooks.metrics import metric_names
 from keras_gradwatch.records.first_batch import describe_batch
 from keras_gradwatch.reports.diagnosis import RunSummary
+from keras_gradwatch.reports.diagnosis.data import certain, large_targets
 from keras_gradwatch.reports.diagnosis.model import describe
 from keras_gradwatch.reports.report import explain
 
@@ -108,6 +109,57 @@ def test_label_sequences_that_are_too_long():
         report = explain(summary)
         assert [finding.kind for finding in report.symptoms] == kinds
     assert describe_batch((ROOM, y))["targets"][0]["frames"] == 4
+
+
+@pytest.mark.parametrize("names", [("price", "kind"), ("kind", "price")])
+def test_targets_belong_to_outputs_by_name(names):
+    """Whatever the order in which a dict has them."""
+    inputs = keras.Input((4,))
+    outputs = {
+        "price": keras.layers.Dense(1, name="price")(inputs),
+        "kind": keras.layers.Dense(1, "sigmoid", name="kind")(inputs),
+    }
+    model = keras.Model(inputs, list(outputs.values()))
+    model.compile("sgd", {"price": "mse", "kind": "binary_crossentropy"})
+    targets = {"price": 1e3 + np.ones((32, 1)), "kind": np.arange(32.0)[:, None] % 2}
+    summary = summary_of("regression", HALF)
+    for kind, fits in ((targets["kind"], True), (5 + targets["kind"], False)):
+        y = {name: {**targets, "kind": kind}[name] for name in names}
+        summary.model = {**describe(model), "data": describe_batch((ROOM, y))}
+        found = certain(summary)
+        assert [f.kind for f in found] == ([] if fits else ["labels"])
+        assert large_targets(summary).words.startswith("the targets `price` are large")
+
+
+def test_a_subclassed_model_has_no_linear_stack():
+    """Where layers do not tell what feeds them, nothing is claimed."""
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = [keras.layers.Dense(4, "relu"), keras.layers.Dense(1)]
+
+        def call(self, x):
+            return self.inner[1](self.inner[0](x))
+
+    model = Model()
+    model.compile("sgd", "mse")
+    model(ROOM)
+    assert not describe(model)["linear_stack"]
+
+
+def test_bad_batches_among_as_many_good_ones():
+    summary = summary_of("classes", HALF / 2)
+    event = {"step": 0, "value": 1.0, "baseline": 0.0, "variable": None}
+    event |= {"kind": "nonfinite", "action": "skipped", "message": ""}
+    summary.outcomes["nonfinite"] = 90  # of 300
+    summary.first_bad = {"step": 0, "loss": np.nan, "before": None, "scale": 0.0}
+    summary.first_bad["variables"] = ["dense/kernel"]
+    summary.first_event = event
+    for last, kind in ((290, "bad batches"), (100, "non-finite at the start")):
+        events = {"count": 90, "first": event, "last": {**event, "step": last}}
+        summary.kinds = {"nonfinite": events}
+        assert explain(summary).symptoms[0].kind == kind
 
 
 def test_what_is_described_of_a_model():

@@ -26,10 +26,21 @@ KEEP = {
 def rare(summary):
     """Whether steps that are not finite are few, among finite ones."""
     bad, count = summary.first_bad, summary.outcomes["nonfinite"]
-    if not bad or count > max(FEW * summary.steps, 1) or count == summary.steps:
+    if not bad or count == summary.steps:
+        return False
+    if count > max(FEW * summary.steps, 1) and not _are_mixed(summary, count):
         return False
     before, usual = bad["before"], summary.quantile(0.5)
     return before is None or usual is None or before < 100 * usual
+
+
+def _are_mixed(summary, count):
+    """Whether as many finite steps lie between the bad ones, up to the end."""
+    events = summary.kinds.get("nonfinite")
+    if events is None:
+        return False
+    begin, end = events["first"]["step"], events["last"]["step"]
+    return count <= (end + 1 - begin) / 2
 
 
 def grew(summary):

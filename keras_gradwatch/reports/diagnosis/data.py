@@ -42,24 +42,27 @@ def bad_data(summary):
     """
     data = summary.model.get("data") or {}
     found = [_nonfinite("inputs", a) for a in data.get("inputs", [])]
-    targets = data.get("targets", [])
-    found += [_nonfinite("targets", a) for a in targets]
-    heads = summary.model.get("heads", [])
-    if len(heads) == len(targets):
-        rules = (
-            _labels,
-            _probabilities,
-            _zeros,
-            _class_numbers,
-            _out_of_range,
-            _sequences,
-        )
-        accuracy = "accuracy" in summary.model.get("metrics", [])
-        for head, array in zip(heads, targets, strict=True):
-            head = {**head, "accuracy": accuracy}
-            found += [f for rule in rules if (f := rule(head, array))][:1]
+    found += [_nonfinite("targets", a) for a in data.get("targets", [])]
+    rules = (_labels, _probabilities, _zeros, _class_numbers, _out_of_range, _sequences)
+    accuracy = "accuracy" in summary.model.get("metrics", [])
+    for head, array in _pairs(summary):
+        head = {**head, "accuracy": accuracy}
+        found += [f for rule in rules if (f := rule(head, array))][:1]
     found.append(_single_rows(summary, data.get("inputs", [])))
     return [f for f in found if f]
+
+
+def _pairs(summary):
+    """Pairs of an output and its targets: by name where the targets have names."""
+    heads = summary.model.get("heads", [])
+    targets = (summary.model.get("data") or {}).get("targets", [])
+    if len(heads) != len(targets):
+        return []
+    if not any(array["name"] for array in targets):
+        return list(zip(heads, targets, strict=True))
+    by_name = {array["name"]: array for array in targets}
+    known = [(head, by_name.get(head.get("output"))) for head in heads]
+    return [pair for pair in known if pair[1] is not None]
 
 
 def _single_rows(summary, inputs):
@@ -135,9 +138,7 @@ def _mostly(array):
 
 def large_targets(summary):
     """Targets of a regression that are not scaled, or None."""
-    data = summary.model.get("data") or {}
-    pairs = zip(summary.model.get("heads", []), data.get("targets", []), strict=False)
-    for head, array in pairs:
+    for head, array in _pairs(summary):
         if head["family"] == "regression" and array["rms"] > LARGE:
             return Finding(
                 "targets",
@@ -229,10 +230,8 @@ def doubtful_data(summary):
     Returns:
         List of `Finding`.
     """
-    data = summary.model.get("data") or {}
     found = [f for f in [constant_inputs(summary)] if f]
-    pairs = zip(summary.model.get("heads", []), data.get("targets", []), strict=False)
-    for head, array in pairs:
+    for head, array in _pairs(summary):
         binary = array["integers"] and {array["low"], array["high"]} == {0.0, 1.0}
         if head["family"] == "regression" and (array["one_hot"] or binary):
             kind = "Categorical" if array["one_hot"] else "Binary"
@@ -295,12 +294,17 @@ def _probabilities(head, array):
         return None
     if array["low"] >= 0 and array["high"] <= 1:
         return None
+    advice = (
+        "Encode the labels as 0 and 1 (several classes: one column each, or a sparse "
+        "crossentropy)."
+    )
+    if not array["integers"]:
+        advice = 'Scale the targets to 0 to 1, or compile with `loss="mse"`.'
     return Finding(
         "labels",
         f"the targets{_named(array)} are from {array['low']:g} to {array['high']:g}, "
         f"but the loss {head['loss']} expects values from 0 to 1",
-        "Encode the labels as 0 and 1 (several classes: one column each, or a sparse "
-        "crossentropy).",
+        advice,
         f"the targets do not fit the loss {head['loss']}",
     )
 

@@ -33,13 +33,18 @@ def heads(model):
         model: A built and compiled Keras trainer.
 
     Returns:
-        For each output: `layer`, its name; `activation`, a name, `"linear"` for none,
-        or None where unknown; `units`, or None; `steps` of a sequence, or None; `loss`,
-        its name; `family`, a key of `FAMILIES` or None; and `from_logits`, a bool.
+        For each output: `output`, its name; `layer`, the name of its layer;
+        `activation`, a name, `"linear"` for none, or None where unknown; `units`, or
+        None; `steps` of a sequence, or None; `loss`, its name; `family`, a key of
+        `FAMILIES` or None; and `from_logits`, a bool.
     """
     found = outputs(model)
     losses = _losses(model, len(found))
-    return [_head(*pair, loss) for pair, loss in zip(found, losses, strict=False)]
+    heads = [_head(*pair, loss) for pair, loss in zip(found, losses, strict=False)]
+    names = getattr(model, "output_names", [])
+    for head, name in zip(heads, names, strict=False):
+        head["output"] = name
+    return heads
 
 
 def _head(layer, shape, loss):

@@ -194,6 +194,7 @@ def _before(layer, made_by):
 def _tensors(layer, name):
     """The symbolic inputs or outputs of a layer; empty where it has none of its own."""
     try:
-        return keras.tree.flatten(getattr(layer, name, None))
+        found = keras.tree.flatten(getattr(layer, name, None))
+        return [tensor for tensor in found if tensor is not None]
     except (AttributeError, RuntimeError, ValueError):
         return []  # called several times, or never

@@ -180,7 +180,9 @@ def _unusual(head, known):
             head,
             f"is a sigmoid, but {head['loss']} is a loss for mutually exclusive "
             "classes",
-            'Use `activation="softmax"` in the last layer.',
+            'Compile with `loss="binary_crossentropy"`.'
+            if head["units"] == 1
+            else 'Use `activation="softmax"` in the last layer.',
         )
     if family == "binary" and activation == "softmax":
         return _finding(

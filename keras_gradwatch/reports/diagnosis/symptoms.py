@@ -323,7 +323,7 @@ def _vanishing(summary):
     norm = summary.norm.get("last", float("nan"))
     own = [n for n in networks(summary) if event["variable"] in [k.name for k in n]]
     begin = _ends(own[0], "norm_first") if own else None
-    early = begin and not begin[0][1] < 1e-3 * begin[1][1]
+    early = begin and begin[0][1] > 0 and not begin[0][1] < 1e-3 * begin[1][1]
     return Finding(
         "vanishing",
         f"the gradient does not reach {event['variable']}: the norm is "
