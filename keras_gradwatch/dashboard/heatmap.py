@@ -39,7 +39,8 @@ def heatmap(data, y_range, shared):
             "dh": [0.0],
         }
     )
-    made.image_rgba("image", "x", "y", "dw", "dh", source=cells, origin="top_left")
+    # The first row is at y = 0, which the range has at the top.
+    made.image_rgba("image", "x", "y", "dw", "dh", source=cells, origin="bottom_left")
     chosen = ColumnDataSource({"y": [], "height": []})
     made.hspan("y", source=chosen, color="#ff6a00", line_width=1.6)
     marks = ColumnDataSource({"x": [], "y": [], "color": []})

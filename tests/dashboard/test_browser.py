@@ -1,7 +1,9 @@
 """The page in a browser: as a file, and in a real TensorBoard."""
 
+import io
 import shutil
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -172,6 +174,21 @@ def test_clicking_a_layer_shows_its_numbers(browser, file, run):
     listed = browser.script("return document.getElementById('gw-events-0').innerText")
     own = [event.message for event in run.events if event.variable == name]
     assert listed.split("\n") == own or not own
+
+
+def test_each_row_has_the_colour_of_its_values(browser, tmp_path):
+    """Seen on the screen: the norms rise from the first row to the last one."""
+    run = runs.large(6, 40)
+    run.norms[:] = 10.0 ** np.arange(-3, 3)
+    path = tmp_path / "page.html"
+    path.write_text(page([run]), encoding="utf-8")
+    browser.open(path.as_uri())
+    middles = [row + 0.5 for row in range(6)]
+    places = [browser.script(browsers.PLACE, "heatmap", 10, y) for y in middles]
+    seen = matplotlib.image.imread(io.BytesIO(browser.driver.get_screenshot_as_png()))
+    red, green, blue = np.array([seen[round(y), round(x), :3] for x, y in places]).T
+    assert (np.diff(green) > 0).all()  # of the palette: from violet to yellow
+    assert blue[0] > red[0] > green[0] and red[-1] > green[-1] > blue[-1]
 
 
 def test_the_colours_can_be_changed(browser, file):

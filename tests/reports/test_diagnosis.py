@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, make_circles
 
-from keras_gradwatch.callbacks import ExplosionError, GradWatch, TerminateOnExplosion
+from keras_gradwatch.callbacks import (
+    ExplosionError,
+    GradientHistory,
+    GradWatch,
+    TerminateOnExplosion,
+)
 from keras_gradwatch.detectors import Oscillation, UpdateRatio
 from keras_gradwatch.records.events import Event
 from keras_gradwatch.reports.diagnosis import RunSummary, causes, symptoms
@@ -222,6 +227,20 @@ def test_a_run_that_does_not_learn():
     assert named(watching)[0] == ["not learning"]
     text = watching.report()
     assert text.startswith("The loss has not fallen in 120 steps: the learning rate")
+
+
+def test_a_rate_that_rises_before_the_explosion():
+    x, y = helper.digits(1600)
+    model = helper.compiled(helper.functional(dropout=0), keras.optimizers.SGD(0.05))
+    rise = keras.callbacks.LearningRateScheduler(lambda e, _: 0.05 if e < 2 else 300.0)
+    helper.fit(model, x, y, [rise, watch := GradientHistory()], 32, epochs=4)
+    raised = watch.summary.raised
+    assert raised["step"] == 100 and 5999 < raised["times"] < 6001
+    report = watch.report()
+    assert report.causes[0].words.startswith(
+        "the learning rate rose from 0.05 to 300 at step 100"
+    )
+    assert report.fixes[0].startswith("Stay at a learning rate of 0.05")
 
 
 @pytest.mark.parametrize("size", [640, 160])

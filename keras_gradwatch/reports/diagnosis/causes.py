@@ -36,6 +36,8 @@ LOW_BIAS = -3.0
 # Share of a kernel that one update may well change, and the least factor of a rate that
 # is advised.
 TRUSTED, LEAST_FACTOR = 0.05, 1e-3
+# Times that a learning rate rises, and steps until the first event.
+RISE, SOON = 5.0, 50
 # Largest update ratio of a run whose rate is too low.
 SLOW = 1e-3
 # Symptoms of a run that does not learn, without an explosion.
@@ -81,7 +83,15 @@ def causes(summary, symptoms):
         return [*(f for f in scales if f), *unusual][:MAX_CAUSES]
     found = [
         finding
-        for rule in (_biases, _recurrent, _inputs, _activation, _targets, _initializer)
+        for rule in (
+            _raised,
+            _biases,
+            _recurrent,
+            _inputs,
+            _activation,
+            _targets,
+            _initializer,
+        )
         if (finding := rule(summary, kinds))
     ]
     if not found:
@@ -130,6 +140,23 @@ def _biases(summary, kinds):
         f"a layer starts with biases of {bias:g}: its units are off for most inputs",
         'Start with biases of 0 (`bias_initializer="zeros"`).',
         f"the initial biases are {bias:g}",
+    )
+
+
+def _raised(summary, kinds):
+    """A learning rate that rose by `RISE` or more shortly before the first event."""
+    raised, event = summary.raised, summary.first_event
+    if "explosion" not in kinds or event is None or not raised:
+        return None
+    if raised["times"] < RISE or not 0 <= event["step"] - raised["step"] <= SOON:
+        return None
+    low, high = raised["before"], raised["after"]
+    return Finding(
+        "rate",
+        f"the learning rate rose from {low:.3g} to {high:.3g} at step "
+        f"{raised['step']}, and the first event is at step {event['step']}",
+        f"Stay at a learning rate of {low:.3g}, or raise it in smaller steps.",
+        f"the learning rate rose from {low:.3g} to {high:.3g}",
     )
 
 

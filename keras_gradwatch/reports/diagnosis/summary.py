@@ -43,6 +43,8 @@ class RunSummary:
         outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust
             region, and `nonfinite`.
         rates: First and last learning rate, NaN before the first step.
+        raised: The largest rise of the learning rate from one step to the next: `step`,
+            the rates `before` and `after`, and how many `times`; empty: it never rose.
         slow: Number of steps at less than `SLOW` of the first learning rate.
         held_back: Sum over the held steps of the share of the update that was cut off.
         early: The first finite losses, `WINDOW` at most.
@@ -74,6 +76,7 @@ class RunSummary:
         )
     )
     held_back: float = 0.0
+    raised: dict = field(default_factory=dict)
     slow: int = 0
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
     early: list = field(default_factory=list)
@@ -103,8 +106,7 @@ class RunSummary:
             self.first_step = int(rows.steps[0])
         self.steps += len(rows)
         self.add(events)
-        scalars = rows.scalars
-        self._take_rates(scalars)
+        self._take_rates(rows)
         losses = rows.judged_loss[np.isfinite(rows.judged_loss)].tolist()
         self.early = (self.early + losses)[:WINDOW]
         self.fit_steps += len(rows)
@@ -164,15 +166,24 @@ class RunSummary:
         """The summary that `to_dict` made the data of."""
         return cls(**_numbers(data))
 
-    def _take_rates(self, scalars):
+    def _take_rates(self, rows):
+        scalars = rows.scalars
         rate, factor = scalars["learning_rate"], scalars["rate_factor"]
         first = self.rates[0] if np.isfinite(self.rates[0]) else float(rate[0])
-        self.rates = [first, float(rate[-1] * factor[-1])]
+        nexts = (rate * factor).astype("float64")
+        self._take_rises(rows.steps, [self.rates[1], *nexts[:-1]], rate)
+        self.rates = [first, float(nexts[-1])]
         self.slow += int((rate < SLOW * first).sum())
         self.outcomes["applied"] += int((scalars["outcome"] == APPLIED).sum())
         self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
         self.outcomes["held"] += int((scalars["held"] > 0).sum())
         self.held_back += float(scalars["held"].sum())
+
+    def _take_rises(self, steps, before, after):
+        for step, low, high in zip(steps.tolist(), before, after, strict=True):
+            if low > 0 and high / low > max(1.0, self.raised.get("times", 1.0)):
+                rates = {"before": float(low), "after": float(high)}
+                self.raised = {"step": step, **rates, "times": float(high / low)}
 
     def _take_norms(self, rows, events):
         norms = rows.scalars["global_norm"].astype("float64")
