@@ -86,13 +86,13 @@ def main():
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     browser = webdriver.Chrome(options, service)
     runs = [arguments.logs / "adam-stock", arguments.logs / "adam"]
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(browser):
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        stack.callback(browser.quit)
         page = pathlib.Path(folder) / "page.html"
         pages.write(runs, page)
         draw(browser, page.as_uri(), READY, arguments.out / "dashboard.png")
         with tensorboard(arguments.logs) as url:
             draw(browser, url, TAB, arguments.out / "dashboard_tab.png", HEIGHT)
-        browser.quit()
 
 
 if __name__ == "__main__":
