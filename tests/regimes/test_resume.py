@@ -421,7 +421,7 @@ def test_a_directory_that_vanishes_ends_no_training(tmp_path, capsys):
     shutil.rmtree(directory)
     directory.write_text("")
     helper.fit(model, x, y, [KeepState(directory)], epochs=2)
-    assert capsys.readouterr().out.count("the state is no longer kept in") == 1
+    assert capsys.readouterr().out.count("the state is no longer saved in") == 1
     assert model.gradwatch.step == 40
 
 
