@@ -1,6 +1,6 @@
-"""Builds `dashboard_example.html`, the page of two runs of the quickstart, into the site.
+"""Puts `dashboard_example.html`, the page of two runs, into the site.
 
-The runs are kept in `docs/runs`: `record.gwr` of `python examples/quickstart.py`.
+The runs are in `docs/runs`: `record.gwr` of `python examples/quickstart.py`.
 """
 
 import pathlib

@@ -137,8 +137,8 @@ class WatchingCallback(keras.callbacks.Callback):
     def on_first_batch(self):
         """Called before the first batch of a `fit`, when the model is as it will be.
 
-        In `on_train_begin` a callback that comes later may not have brought back yet
-        what it saved in another process.
+        This is not done in `on_train_begin`, because a later callback may not yet have
+        restored the state that it saved in another process.
         """
 
     def on_train_batch_begin(self, batch, logs=None):

@@ -87,12 +87,12 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             `jit_compile=False`) nor a `tf.distribute` strategy. A printed line says
             why a batch is not saved.
         verbose: 0 prints nothing, 1 one line for each event.
-        log: `loggers.Logger`, or a list of them, which gets what TensorBoard gets, with
-            or without a `log_dir`.
-        log_batches: Whether the logs of each batch have `grad_norm` and `explosions`,
-            so that every callback sees them: the step's own, or the mean and the sum
-            over the steps of an execution. Each step is read before the next one
-            begins.
+        log: `loggers.Logger`, or a list of them, which receives the same data as
+            TensorBoard, with or without a `log_dir`.
+        log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
+        where every callback can read them. With `steps_per_execution` > 1, they are the
+        mean and the sum over the steps of the execution. Each step is read before the
+        next one begins.
 
     Attributes:
         history: `GradientHistory` of the newest `history_steps` steps.

@@ -21,11 +21,12 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
             always sampled; with several callbacks, the most frequent sampling wins.
         max_steps: Number of steps to keep, the newest ones; None: all.
-        log: `loggers.Logger`, or a list of them, which gets what TensorBoard gets.
-        log_batches: Whether the logs of each batch have `grad_norm` and `explosions`,
-            so that every callback sees them: the step's own, or the mean and the sum
-            over the steps of an execution. Each step is read before the next one
-            begins.
+        log: `loggers.Logger`, or a list of them, which receives the same data as
+            TensorBoard.
+        log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
+        where every callback can read them. With `steps_per_execution` > 1, they are the
+        mean and the sum over the steps of the execution. Each step is read before the
+        next one begins.
         update_freq: Steps between two points of `log`, as in `GradientTensorBoard`.
 
     Attributes:

@@ -68,11 +68,12 @@ point |
         histogram_freq: Steps between two histograms of the gradients; 0: none.
         include: Regular expression, or a list of them, searched in a variable's path;
             only matching variables are logged individually; None: all.
-        log: `loggers.Logger`, or a list of them, which gets what TensorBoard gets.
-        log_batches: Whether the logs of each batch have `grad_norm` and `explosions`,
-            so that every callback sees them: the step's own, or the mean and the sum
-            over the steps of an execution. Each step is read before the next one
-            begins.
+        log: `loggers.Logger`, or a list of them, which receives the same data as
+            TensorBoard.
+        log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
+        where every callback can read them. With `steps_per_execution` > 1, they are the
+        mean and the sum over the steps of the execution. Each step is read before the
+        next one begins.
         owner: The callback that messages name; None: this one.
 
     Raises:

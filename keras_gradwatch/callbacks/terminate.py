@@ -23,10 +23,9 @@ class ExplosionError(RuntimeError):
 
 
 class TerminateOnExplosion(Response):
-    """Stops training when a detector has tripped, with the weights from before it.
-
-    No update is applied from the tripped step on (the `limit`-th one), so the model
-    keeps its last healthy weights. `fit` ends when the recorded steps are next read.
+    """Stops training when a detector trips, and keeps the weights from before that
+    step. No update is applied from the `limit`-th tripped step on, so the model keeps
+    its last healthy weights. `fit` ends when the recorded steps are next read.
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or

@@ -13,9 +13,9 @@ class Collapse(Detector):
     Formula: for `steps` steps in a row `Σ ‖g_kernel‖ = 0` while `‖g‖ > 0`, after a
     step in which `Σ ‖g_kernel‖ > 0`.
 
-    The loss is not minimal, but only biases get a gradient. This happens when one
-    large update pushes all rectified units of a layer below zero for every input. It
-    trips once, and again only after a kernel has had a gradient.
+    The loss could still be reduced, but only biases receive a gradient. This happens
+    when one large update pushes all rectified units of a layer below zero for every
+    input. It trips once, and again only after a kernel has had a gradient.
 
     Args:
         steps: Steps in a row, >= 1. Default 20: with small batches, single steps in

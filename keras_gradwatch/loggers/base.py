@@ -6,9 +6,9 @@ import importlib
 class Logger:
     """Receives what a callback logs; base of every logger, and of your own.
 
-    Each method may be overridden; those of this class do nothing. They are called
-    between two training steps, so what takes long slows the training down. Of several
-    processes, one logs.
+    Each method may be overridden; those of this class do nothing. The methods are
+    called between training steps, so slow operations delay training. Of several
+    processes, only one logs.
 
     Example:
 

@@ -21,7 +21,7 @@ class FileLog(Logger):
             continue the same file in any case.
 
     Raises:
-        ValueError: If an argument is not what it must be.
+        ValueError: If an argument is invalid.
         OSError: When `fit` begins, if the file cannot be written.
     """
 

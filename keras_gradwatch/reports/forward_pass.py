@@ -17,7 +17,7 @@ SMALL = 10_000_000
 
 @dataclass
 class Output:
-    """What one call gave.
+    """The output of one call.
 
     Attributes:
         name: Name of the layer, the operation of `keras.ops`, or the loss.
@@ -25,7 +25,7 @@ class Output:
         within: Name of the layer that made the call, or None.
         nonfinite: Share of its values that are not finite.
         largest: Largest magnitude of its finite values, 0 where there are none.
-        inputs: Smallest and largest finite value of what it was called with, or None.
+        inputs: Smallest and largest finite value among the inputs of the call, or None.
     """
 
     name: str
