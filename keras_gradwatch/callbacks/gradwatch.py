@@ -90,9 +90,9 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         log: `loggers.Logger`, or a list of them, which receives the same data as
             TensorBoard, with or without a `log_dir`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
-        where every callback can read them. With `steps_per_execution` > 1, they are the
-        mean and the sum over the steps of the execution. Each step is read before the
-        next one begins.
+            where every callback can read them. With `steps_per_execution` > 1, they
+            are the mean and the sum over the steps of the execution. Each step is read
+            before the next one begins.
 
     Attributes:
         history: `GradientHistory` of the newest `history_steps` steps.

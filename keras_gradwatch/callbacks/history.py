@@ -24,9 +24,9 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
         log: `loggers.Logger`, or a list of them, which receives the same data as
             TensorBoard.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
-        where every callback can read them. With `steps_per_execution` > 1, they are the
-        mean and the sum over the steps of the execution. Each step is read before the
-        next one begins.
+            where every callback can read them. With `steps_per_execution` > 1, they
+            are the mean and the sum over the steps of the execution. Each step is read
+            before the next one begins.
         update_freq: Steps between two points of `log`, as in `GradientTensorBoard`.
 
     Attributes:
