@@ -83,9 +83,8 @@ class WatchingCallback(keras.callbacks.Callback):
     def _trace_first(self, rows):
         """Traces the forward pass of the first batch, if its step was not finite."""
         bad, monitor = self.summary.first_bad, self._gradwatch
-        data, monitor.first_data = monitor.first_data, None
         if bad and bad["step"] == rows.steps[0] == self.summary.first_step:
-            bad.setdefault("forward", explain_batch(monitor, data))
+            bad.setdefault("forward", explain_batch(monitor, monitor.first_data))
 
     def on_begin(self):
         """Called before the first step of a run, when its first batch is known.

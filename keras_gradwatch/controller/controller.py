@@ -237,6 +237,7 @@ class Controller:
         if any(response.acts for response, _ in responses):
             self.push_limits()
         self.monitor.keeper.add(self.monitor.recorder.take(rows))
+        self.monitor.first_data = None  # whoever reports has seen its step
         return rows
 
     def _decide(self, rows, t, responses):

@@ -67,16 +67,31 @@ def client(name, owner):
         ) from error
 
 
-def settings(owner, name, value):
-    """Checks an argument that holds the keyword arguments of a function, or None.
+def settings(owner, name, run, start):
+    """Checks the argument `start`: the arguments with which a tracker starts a run.
+
+    Args:
+        owner: The logger, for the message.
+        name: Name of the argument that chooses a run that exists.
+        run: Its value, or None.
+        start: A dict of keyword arguments, or None.
+
+    Returns:
+        `start`.
 
     Raises:
-        ValueError: If `value` is neither a dict with names as keys nor None.
+        ValueError: If `start` is something else, or if both are given.
     """
-    named = isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if value is not None and not named:
+    owner = type(owner).__name__
+    named = isinstance(start, dict) and all(isinstance(key, str) for key in start)
+    if start is not None and not named:
         raise ValueError(
-            f"{type(owner).__name__}: `{name}` must be a dict of keyword arguments, or "
-            f"None. Received: {name}={value!r}"
+            f"{owner}: `start` must be a dict of keyword arguments, or None. Received: "
+            f"start={start!r}"
         )
-    return value
+    if run is not None and start is not None:
+        raise ValueError(
+            f"{owner}: `{name}` and `start` exclude each other: log to a run, or have "
+            f"one started. Received: {name}={run!r} and start={start!r}"
+        )
+    return start

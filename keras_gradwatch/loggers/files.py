@@ -65,7 +65,7 @@ class CsvLog(FileLog):
             continue the same file in any case.
 
     Raises:
-        ValueError: If an argument is not what it must be.
+        ValueError: If an argument is invalid.
         OSError: When `fit` begins, if the file cannot be written.
 
     Example:
@@ -125,7 +125,7 @@ class JsonLinesLog(FileLog):
             continue the same file in any case.
 
     Raises:
-        ValueError: If an argument is not what it must be.
+        ValueError: If an argument is invalid.
         OSError: When `fit` begins, if the file cannot be written.
 
     Example:

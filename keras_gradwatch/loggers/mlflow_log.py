@@ -25,7 +25,7 @@ class MLflowLog(Logger):
     Metrics are sent once a second. Characters of a layer's name that MLflow does not
     allow are replaced by `_`.
 
-    `pip install keras-gradwatch[mlflow]` brings MLflow.
+    Requires MLflow: `pip install keras-gradwatch[mlflow]`.
 
     Args:
         run_id: Id of the run to log to, which is left open; None: the active one.
@@ -34,7 +34,7 @@ class MLflowLog(Logger):
 
     Raises:
         ImportError: If MLflow is not installed.
-        ValueError: If an argument is not what it must be, or, when `fit` begins, if
+        ValueError: If an argument is invalid, or, when `fit` begins, if
             there is no run.
 
     Example:
@@ -52,12 +52,7 @@ class MLflowLog(Logger):
                 "MLflowLog: `run_id` must be the id of a run, a str, or None for the "
                 f"active run. Received: run_id={run_id!r}"
             )
-        self.start = settings(self, "start", start)
-        if run_id is not None and start is not None:
-            raise ValueError(
-                "MLflowLog: `run_id` and `start` exclude each other: log to a run, or "
-                f"have one started. Received: run_id={run_id!r} and start={start!r}"
-            )
+        self.start = settings(self, "run_id", run_id, start)
         self.run_id = run_id
         self._id: str | None = None
         self._kinds: set[str] = set()

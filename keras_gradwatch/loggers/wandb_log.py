@@ -19,7 +19,7 @@ class WandbLog(Logger):
     | `gradwatch/heatmap` | the heatmap, as an image |
     | artifact `gradwatch-<run id>` | `report.md`, `report.txt` and `heatmap.png` |
 
-    `pip install keras-gradwatch[wandb]` brings wandb.
+    Requires wandb: `pip install keras-gradwatch[wandb]`.
 
     Args:
         run: Run to log to, which is left open; None: the active one.
@@ -28,7 +28,7 @@ class WandbLog(Logger):
 
     Raises:
         ImportError: If wandb is not installed.
-        ValueError: If an argument is not what it must be, or, when `fit` begins, if
+        ValueError: If an argument is invalid, or, when `fit` begins, if
             there is no run.
 
     Example:
@@ -46,12 +46,7 @@ class WandbLog(Logger):
                 "WandbLog: `run` must be what `wandb.init` returns, or None for the "
                 f"active run. Received: run={run!r}"
             )
-        self.start = settings(self, "start", start)
-        if run is not None and start is not None:
-            raise ValueError(
-                "WandbLog: `run` and `start` exclude each other: log to a run, or have "
-                f"one started. Received: run={run!r} and start={start!r}"
-            )
+        self.start = settings(self, "run", run, start)
         self.run = run
         self._open = None
 

@@ -117,6 +117,14 @@ def test_the_report_of_a_first_step(data):
     assert report.fixes[0].startswith("Keep the argument of `ops.log` in `logarithm`")
 
 
+def test_two_reports_of_one_fit_say_the_same(data):
+    model, watch = model_of(Block()), GradWatch(verbose=0)
+    helper.fit(model, *data, [watch, history := GradWatch(verbose=0)], 8)
+    for callback in (watch, history):
+        assert "`ops.log` in `logarithm`" in str(callback.report())
+    assert model.gradwatch.first_data is None
+
+
 def test_the_batch_of_a_later_step(tmp_path, data):
     x, y = np.abs(data[0]) + 0.1, data[1]
     x[17] *= -1
