@@ -23,9 +23,10 @@ class ExplosionError(RuntimeError):
 
 
 class TerminateOnExplosion(Response):
-    """Stops training when a detector trips, and keeps the weights from before that
-    step. No update is applied from the `limit`-th tripped step on, so the model keeps
-    its last healthy weights. `fit` ends when the recorded steps are next read.
+    """Stops training when a detector trips, and keeps the last healthy weights.
+
+    No update is applied from the `limit`-th tripped step on. `fit` ends when the
+    recorded steps are next read.
 
     Args:
         detector: `detectors.Detector` to follow. Default: non-finite gradients or
