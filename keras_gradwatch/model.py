@@ -35,10 +35,11 @@ def watch(
         model: Any Keras 3 trainer: Functional, Sequential, subclassed.
         policy: `policies.Policy` that changes gradients from now on, also in
             `train_on_batch` and in a `fit` without callbacks; its name or a number, as
-            in `callbacks.GradientClipping`; or None. With a policy, steps with
-            non-finite gradients are skipped.
-        detector: `detectors.Detector` whose events are recorded from now on, or None.
-            After a drain, the events are in `model.gradwatch.recorder.events`.
+            in `callbacks.GradientClipping`. With a policy, steps with non-finite
+            gradients are skipped. Defaults to `None`, gradients are not changed.
+        detector: `detectors.Detector` whose events are recorded from now on. After a
+            drain, the events are in `model.gradwatch.recorder.events`. Defaults to
+            `None`, only non-finite values are events.
 
     Returns:
         The model. `model.gradwatch` is its `GradientMonitor`.

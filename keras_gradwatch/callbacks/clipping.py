@@ -21,10 +21,12 @@ class GradientClipping(WatchingCallback):
 
     Args:
         policy: A `policies.Policy`, its name, such as `"auto_clip"`, or a number, which
-            limits the norm of all gradients together.
-        clipnorm: Limit for the norm of each variable's gradient, > 0.
-        clipvalue: Limit for each component, > 0.
-        global_clipnorm: Limit for the norm of all gradients together, > 0.
+            limits the norm of all gradients together. Defaults to `None`.
+        clipnorm: Limit for the norm of each variable's gradient, > 0. Defaults to
+            `None`.
+        clipvalue: Limit for each component, > 0. Defaults to `None`.
+        global_clipnorm: Limit for the norm of all gradients together, > 0. Defaults to
+            `None`.
 
     Raises:
         ValueError: Unless exactly one argument is given, and a limit is > 0.

@@ -14,7 +14,7 @@ from keras_gradwatch.reports.report import Report, explain
 
 # Rates of the range test: this many per factor of 10, up to this factor either way.
 PER_DECADE, REACH = 4, 3
-# Largest share of a kernel that one update may change at a good rate.
+# Largest fraction of a kernel that one update may change at a good rate.
 LARGEST_UPDATE = 0.05
 
 
@@ -36,21 +36,23 @@ def diagnose(
             `keras.models.clone_model` can copy. The copy starts with its weights and
             optimizer state.
         x: Inputs: an array, or a list or a dict of arrays.
-        y: Targets, like `x`; None where the model computes its loss from the inputs.
-        steps: Number of steps, >= 1. The rows are drawn in a fixed order.
-        batch_size: Rows of a step, >= 1.
+        y: Targets, like `x`. Defaults to `None`, for a model that computes its loss
+            from the inputs.
+        steps: Number of steps, >= 1. The rows are drawn in a fixed order. Defaults to
+            `100`.
+        batch_size: Rows of a step, >= 1. Defaults to `32`.
         find_rate: Whether to run a learning rate range test, too: one step from the
-            same weights with each of 25 rates, from a thousandth to a thousand times
-            the rate of the optimizer.
+            same weights with each of 25 learning rates, from a thousandth to a thousand
+            times that of the optimizer. Defaults to `False`.
 
     Returns:
         `Report`. `report.clip` is a limit for the global norm, below which 90% of the
         healthy steps stay; None after fewer than 20 of them. With `find_rate`,
-        `report.rate` is the largest rate whose update changes no kernel by more than
-        5% and does not raise the loss (None: there was none), and `report.rate_curve`
-        a dict of the arrays `rate`, `update` (the largest share of a kernel that the
-        step changed) and `loss` (after the step, of the same batch), and `first_loss`,
-        the loss before it.
+        `report.rate` is the largest learning rate whose update changes no kernel by
+        more than 5% and does not raise the loss (None: there was none), and
+        `report.rate_curve` a dict of the arrays `rate`, `update` (the largest relative
+        change of a kernel in the step) and `loss` (after the step, of the same batch),
+        and `first_loss`, the loss before it.
 
     Raises:
         TypeError: If `model` is not a Keras model.
@@ -247,7 +249,7 @@ def _loss(model, batch):
 
 
 def _largest_update(old, variables):
-    """The largest share of a kernel that a step has changed."""
+    """The largest fraction of a kernel's norm that a step has changed."""
     shares = [0.0]
     for before, variable in zip(old, variables, strict=True):
         if before.ndim > 1:

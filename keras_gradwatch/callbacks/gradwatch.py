@@ -52,47 +52,62 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
     learning rate has risen by half.
 
     Args:
-        log_dir: Directory for TensorBoard, as in `GradientTensorBoard`; None: no logs.
+        log_dir: Directory for TensorBoard, as in `GradientTensorBoard`. If `None`, no
+            logs are written. Defaults to `None`.
         policy: `policies.Policy` that changes the gradients; its name, or a number, as
-            in `GradientClipping`; or None.
-        detector: `detectors.Detector` instead of the default ones.
-        trust_bound: Largest share of a kernel's norm that one update may change, > 0;
-            None: no bound. It is a part of the default detectors: with your own
-            `detector`, add `detectors.UpdateRatio` instead.
+            in `GradientClipping`. If `None`, gradients are not changed. Defaults to
+            `None`.
+        detector: `detectors.Detector` that replaces the default detectors (non-finite
+            values, spikes of the norm and the loss, the trust bound). Defaults to
+            `None`, the default detectors.
+        trust_bound: Largest fraction of a kernel's norm that one update may change,
+            > 0. If `None`, there is no bound. It is part of the default detectors: with
+            your own `detector`, add `detectors.UpdateRatio` instead. Defaults to `0.5`.
         factor: Factor by which a cut multiplies the learning rate, between 0 and 1.
-        cooldown: Steps after a cut in which no further cut is made, >= 0.
-        min_lr: The rate is never cut below this, >= 0; 0: a thousandth of the rate
-            before all cuts.
-        max_events: Number of tripped steps in a row that ends `fit`, >= 1.
-        max_rewinds: Largest number of rollbacks in one `fit`, >= 0; 0: none, and no
-            snapshots are kept.
-        snapshot_freq: Steps between two snapshots, >= 1.
+            Defaults to `0.5`.
+        cooldown: Steps after a cut in which no further cut is made, >= 0. Defaults to
+            `10`.
+        min_lr: The learning rate is never cut below this, >= 0. If `0`, it is never
+            cut below a thousandth of its value before all cuts. Defaults to `0.0`.
+        max_events: Number of tripped steps in a row that ends `fit`, >= 1. Defaults to
+            `100`.
+        max_rewinds: Largest number of rollbacks in one `fit`, >= 0. If `0`, no
+            snapshots are kept. Defaults to `3`.
+        snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.
         dense_steps: Number of steps, at first and after each event, that are read one
-            by one before the next one begins, >= 0; None: all.
-        sample_freq: Steps between two samples of all statistics of all variables, >= 1;
-            None: only what the detectors read is sampled, every 50th step.
+            by one before the next one begins, >= 0. If `None`, every step is. Defaults
+            to `100`.
+        sample_freq: Steps between two samples of all statistics of all variables, >= 1.
+            If `None`, only what the detectors read is sampled, every 50th step.
+            Defaults to `None`.
         update_freq: Steps between two points, `"batch"` or `"epoch"`, as in
-            `GradientTensorBoard`.
+            `GradientTensorBoard`. Defaults to `50`.
         per_variable: Whether every variable is logged, as in `GradientTensorBoard`.
-        histogram_freq: Steps between histograms, as in `GradientTensorBoard`.
-        include: Which variables are logged, as in `GradientTensorBoard`.
+            Defaults to `False`.
+        histogram_freq: Steps between histograms, as in `GradientTensorBoard`. Defaults
+            to `0`, no histograms.
+        include: Which variables are logged individually, as in `GradientTensorBoard`.
+            Defaults to `None`, all of them.
         history_steps: Number of steps that `.history` keeps, the newest ones, >= 1.
+            Defaults to `1000`.
         state_dir: Local directory in which the state is saved for a new process that
-            continues this run, as in `KeepState`; default: `gradwatch` in `log_dir`.
-            With either directory, the files of each incident are written to `events`
-            in it, and the report to `report.txt` (see the guide on forensics).
+            continues this run, as in `KeepState`. With a `state_dir` or a `log_dir`,
+            the files of each incident are written to `events` in it, and the report to
+            `report.txt` (see the guide on forensics). Defaults to `None`, which is
+            `gradwatch` in `log_dir` if there is one.
         save_batch: Largest size in bytes, >= 1, of a batch that is saved if an incident
-            begins in it; None: no batch is saved. Only dense numeric tensors are
-            supported; on TensorFlow, neither XLA (the default of Keras on a GPU; use
-            `jit_compile=False`) nor a `tf.distribute` strategy. A printed line says
-            why a batch is not saved.
-        verbose: 0 prints nothing, 1 one line for each event.
+            begins in it. Only dense numeric tensors are supported; on TensorFlow,
+            neither XLA (the default of Keras on a GPU; use `jit_compile=False`) nor a
+            `tf.distribute` strategy. A printed line says why a batch is not saved.
+            Defaults to `None`, no batch is saved.
+        verbose: `0` prints nothing; `1` prints one line for each event, and the report
+            at the end of a `fit` with events. Defaults to `1`.
         log: `loggers.Logger`, or a list of them, which receives the same data as
-            TensorBoard, with or without a `log_dir`.
+            TensorBoard, with or without a `log_dir`. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
             are the mean and the sum over the steps of the execution. Each step is read
-            before the next one begins.
+            before the next one begins. Defaults to `False`.
 
     Attributes:
         history: `GradientHistory` of the newest `history_steps` steps.

@@ -19,26 +19,29 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
     Args:
         sample_freq: Steps between two samples of the statistics that cost a further
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
-            always sampled; with several callbacks, the most frequent sampling wins.
-        max_steps: Number of steps to keep, the newest ones; None: all.
+            always sampled. If several callbacks ask for samples, the smallest value
+            applies. Defaults to `1`.
+        max_steps: Number of steps to keep, the newest ones, >= 1. Defaults to `None`,
+            all steps.
         log: `loggers.Logger`, or a list of them, which receives the same data as
-            TensorBoard.
+            TensorBoard. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
             are the mean and the sum over the steps of the execution. Each step is read
-            before the next one begins.
+            before the next one begins. Defaults to `False`.
         update_freq: Steps between two points of `log`, as in `GradientTensorBoard`.
+            Defaults to `50`.
 
     Attributes:
         steps: int64 array [T], from 0, monotonic over `fit` calls.
         global_norm: float32 array [T], before clipping.
         clipped_norm: float32 array [T], after clipping.
         loss: float32 array [T], each step's own loss; NaN where it is unknown.
-        learning_rate: float32 array [T], the effective rate of each step.
+        learning_rate: float32 array [T], the effective learning rate of each step.
         applied: bool array [T], False where the update was skipped or reverted.
         held: bool array [T], True where the trust region limited the update.
-        trust_radius: float32 array [T], the share of a kernel that an update was
-            allowed to change; NaN where there was no limit.
+        trust_radius: float32 array [T], the fraction of a kernel's norm that an update
+            was allowed to change; NaN where there was no limit.
         loss_scale: float32 array [T], the factor of the loss; NaN where there is none.
         overflowed: bool array [T], True where a dynamic loss scale overflowed and its
             optimizer skipped the update; such a step is not an event.

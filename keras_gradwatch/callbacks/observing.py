@@ -14,7 +14,7 @@ from keras_gradwatch.detectors import (
 )
 from keras_gradwatch.reports.diagnosis import RunSummary
 
-# Largest share of a kernel that one update may change before the next loss judges it.
+# Fraction of a kernel's norm; the next loss judges an update that changes more.
 TRUST_BOUND = 0.5
 
 

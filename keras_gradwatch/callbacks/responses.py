@@ -11,9 +11,11 @@ class Response(WatchingCallback):
     """Base of the callbacks that act on what a detector finds.
 
     Args:
-        detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a spike of the loss.
-        verbose: 0 prints nothing, 1 one line for each event.
+        detector: `detectors.Detector` to follow. Defaults to `None`, which is
+            `NonFinite() | ZScore() | LossSpike()`: non-finite gradients or loss, a
+            spike of the gradient norm, a spike of the loss.
+        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
+            `1`.
 
     Attributes:
         events: List of the `Event`s of this response's detectors.

@@ -23,16 +23,18 @@ class RewindOnExplosion(Response):
     optimizer is not built when `fit` begins, the first snapshot does not contain it.
 
     Args:
-        snapshot_freq: Steps between two snapshots, >= 1.
-        factor: Factor by which a rollback multiplies the learning rates, between 0
-            and 1.
+        snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.
+        factor: Factor by which a rollback multiplies the learning rates, > 0 and < 1.
+            Defaults to `0.25`.
         max_rewinds: Largest number of rollbacks in one `fit`, >= 1. The next time, the
-            weights are restored once more, and training is stopped.
-        min_lr: No rate is cut below this, >= 0; 0: a thousandth of the rate before all
-            cuts.
-        update_freq: Steps between two readings, >= 1.
-        detector: `detectors.Detector` to follow. Default: `Collapse() | Divergence()`.
-        verbose: 0 prints nothing, 1 one line for each event.
+            weights are restored once more, and training is stopped. Defaults to `3`.
+        min_lr: No learning rate is cut below this, >= 0. If `0`, none is cut below a
+            thousandth of its value before all cuts. Defaults to `0.0`.
+        update_freq: Steps between two readings, >= 1. Defaults to `50`.
+        detector: `detectors.Detector` to follow. Defaults to `None`, which is
+            `Collapse() | Divergence()`.
+        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
+            `1`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -14,10 +14,12 @@ class SkipOnExplosion(Response):
     (`detectors.UpdateRatio`), the weights are restored instead.
 
     Args:
-        detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a spike of the loss. Steps with
-            non-finite gradients are skipped with any detector.
-        verbose: 0 prints nothing, 1 one line for each event.
+        detector: `detectors.Detector` to follow. Defaults to `None`, which is
+            `NonFinite() | ZScore() | LossSpike()`: non-finite gradients or loss, a
+            spike of the gradient norm, a spike of the loss. Steps
+            with non-finite gradients are skipped with any detector.
+        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
+            `1`.
 
     Raises:
         TypeError: If `detector` is not a `Detector`.

@@ -36,16 +36,17 @@ class GradientTensorBoard(Logging, Showing, ObservingCallback):
     | `gradwatch/grad_norm_log10`, `gradwatch/grad_norm_clipped_log10` | log₁₀ of the \
 norms |
     | `gradwatch/clip_factor` | norm after / norm before clipping |
-    | `gradwatch/clipped_share` | share of steps clipped since the last point |
+    | `gradwatch/clipped_share` | fraction of the steps since the last point that were \
+clipped |
     | `gradwatch/nonfinite_count` | non-finite gradient values since the last point |
     | `gradwatch/explosions` | steps since the last point in which a detector tripped |
     | `gradwatch/learning_rate` | learning rate in effect in the step |
     | `gradwatch/loss` | the step's own loss |
-    | `gradwatch/trust_radius` | share of a kernel that an update may change, while \
-updates are limited |
-    | `gradwatch/held_share` | share of steps with a limited update since the last \
-point |
-    | `gradwatch/held_back` | share of the step's update that was cut off |
+    | `gradwatch/trust_radius` | fraction of a kernel's norm that an update may \
+change, while updates are limited |
+    | `gradwatch/held_share` | fraction of the steps since the last point whose update \
+was limited |
+    | `gradwatch/held_back` | fraction of the step's update that was cut off |
     | `gradwatch/loss_scale` | loss scale of the step, if one is used |
     | `gradwatch/overflows` | overflows of a dynamic loss scale since the last point |
     | `gradwatch/heatmap` | picture: log₁₀ norm, variable × step |
@@ -63,18 +64,21 @@ point |
         update_freq: Steps between two points, >= 1; `"batch"` for each step, `"epoch"`
             for one point per epoch, as in `keras.callbacks.TensorBoard`. The first and
             the last step, each step with an event and the steps around it are always
-            written.
+            written. Defaults to `50`.
         per_variable: Whether every statistic of every variable is logged, too.
-        histogram_freq: Steps between two histograms of the gradients; 0: none.
-        include: Regular expression, or a list of them, searched in a variable's path;
-            only matching variables are logged individually; None: all.
+            Defaults to `False`.
+        histogram_freq: Steps between two histograms of the gradients, >= 0. If `0`,
+            there are none. Defaults to `0`.
+        include: Regular expression, or a list of them, searched in a variable's path.
+            Only matching variables are logged individually. Defaults to `None`, all
+            variables.
         log: `loggers.Logger`, or a list of them, which receives the same data as
-            TensorBoard.
+            TensorBoard. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
             are the mean and the sum over the steps of the execution. Each step is read
-            before the next one begins.
-        owner: The callback that messages name; None: this one.
+            before the next one begins. Defaults to `False`.
+        owner: The callback that messages name. Defaults to `None`, this one.
 
     Raises:
         ValueError: If an argument is out of its range, or, when `fit` begins, if

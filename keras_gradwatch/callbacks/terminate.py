@@ -29,12 +29,15 @@ class TerminateOnExplosion(Response):
     recorded steps are next read.
 
     Args:
-        detector: `detectors.Detector` to follow. Default: non-finite gradients or
-            loss, a spike of the gradient norm, a spike of the loss.
-        limit: Number of tripped steps in one `fit` that ends it, >= 1.
+        detector: `detectors.Detector` to follow. Defaults to `None`, which is
+            `NonFinite() | ZScore() | LossSpike()`: non-finite gradients or loss, a
+            spike of the gradient norm, a spike of the loss.
+        limit: Number of tripped steps in one `fit` that ends it, >= 1. Defaults to
+            `1`.
         mode: `"stop"` ends `fit` as `EarlyStopping` does; `"raise"` raises
-            `ExplosionError`.
-        verbose: 0 prints nothing, 1 the events and the report.
+            `ExplosionError`. Defaults to `"stop"`.
+        verbose: `0` prints nothing; `1` prints the events and the report. Defaults to
+            `1`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -42,11 +42,14 @@ class LogBaseline(Detector):
     that would be a spike resets the baseline. Zeros and non-finite values are ignored.
 
     Args:
-        z: Standard deviations above the mean, > 0.
-        factor: A spike is at least this many times the baseline, > 1.
-        decay: Decay of the running moments per step, 0 to 1; 0.97 is about 33 steps.
-        warmup: Steps before a step is compared with the mean, >= 1.
+        z: Standard deviations above the mean, > 0. Defaults to `6.0`.
+        factor: A spike is at least this many times the baseline, > 1. Defaults to
+            `10.0`.
+        decay: Decay of the running moments per step, >= 0 and < 1. Defaults to `0.97`,
+            about 33 steps.
+        warmup: Steps before a step is compared with the mean, >= 1. Defaults to `20`.
         patience: Spikes in a row after which the new level becomes the baseline, >= 1.
+            Defaults to `5`.
 
     Raises:
         ValueError: If an argument is out of its range.

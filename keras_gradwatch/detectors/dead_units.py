@@ -26,9 +26,9 @@ class DeadUnits(Onset):
     the onset once, and names the first variable without any gradient.
 
     Args:
-        limit: Share of zeros, between 0 and 1. Default 0.7.
-        apart: Least number of steps between two samples, >= 1. Default 10.
-        patience: Samples in a row after which a change counts, >= 1. Default 3.
+        limit: Fraction of zeros above which it trips, > 0 and < 1. Defaults to `0.7`.
+        apart: Least number of steps between two samples, >= 1. Defaults to `10`.
+        patience: Samples in a row after which a change counts, >= 1. Defaults to `3`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -25,8 +25,8 @@ class Divergence(Detector):
     never judged.
 
     Args:
-        factor: How many times its best level the loss must be, > 1. Default 10.
-        steps: Length of the mean, and steps in a row, >= 1. Default 20.
+        factor: How many times its best level the loss must be, > 1. Defaults to `10.0`.
+        steps: Length of the mean, and steps in a row, >= 1. Defaults to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.

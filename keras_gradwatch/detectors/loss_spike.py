@@ -18,12 +18,14 @@ class LossSpike(LogBaseline):
     If the loss of a custom `train_step` is unknown, the detector never trips.
 
     Args:
-        z: Standard deviations above the mean, > 0. Default 6.
-        factor: A spike is at least this many times the baseline, > 1. Default 10.
-        decay: Decay of the running moments per step, 0 to 1. Default 0.97.
-        warmup: Steps before a step is compared with the mean, >= 1. Default 20.
+        z: Standard deviations above the mean, > 0. Defaults to `6.0`.
+        factor: A spike is at least this many times the baseline, > 1. Defaults to
+            `10.0`.
+        decay: Decay of the running moments per step, >= 0 and < 1. Defaults to `0.97`,
+            about 33 steps.
+        warmup: Steps before a step is compared with the mean, >= 1. Defaults to `20`.
         patience: Spikes in a row after which the new level becomes the baseline, >= 1.
-            Default 5.
+            Defaults to `5`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -27,10 +27,10 @@ class Oscillation(Onset):
     once. It also trips on two batches of different loss without shuffling.
 
     Args:
-        limit: How near ρ must come to −1, between 0.5 and 1. Default 0.9.
-        amplitude: Least swing, as a share of the loss, >= 0. Default 0.1.
-        decay: Decay of the running means per step, 0 to 1. Default 0.95.
-        patience: Steps in a row after which a change counts, >= 1. Default 20.
+        limit: How near ρ must come to −1, between 0.5 and 1. Defaults to `0.9`.
+        amplitude: Least swing, as a fraction of the loss, >= 0. Defaults to `0.1`.
+        decay: Decay of the running means per step, >= 0 and < 1. Defaults to `0.95`.
+        patience: Steps in a row after which a change counts, >= 1. Defaults to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.

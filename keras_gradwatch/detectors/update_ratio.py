@@ -11,7 +11,7 @@ from keras_gradwatch.methods import number
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class UpdateRatio(Detector):
-    """Trips when one update changes a kernel by more than a share of its norm.
+    """Trips when one update changes a kernel by more than a fraction of its norm.
 
     Formula: `not (‖Δw‖ < limit · max(‖w‖, floor·√n))` for a variable of n elements
     with two or more axes. An update of weights that are all zero is not judged.
@@ -21,10 +21,10 @@ class UpdateRatio(Detector):
     It ignores biases and scales, because they may start at zero.
 
     Args:
-        limit: Largest share of the weights that one update may change, > 0.
-            Default 0.5.
+        limit: Largest fraction of a kernel's norm that one update may change, > 0.
+            Defaults to `0.5`.
         floor: Smallest root mean square that is assumed for weights, >= 0, so that a
-            kernel that starts near zero can be trained. Default 0.05.
+            kernel that starts near zero can be trained. Defaults to `0.05`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -36,7 +36,7 @@ class UpdateRatio(Detector):
     ```
 
     Reference: the trust ratio ‖w‖/‖Δw‖ of LARS (You et al. 2017, arXiv 1708.03888),
-    as a test rather than as a rate.
+    as a test rather than as a learning rate.
     """
 
     kind = "update"

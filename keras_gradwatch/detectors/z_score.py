@@ -16,13 +16,14 @@ class ZScore(LogBaseline):
     largest of the newest 100 to 200 steps. A norm of 0 is ignored.
 
     Args:
-        z: Standard deviations above the mean, > 0. Default 6.
-        factor: A spike is at least this many times the baseline, > 1. Default 10.
-        decay: Decay of the running moments per step, 0 to 1. Default 0.97, which is
+        z: Standard deviations above the mean, > 0. Defaults to `6.0`.
+        factor: A spike is at least this many times the baseline, > 1. Defaults to
+            `10.0`.
+        decay: Decay of the running moments per step, >= 0 and < 1. Defaults to `0.97`,
             about 33 steps.
-        warmup: Steps before a step is compared with the mean, >= 1. Default 20.
+        warmup: Steps before a step is compared with the mean, >= 1. Defaults to `20`.
         patience: Spikes in a row after which the new level becomes the baseline, >= 1.
-            Default 5.
+            Defaults to `5`.
 
     Raises:
         ValueError: If an argument is out of its range.

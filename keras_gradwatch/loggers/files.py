@@ -15,10 +15,10 @@ class FileLog(Logger):
     """Base of the loggers that write a file. Nothing is ever overwritten.
 
     Args:
-        path: File to write; its directory is made if missing. Where it exists, `-2`,
-            `-3`, ... is added to its name.
+        path: File to write; its directory is created if missing. If the file exists,
+            `-2`, `-3`, ... is added to its name.
         append: Whether a file that exists is continued instead. Later calls of `fit`
-            continue the same file in any case.
+            continue the same file in any case. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -59,10 +59,10 @@ class CsvLog(FileLog):
     the report are not in the table; `JsonLinesLog` has them.
 
     Args:
-        path: File to write; its directory is made if missing. Where it exists, `-2`,
-            `-3`, ... is added to its name: nothing is overwritten.
+        path: File to write; its directory is created if missing. If the file exists,
+            `-2`, `-3`, ... is added to its name: nothing is overwritten.
         append: Whether a file that exists is continued instead. Later calls of `fit`
-            continue the same file in any case.
+            continue the same file in any case. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -119,10 +119,10 @@ class JsonLinesLog(FileLog):
     A number that is not finite is `null`.
 
     Args:
-        path: File to write; its directory is made if missing. Where it exists, `-2`,
-            `-3`, ... is added to its name: nothing is overwritten.
+        path: File to write; its directory is created if missing. If the file exists,
+            `-2`, `-3`, ... is added to its name: nothing is overwritten.
         append: Whether a file that exists is continued instead. Later calls of `fit`
-            continue the same file in any case.
+            continue the same file in any case. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is invalid.

@@ -28,9 +28,10 @@ class MLflowLog(Logger):
     Requires MLflow: `pip install keras-gradwatch[mlflow]`.
 
     Args:
-        run_id: Id of the run to log to, which is left open; None: the active one.
-        start: Arguments of `mlflow.start_run`, a dict: each `fit` starts a run of its
-            own, and ends it.
+        run_id: Id of the run to log to, which is left open. Defaults to `None`, the
+            active run.
+        start: Arguments of `mlflow.start_run`, a dict: each `fit` starts its own run,
+            and ends it. Defaults to `None`, no run is started.
 
     Raises:
         ImportError: If MLflow is not installed.

@@ -22,9 +22,9 @@ class WandbLog(Logger):
     Requires wandb: `pip install keras-gradwatch[wandb]`.
 
     Args:
-        run: Run to log to, which is left open; None: the active one.
-        start: Arguments of `wandb.init`, a dict: each `fit` starts a run of its own,
-            and finishes it.
+        run: Run to log to, which is left open. Defaults to `None`, the active run.
+        start: Arguments of `wandb.init`, a dict: each `fit` starts its own run, and
+            finishes it. Defaults to `None`, no run is started.
 
     Raises:
         ImportError: If wandb is not installed.

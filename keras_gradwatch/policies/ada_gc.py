@@ -42,11 +42,13 @@ class AdaGC(Policy):
     `seen`, the steps so far (up to `warmup`).
 
     Args:
-        factor: λ, > 1.
-        decay: β per step, at least 0 and < 1; 0.98 is about 50 steps.
-        warmup: Steps of global clipping, >= 1.
+        factor: λ, > 1. Defaults to `1.05`.
+        decay: β per step, >= 0 and < 1. Defaults to `0.98`, about 50 steps.
+        warmup: Steps of global clipping, >= 1. Defaults to `100`.
         global_clipnorm: Limit in those steps, in units of the gradient norm, > 0.
-        robust: False for the published rule.
+            Defaults to `1.0`.
+        robust: Whether to use the rule above; `False` for the published one. Defaults
+            to `True`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -14,7 +14,7 @@ from keras_gradwatch.statistics.names import NAMES
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class AdaptiveGradientClip(Policy):
-    """Clips the gradient of each unit to a share of the norm of its weights (AGC).
+    """Clips the gradient of each unit to a fraction of the norm of its weights (AGC).
 
     Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit
     consists of the weights that feed one output: in Keras, all axes but the last. A
@@ -25,12 +25,12 @@ class AdaptiveGradientClip(Policy):
     It has no state, and costs one pass over the gradients and one over the weights.
 
     Args:
-        clipping: The share λ, > 0. The paper uses 0.01 for batches of 4,096, and larger
-            values for small batches.
-        eps: The floor ε, in units of the weight norm, > 0.
+        clipping: The fraction λ, > 0. The paper uses 0.01 for batches of 4,096, and
+            larger values for small batches. Defaults to `0.01`.
+        eps: The floor ε, in units of the weight norm, > 0. Defaults to `1e-3`.
         exclude: List of regular expressions: a variable is not clipped if one of them
             is found in its path. A part of a path works, too. The paper excludes the
-            final layer: `exclude=["predictions/"]`.
+            final layer: `exclude=["predictions/"]`. Defaults to `()`, no variable.
 
     Raises:
         ValueError: If `clipping` or `eps` is not a finite number > 0, or `exclude` is

@@ -24,8 +24,9 @@ class AutoClip(Policy):
 
     Args:
         percentile: p, > 0 and < 100. At 10, nine of ten steps are clipped by design, so
-            the learning rate must be tuned for it.
-        window: Number of norms, >= 1. In the original, all norms of the run.
+            the learning rate must be tuned for it. Defaults to `10.0`.
+        window: Number of norms, >= 1. The original uses all norms of the run. Defaults
+            to `1000`.
 
     Raises:
         ValueError: If an argument is out of its range.

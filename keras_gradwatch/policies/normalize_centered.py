@@ -9,7 +9,7 @@ from keras_gradwatch.statistics.measure import divisor
 from keras_gradwatch.tensors.reductions import largest
 from keras_gradwatch.tensors.sparse import SparseRows
 
-ROUNDING = 1e-6  # what is left of equal components, as a share of their norm
+ROUNDING = 1e-6  # what is left of equal components, over their norm
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

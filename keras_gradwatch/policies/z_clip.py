@@ -36,10 +36,11 @@ class ZClip(Policy):
     `mean` μ, `variance` σ², and `streak`, the steps in a row that are off the baseline.
 
     Args:
-        z: The threshold z*, > 0.
-        alpha: The decay α per step, at least 0 and < 1; 0.97 is about 33 steps.
-        warmup: Steps before the first clip, >= 2.
-        robust: False for the published rule.
+        z: The threshold z*, > 0. Defaults to `2.5`.
+        alpha: The decay α per step, >= 0 and < 1. Defaults to `0.97`, about 33 steps.
+        warmup: Steps before the first clip, >= 2. Defaults to `25`.
+        robust: Whether to use the robust rule; `False` for the published one. Defaults
+            to `True`.
 
     Raises:
         ValueError: If an argument is out of its range.

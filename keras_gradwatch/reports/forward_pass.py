@@ -24,7 +24,7 @@ class Output:
         name: Name of the layer, the operation of `keras.ops`, or the loss.
         kind: `"layer"`, `"operation"`, `"loss"` or `"input"`.
         within: Name of the layer that made the call, or None.
-        nonfinite: Share of its values that are not finite.
+        nonfinite: Fraction of its values that are not finite.
         largest: Largest magnitude of its finite values, 0 where there are none.
         inputs: Smallest and largest finite value among the inputs of the call, or None.
     """
@@ -98,8 +98,8 @@ def trace_forward(
     Args:
         model: A built Keras model.
         x: Inputs, as a training step takes them: arrays or tensors, nested.
-        y: Targets; None: the losses are left out.
-        sample_weight: Sample weights, or None.
+        y: Targets. Defaults to `None`, the losses are left out.
+        sample_weight: Sample weights. Defaults to `None`.
 
     Returns:
         `ForwardPass`, whose `str` says where the first values that are not finite come

@@ -22,14 +22,18 @@ class TrustRegion(Method):
     `quiet` steps in which no update was limited.
 
     Args:
-        radius: Share of a kernel that one update may change, > 0.
+        radius: Fraction of a kernel's norm that one update may change, > 0. Defaults
+            to `0.02`.
         element: Largest change of one element, in units of radius · rms(w), >= 1.
+            Defaults to `2.0`.
         decrease: Largest decrease of the loss that an update may aim at, in units of
-            the loss, > 0.
-        least: Smallest radius, > 0.
-        window: Steps between two checks of the loss, >= 1.
-        shrink: Factor by which radius and rate are multiplied, between 0 and 1.
+            the loss, > 0. Defaults to `3.0`.
+        least: Smallest radius, > 0. Defaults to `0.0005`.
+        window: Steps between two checks of the loss, >= 1. Defaults to `20`.
+        shrink: Factor by which radius and learning rate are multiplied, > 0 and < 1.
+            Defaults to `0.5`.
         quiet: Steps without a limited update after which the trust region ends, >= 1.
+            Defaults to `100`.
 
     Raises:
         ValueError: If an argument is out of its range.
