@@ -12,7 +12,7 @@ from keras_gradwatch.callbacks.gradwatch import GradWatch
 from keras_gradwatch.reports.diagnosis.causes import clip
 from keras_gradwatch.reports.report import Report, explain
 
-# Rates of the range test: this many per factor of 10, up to this factor either way.
+# Learning rates of the range test: this many per decade, this many decades each way.
 PER_DECADE, REACH = 4, 3
 # Largest fraction of a kernel that one update may change at a good rate.
 LARGEST_UPDATE = 0.05
@@ -205,7 +205,7 @@ def _metrics(model):
 
 
 def _range_test(model, batch):
-    """One step with each rate from the same weights, a dict of arrays."""
+    """One step with each learning rate from the same weights, a dict of arrays."""
     middle = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     powers = np.linspace(-REACH, REACH, 2 * REACH * PER_DECADE + 1)
     rates = abs(middle) * 10.0**powers
@@ -259,6 +259,6 @@ def _largest_update(old, variables):
 
 
 def _largest_good(curve):
-    """The largest rate with small updates that does not raise the loss, or None."""
+    """The largest learning rate with small updates that does not raise the loss."""
     good = (curve["update"] < LARGEST_UPDATE) & (curve["loss"] <= curve["first_loss"])
     return float(curve["rate"][good].max()) if good.any() else None

@@ -23,7 +23,7 @@ from keras_gradwatch.reports.diagnosis.data import certain
 from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 
-# A bad batch says nothing about the rate; as many bad steps in a row may.
+# A bad batch says nothing about the learning rate; this many in a row may.
 PATIENCE = 3
 
 
@@ -236,7 +236,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         if in_turn:
             cut = (self.factor, self.cooldown, self.min_lr, PATIENCE)
             responses.append(Skip(in_turn))
-            # What is not finite says nothing about the rate.
+            # What is not finite says nothing about the learning rate.
             growing = tuple(d for d in in_turn if not isinstance(d, NonFinite))
             responses.append(CutRate(growing, *cut, lends=True))
         responses.append(Halt((NonFinite(), *in_turn), self.max_events, in_a_row=True))

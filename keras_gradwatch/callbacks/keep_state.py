@@ -8,7 +8,7 @@ from keras_gradwatch.methods import local_directory
 
 
 class KeepState(WatchingCallback):
-    """Saves the step count, baselines, rate cuts and events in a directory.
+    """Saves step count, baselines, learning rate cuts and events in a directory.
 
     Use it for runs without a `log_dir`; `GradWatch` and `GradientTensorBoard` with a
     `log_dir` save their state themselves. `keras.callbacks.BackupAndRestore`, or a

@@ -31,8 +31,8 @@ from keras_gradwatch.train_step.state import GATE
 RISE = 1.5
 # Steps between two looks at what the device says: each takes about 0.1 ms.
 LOOK_FREQ = 5
-# All cuts together leave at least this share of a learning rate.
-LEAST_SHARE = 1e-3
+# All cuts together leave at least this fraction of a learning rate.
+LEAST_FRACTION = 1e-3
 
 
 class Controller:
@@ -411,12 +411,13 @@ class Controller:
     def cut_rate(self, moment, factor, min_lr):
         """Multiplies all learning rates by `factor`, and notes it in the row.
 
-        Without a `min_lr`, no rate becomes less than `LEAST_SHARE` of what it was.
+        Without a `min_lr`, no learning rate becomes less than `LEAST_FRACTION` of
+        what it was.
 
         Returns:
-            The factor by which the first rate was multiplied.
+            The factor by which the first learning rate was multiplied.
         """
-        done = self.rates.cut(factor, min_lr, 0.0 if min_lr else LEAST_SHARE)
+        done = self.rates.cut(factor, min_lr, 0.0 if min_lr else LEAST_FRACTION)
         if moment is not None:
             moment.rows.scalars["rate_factor"][moment.row] *= done
         return done

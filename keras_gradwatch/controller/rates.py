@@ -12,8 +12,8 @@ from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 class Rates:
     """Factors on float learning rates, in force while steps run.
 
-    Between steps a rate is what the user has set, so a callback that computes the next
-    rate from the present one, or that sets one for each step, leaves a cut as it is.
+    Between steps, a learning rate is what the user has set, so a callback that computes
+    the next rate from the present one, or sets one for each step, does not undo a cut.
     When `fit` ends the factor is multiplied in, and taken out again when the next one
     begins, unless another rate was set by then. A schedule has a scale of its own on
     the device; see `keras_hooks.learning_rate`.
@@ -33,12 +33,12 @@ class Rates:
         self._factors, self._merged = {}, {}
 
     def cut(self, factor, floor, least):
-        """Multiplies all rates by `factor`, from the next step on.
+        """Multiplies all learning rates by `factor`, from the next step on.
 
         Args:
             factor: Above 1, it takes back earlier cuts, and no more than these.
-            floor: No rate is cut below this.
-            least: Nor below this share of what it was without cuts.
+            floor: No learning rate is cut below this.
+            least: Nor below this fraction of what it was without cuts.
 
         Returns:
             The factor by which the first rate was multiplied; 1 where it was not.

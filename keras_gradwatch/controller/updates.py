@@ -91,7 +91,7 @@ class Updates:
                 pairs = averages_of(optimizer, variables)
                 for weight, pair in zip(weights, pairs, strict=True):
                     if pair is not None:
-                        average, share = pair
+                        average, share = pair  # the weight of a new value
                         # An average that was made in this step begins with the weights.
                         old = before.get(id(average), weight)
                         share = ops.cast(share, average.dtype)

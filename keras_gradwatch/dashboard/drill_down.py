@@ -45,7 +45,7 @@ def drill_down(shared, y_ranges, histograms=False):
     show_legend(norms)
     norms.legend.click_policy = "hide"
     ratio.legend.visible = zeros.legend.visible = False
-    labels = ("gradient", "update /\nweights", "share of\nzeros")
+    labels = ("gradient", "update /\nweights", "fraction\nof zeros")
     for made, label in zip((norms, ratio, zeros), labels, strict=True):
         made.yaxis.axis_label = label
     zeros.yaxis.ticker = [0, 0.5, 1]

@@ -83,7 +83,7 @@ for (const name in palettes) packed_palettes[name] = palettes[name].map(packed)
 
 const palette_name = () => (state.measure == "median_ratio" ? "diverging" : "sequential")
 const color_range = () => state.ranges[state.measure] ?? color_ranges[state.measure]
-const is_share = () => state.measure == "zero_fraction"
+const is_fraction = () => state.measure == "zero_fraction"
 
 const pixels = (run) => Math.max(1, Math.min(2000, Math.round(run.heatmap.figure.inner_width || 900)))
 
@@ -103,7 +103,7 @@ function draw(run) {
   const from = Int32Array.from(spans, (span) => span[0])
   const to = Int32Array.from(spans, (span) => span[1])
   const palette = packed_palettes[palette_name()]
-  const [low, high] = color_range(), scale = 255.99 / (high - low), share = is_share()
+  const [low, high] = color_range(), scale = 255.99 / (high - low), fraction = is_fraction()
   const height = Math.max(1, run.rows.length)
   const image = new Uint32Array(width * height), largest = new Float32Array(width)
   run.rows.forEach((row, r) => {
@@ -121,9 +121,9 @@ function draw(run) {
       if (value != value) continue // transparent: not measured
       let color
       if (value == Infinity) color = NOT_FINITE
-      else if (!share && value <= 0) color = ZERO
+      else if (!fraction && value <= 0) color = ZERO
       else {
-        const place = ((share ? value : Math.log10(value)) - low) * scale
+        const place = ((fraction ? value : Math.log10(value)) - low) * scale
         color = palette[place < 0 ? 0 : place > 255 ? 255 : place | 0]
       }
       image[r * width + p] = color
@@ -153,9 +153,9 @@ function mark(run) {
 }
 
 function show_scale() {
-  const [low, high] = color_range(), share = is_share()
-  $("low").value = number(share ? low : 10 ** low)
-  $("high").value = number(share ? high : 10 ** high)
+  const [low, high] = color_range(), fraction = is_fraction()
+  $("low").value = number(fraction ? low : 10 ** low)
+  $("high").value = number(fraction ? high : 10 ** high)
   const palette = palettes[palette_name()], stops = []
   for (let i = 0; i < 256; i += 15) stops.push(palette[i])
   $("ramp").style.background = `linear-gradient(to right, ${stops.join(",")})`
@@ -163,7 +163,7 @@ function show_scale() {
 
 function set_scale() {
   const ends = [$("low"), $("high")].map((e) => Number(e.value))
-  const range = is_share() ? ends : ends.map(Math.log10)
+  const range = is_fraction() ? ends : ends.map(Math.log10)
   if (range.every(Number.isFinite) && range[1] > range[0]) state.ranges[state.measure] = range
   show_scale()
   draw_all()
@@ -235,7 +235,7 @@ function on_heatmap(run, x, y) {
     const ratio = norm.value / run.medians[v]
     if (Number.isFinite(ratio)) lines.push(`${number(ratio)} × the median of the layer`)
   }
-  for (const [name, words] of [["update_ratio", "update / weights"], ["zero_fraction", "share of zeros"]]) {
+  for (const [name, words] of [["update_ratio", "update / weights"], ["zero_fraction", "fraction of zeros"]]) {
     const other = reading(run, name, v, step)
     if (other && !Number.isNaN(other.value)) lines.push(`${words} ${number(other.value)} (${other.steps})`)
   }

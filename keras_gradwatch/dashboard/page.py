@@ -152,7 +152,7 @@ def _all_steps(runs):
 
 
 def _color_ranges(scripted):
-    """What the colours of each measure span, ends of log10 or of a share."""
+    """What the colours of each measure span, ends of log10 or of a fraction."""
 
     def log_range(name):
         return colors.log_range([run["measures"][name]["values"] for run in scripted])

@@ -31,7 +31,7 @@ def curves(run, shown):
 
 
 def _share(flags, shown):
-    """The share of steps over the last 50th of a run, at each column."""
+    """The fraction of steps over the last 50th of a run, at each column."""
     if not len(flags):
         return np.zeros(0)
     window = max(1, len(flags) // 50)
@@ -106,7 +106,7 @@ def timeline(run, drawn, y_ranges, shared):
             "step", 0, name, source=source, color=color, alpha=0.6, legend_label=label
         )
     share.yaxis.ticker = [0, 0.5, 1]
-    labels = ("loss", "global norm", "learning\nrate", "share of\nupdates")
+    labels = ("loss", "global norm", "learning\nrate", "fraction of\nupdates")
     for made, label in zip((loss, norm, rate, share), labels, strict=True):
         made.yaxis.axis_label = label
     _events(run, marks, (loss, norm, rate, share))

@@ -1,4 +1,4 @@
-"""A loss that jumps up and down: a rate beyond what the curvature allows."""
+"""A loss that oscillates: the learning rate is too high for the curvature."""
 
 import math
 
@@ -22,9 +22,9 @@ class Oscillation(Onset):
 
     Noise does not trip it, however large: ρ is −1/2 for independent losses, 1 for a
     steady descent, and near −1 only for a swing of period two. Gradient descent swings
-    like this along a direction whose curvature is above 2 / rate. The swing is visible
-    with large batches; with small ones, noise hides it. The detector reports the onset
-    once. It also trips on two batches of different loss without shuffling.
+    like this along a direction whose curvature is above 2 / learning rate. The swing is
+    visible with large batches; with small ones, noise hides it. The detector reports
+    the onset once. It also trips on two batches of different loss without shuffling.
 
     Args:
         limit: How near ρ must come to −1, between 0.5 and 1. Defaults to `0.9`.

@@ -62,7 +62,7 @@ def cut(optimizers, factor, floor, least, store, factors):
         optimizers: List of optimizers.
         factor: 0 to 1; above 1, it takes back earlier cuts, and no more than these.
         floor: No rate is cut below this.
-        least: Nor below this share of what it was without cuts.
+        least: Nor below this fraction of what it was without cuts.
         store: Reads and writes variables: `read(variable)`, `write(variable, value)`,
             and `scope()`, a context in which variables have their present values.
         factors: Dict of an optimizer's place to the factor on its float rate; updated

@@ -18,23 +18,23 @@ def averages_in(optimizer):
 
 
 def averages_of(optimizer, variables):
-    """The moving average of each of `variables`, and the share of a new value in it.
+    """The moving average of each of `variables`, and the weight of a new value in it.
 
     Args:
         optimizer: Any Keras optimizer.
         variables: List of V variables that it trains.
 
     Returns:
-        List of V pairs `(average, share)`, None where a variable has no average.
+        List of V pairs `(average, weight)`, None where a variable has no average.
     """
     found = {}
     for leaf in rates.leaves(optimizer):
         if getattr(leaf, "use_ema", False):
             # The first update is the average.
             first = ops.equal(ops.convert_to_tensor(leaf.iterations), 1)
-            share = ops.where(first, 1.0, 1.0 - leaf.ema_momentum)
+            weight = ops.where(first, 1.0, 1.0 - leaf.ema_momentum)
             kept = getattr(leaf, AVERAGES, [])
             for variable, average in zip(leaf._trainable_variables, kept, strict=False):
                 if average is not None:
-                    found[id(variable)] = average, share
+                    found[id(variable)] = average, weight
     return [found.get(id(variable)) for variable in variables]

@@ -72,7 +72,7 @@ class AdaptiveGradientClip(Policy):
             axes = _unit_axes(weight.shape)
             values, _ = elements(gradient)
             weight = ops.cast(ops.convert_to_tensor(weight), "float32")
-            # No square of a share of the norm overflows.
+            # No square of a fraction of the norm overflows.
             norm = ops.where(norms[index] > 0, norms[index], 1.0)
             size = norm * _unit_norms(values / norm, axes)
             floor = ops.maximum(_unit_norms(weight, axes), settings["eps"])

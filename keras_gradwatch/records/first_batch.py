@@ -24,9 +24,9 @@ def describe_batch(data):
 
     Returns:
         Dict of `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
-        `low`, `high`, `rms` of the finite values, `nonfinite` (share of the values),
+        `low`, `high`, `rms` of the finite values, `nonfinite` (fraction of the values),
         `bad_columns` (those that are not finite in any row), `zeros`, `negative`
-        (shares), `one_hot`, `constant`, `deviation` (the standard deviation), `rows`
+        (fractions), `one_hot`, `constant`, `deviation` (the standard deviation), `rows`
         (their number), `distinct` (how many the first 256 values are) and `column`
         (number and root mean square of the largest one), and of whole numbers `frames`
         (how many steps the longest label sequence needs under CTC, where 0 is padding);

@@ -15,7 +15,7 @@ SCALARS = (
     "learning_rate",  # in effect in this step
     "outcome",  # APPLIED, SKIPPED, REVERTED or OVERFLOWED
     "clipped",  # 1 where a policy changed the gradients
-    "held",  # share of the update that the trust region has cut off
+    "held",  # fraction of the update that the trust region has cut off
     "loss_scale",  # by which the loss was multiplied; NaN where it was not
     "halted",  # 1 where no update is applied any more
     "nonfinite",  # 1 where a gradient, or the loss where it is known, is not finite
@@ -23,8 +23,8 @@ SCALARS = (
 """What is recorded of each application of an optimizer, beside the statistics."""
 
 ADDED = (
-    "trust_radius",  # share of a kernel that an update may change; NaN: any
-    "rate_factor",  # what the rate was multiplied by after the step; 1: not cut
+    "trust_radius",  # fraction of a kernel that an update may change; NaN: any
+    "rate_factor",  # of the learning rate after the step; 1: not cut
     "limit_global_norm",  # above which a detector trips in this step; NaN: not known
     "limit_loss",  # the same of the loss
 )

@@ -28,7 +28,7 @@ class StepScalars:
 
     @property
     def learning_rate(self):
-        """float32 array [T], the effective rate of each step."""
+        """float32 array [T], the effective learning rate of each step."""
         return self._scalar("learning_rate")
 
     @property
@@ -48,7 +48,7 @@ class StepScalars:
 
     @property
     def trust_radius(self):
-        """float32 array [T], the share of a kernel that an update may change."""
+        """float32 array [T], the fraction of a kernel that an update may change."""
         return self._scalar("trust_radius")
 
     @property

@@ -61,7 +61,7 @@ def main(arguments=None):
         "compare",
         help="compare runs in a table and on one page",
         description="Print a table of several runs, and write a page that shows them "
-        "side by side. Shares refer to the steps in the records.",
+        "side by side. Percentages refer to the steps in the records.",
     )
     compare.add_argument("logdirs", nargs="+", metavar="RUN", help=LOGDIR)
     compare.add_argument("--out", default="compare.html", help="file (%(default)s)")

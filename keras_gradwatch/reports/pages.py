@@ -17,7 +17,7 @@ COLUMNS = (
     "non-finite",
     "not applied",
     "limited",
-    "last rate",
+    "last learning rate",
 )
 
 

@@ -18,7 +18,7 @@ NAMES = (
 | `max_abs` | max |gᵢ| | gradient |
 | `mean` | mean gᵢ | gradient |
 | `std` | population standard deviation of gᵢ | gradient |
-| `zero_fraction` | share of gᵢ that are exactly 0 | 0 to 1 |
+| `zero_fraction` | fraction of gᵢ that are exactly 0 | 0 to 1 |
 | `nonfinite_count` | number of gᵢ that are NaN or ±Inf | count |
 | `weight_norm` | ‖w‖₂ before the update | weight |
 | `update_ratio` | ‖Δw‖₂ / ‖w‖₂ of the update that was made | ratio |

@@ -21,7 +21,7 @@ _PAD = 12
 _SCALE_WIDTH = 200
 _SQUARE = 18
 
-# The colours span these shares of the norms, and so many decades around the median.
+# The colours span these quantiles of the norms, and so many decades around the median.
 _QUANTILES = (0.05, 0.95)
 _DECADES = 3
 

@@ -15,14 +15,18 @@ _CHARTS = (
     ("loss", tags.LOSS),
     ("explosions and non-finite values", tags.EXPLOSIONS, tags.NONFINITE_COUNT),
     ("learning rate", tags.LEARNING_RATE),
-    ("limited updates: share of steps, share cut off", tags.HELD_SHARE, tags.HELD_BACK),
+    (
+        "limited updates: fraction of steps, fraction cut off",
+        tags.HELD_SHARE,
+        tags.HELD_BACK,
+    ),
     (
         "gradient norm before and after clipping, and its maximum",
         tags.GRAD_NORM,
         tags.GRAD_NORM_CLIPPED,
         tags.GRAD_NORM_MAX,
     ),
-    ("clip factor and share of clipped steps", tags.CLIP_FACTOR, tags.CLIPPED_SHARE),
+    ("clip factor and fraction of clipped steps", tags.CLIP_FACTOR, tags.CLIPPED_SHARE),
 )
 
 

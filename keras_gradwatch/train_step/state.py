@@ -17,7 +17,7 @@ CONTROL = (
     "halt_on_limits",  # 1 where a step outside of the limits counts for that
     "sample_every",  # steps between two samples of the costly statistics
     "patience",  # skips in a row after which a finite step passes the limits
-    "radius",  # share of a kernel that an update may change, in the full step
+    "radius",  # fraction of a kernel that an update may change, in the full step
     "element",  # largest change of one element, in units of radius · rms(w)
     "decrease",  # largest decrease of the loss that an update may set out for
     "histogram_every",  # steps between two histograms; 0: none

@@ -19,7 +19,7 @@ from keras_gradwatch.train_step.updates import constrained
 # Root mean square below which the weights of a kernel count as this large: one that
 # begins at zero must be able to leave it.
 FLOOR = 0.05
-# The least share of an update that counts as cut off, where anything was.
+# The least fraction of an update that counts as cut off, where anything was.
 LEAST_CUT = 1e-6
 
 
@@ -34,7 +34,7 @@ def limit(before, after, inner, loss, control):
         control: Dict with the scalars `radius`, `element` and `decrease`.
 
     Returns:
-        `(weights, cut)`: V float32 tensors, and the share of the update's norm that
+        `(weights, cut)`: V float32 tensors, and the fraction of the update's norm that
         was cut off, a scalar float32; 0 where the weights are `after`.
     """
     radius, packed = control["radius"], Packed(after)
@@ -90,7 +90,7 @@ def hold(runner, state, application, before, averaged, decision):
         decision: `Decision`.
 
     Returns:
-        Scalar float32, the share of the update's norm that was cut off.
+        Scalar float32, the fraction of the update's norm that was cut off.
     """
     variables, optimizer = application.trained, application.optimizer
     averages = averages_of(optimizer, variables)

@@ -16,7 +16,7 @@ class CutRate(Response):
         detectors: The detectors that it follows.
         factor: 0 to 1.
         cooldown: Steps after a cut in which no further cut is made.
-        min_lr: The rate is never cut below this.
+        min_lr: The learning rate is never cut below this.
         patience: 1: the rate is cut in each tripped step. More: it is cut after at
             least as many tripped steps in a row, if chance does not explain them. A
             step that is not finite neither counts nor ends a row.

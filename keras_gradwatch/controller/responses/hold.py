@@ -36,8 +36,8 @@ class Hold(Response):
 
     While updates are limited, unlimited ones are tried after 1, 2, 4, ... windows of
     the trust region; see `Trial`. If a trial fails, the run returns to its start. A run
-    that has stalled continues with a smaller radius and rate. The rate is restored
-    after a number of healthy steps; see `loan`.
+    that has stalled continues with a smaller radius and learning rate. The rate is
+    restored after a number of healthy steps; see `loan`.
 
     With `acts=False` it only reports: the first harmful update, then no other until the
     region's `quiet` steps have passed.
@@ -45,7 +45,7 @@ class Hold(Response):
     Args:
         detectors: Detectors that judge the update.
         region: The `TrustRegion`.
-        min_lr: The rate is never cut below this.
+        min_lr: The learning rate is never cut below this.
         acts: Whether to restore weights and limit updates.
 
     Reference: the acceptance of a step by the actual decrease in trust-region methods

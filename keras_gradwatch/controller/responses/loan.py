@@ -27,7 +27,7 @@ def cut(memory, moment, controller, factor, min_lr):
         moment: `Moment` of the step, in whose row the cut is noted; None: in none.
         controller: The `Controller`.
         factor: 0 to 1.
-        min_lr: No rate is cut below this.
+        min_lr: No learning rate is cut below this.
     """
     if memory["cuts"]:
         memory["quiet"] *= 2

@@ -42,8 +42,8 @@ class Rewind(Response):
     run continues from where it was, with new baselines and without rate cuts.
 
     A run without finite gradients, for longer than chance explains, is rolled back,
-    too, because its weights may be the cause. The first time, its rate is not cut,
-    because a bad batch says nothing about the rate.
+    too, because its weights may be the cause. The first time, its learning rate is not
+    cut, because a bad batch says nothing about it.
 
     Two snapshots are kept, the first one and the newest healthy one: its losses are
     finite and at most twice the best so far, and gradients reach the kernels. Each
@@ -53,8 +53,8 @@ class Rewind(Response):
         detectors: The detectors that it follows.
         freq: Steps between two snapshots, at least.
         limit: Largest number of rollbacks; the next time, the run is stopped.
-        factor: Factor by which rates and trust radius are multiplied.
-        min_lr: No rate is cut below this.
+        factor: Factor by which learning rates and trust radius are multiplied.
+        min_lr: No learning rate is cut below this.
 
     Attributes:
         count: Number of rollbacks in this `fit`.

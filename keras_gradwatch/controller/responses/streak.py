@@ -31,11 +31,11 @@ def count(memory, bad):
 def is_no_chance(memory, least):
     """Whether the present row is longer than chance explains.
 
-    The share of bad steps is that before the row, by Laplace's rule of succession.
+    The fraction of bad steps is that before the row, by Laplace's rule of succession.
 
     Args:
         memory: Dict of numbers.
         least: Length from which on a row may be none.
     """
-    share = (memory["bad"] + 1) / (memory["steps"] + 2)
-    return memory["row"] >= least and share ** memory["row"] < CHANCE
+    fraction = (memory["bad"] + 1) / (memory["steps"] + 2)
+    return memory["row"] >= least and fraction ** memory["row"] < CHANCE

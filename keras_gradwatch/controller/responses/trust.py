@@ -120,7 +120,7 @@ class TrustRegion(Method):
 
         Returns:
             What the learning rate is to be multiplied by: 1 where the radius is the
-            least one, since a rate that is cut without it would never end falling.
+            least one, since a learning rate that is cut without it would fall forever.
         """
         settings = self.settings
         if state["radius"] <= settings["least"]:

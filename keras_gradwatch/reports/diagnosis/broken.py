@@ -8,7 +8,7 @@ from keras_gradwatch.reports.diagnosis.finding import Finding
 GROWN = 10.0
 # Values whose square, or sum over a batch, float16 cannot hold.
 HALF_RANGE = 1e3
-# Share of the steps up to which bad ones are single ones.
+# Fraction of the steps up to which bad ones are single ones.
 FEW = 0.2
 # What helps where an operation of `keras.ops` is the first that is not finite.
 _DIVIDE = "Keep the divisor of {} away from 0, such as by `x / (y + 1e-7)`."

@@ -24,21 +24,21 @@ from keras_gradwatch.reports.diagnosis.symptoms import acute
 LARGE_INPUTS = 5.0
 # √fan_in · std of the weights: He has 1.4, Glorot about 1; orthogonal recurrent ones 1.
 LARGE_GAIN, SMALL_GAIN, LARGE_RECURRENT_GAIN = 3.0, 0.2, 1.2
-# An input of the last layer as a share of one of the first: below, signals shrink.
+# An input of the last layer over one of the first: below this, signals shrink.
 SHRUNK = 0.01
 # Times that the targets must be larger than what the model says at first.
 LARGE_TARGETS = 5.0
-# Share of healthy norms below which the advised clip is, and fewest steps to say so.
+# Fraction of healthy norms below which the advised clip is, and fewest steps to say so.
 CLIP_QUANTILE, ENOUGH_NORMS = 0.9, 20
 
 # Initial bias below which inputs of unit size do not switch a unit on.
 LOW_BIAS = -3.0
-# Share of a kernel that one update may well change, and the least factor of a rate that
-# is advised.
+# Fraction of a kernel that one update may well change, and the smallest factor of a
+# learning rate that is advised.
 TRUSTED, LEAST_FACTOR = 0.05, 1e-3
 # Times that a learning rate rises, and steps until the first event.
 RISE, SOON = 5.0, 50
-# Largest update ratio of a run whose rate is too low.
+# Largest update ratio of a run whose learning rate is too low.
 SLOW = 1e-3
 # Symptoms of a run that does not learn, without an explosion.
 STUCK = {"not learning", "no gradient", "dead units"}
@@ -251,8 +251,8 @@ def _shrinks(network, kinds, advice):
 
 
 def _rate(summary, kinds):
-    # A norm or a loss that stands out tells of its batch; what follows from an update,
-    # of the rate.
+    # An outlier of the norm or the loss points to its batch; what follows from an
+    # update points to the learning rate.
     if (momentum := high_momentum(summary)) is not None:
         return momentum
     if "not learning" in kinds:
@@ -277,7 +277,7 @@ def _rate(summary, kinds):
 
 
 def _small_rate(summary):
-    """A rate whose updates are too small for anything to be learned, or None."""
+    """A learning rate whose updates are too small for a run to learn, or None."""
     ratios = [k.numbers.get("ratio_largest") for k in kernels(summary)]
     known = [ratio for ratio in ratios if ratio]
     if not known or not max(known) < SLOW:
@@ -293,9 +293,9 @@ def _small_rate(summary):
 
 
 def _lower_rate(summary):
-    """The rate at which the first harmful update would have been `TRUSTED`.
+    """The learning rate at which the first harmful update would be `TRUSTED`.
 
-    An update is in proportion to the rate. A tenth where its size is not known.
+    An update is proportional to it. A tenth of the present one if its size is unknown.
     """
     update = summary.kinds.get("update", {"first": {"value": None}})["first"]["value"]
     factor = 0.1

@@ -15,9 +15,9 @@ FAR_ABOVE = 3.0
 ALMOST_ZERO = 0.02
 # Classes that are numbered, at most.
 MANY_CLASSES = 100
-# Share of the sum of squares that is nearly all.
+# Fraction of the sum of squares that is nearly all.
 MOST = 0.9
-# Targets may be this share of their range outside of an activation's.
+# Targets may be outside an activation's range by this fraction of their own range.
 SLACK = 0.05
 # The values that an activation can give.
 RANGES = {

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-# A bias's gradient that is a smaller share of its kernel's is what rounding leaves of
-# one that is 0: a normalization follows, and takes the bias out again.
+# A bias's gradient that is smaller than this, relative to its kernel's, is 0 up to
+# rounding: a normalization follows, and cancels the bias.
 ROUNDING = 1e-6
 
 

@@ -8,11 +8,11 @@ from keras_gradwatch.reports.diagnosis.data import constant_answer, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
 
-# Share of a constant answer's loss above which little has been learned.
+# Fraction of a constant answer's loss above which little has been learned.
 LITTLE = 0.6
 # Fewest steps after which that is said, and steps from which on a run is no short one.
 FEWEST, SHORT = 20, 150
-# Share of a constant answer's loss above which a short run has hardly begun.
+# Fraction of a constant answer's loss above which a short run has hardly begun.
 HARDLY = 0.9
 # A dropout, a momentum and a √fan_in · std of recurrent weights that cost most of it.
 DROPOUT, MOMENTUM, GAIN = 0.7, 0.99, 1.5
@@ -80,7 +80,7 @@ def narrow(summary):
 
 
 def high_momentum(summary):
-    """A momentum that multiplies the rate a hundred times, or None."""
+    """A momentum that multiplies the learning rate a hundred times, or None."""
     momentum, rate = summary.model.get("momentum", 0.0), summary.rates[0]
     if not momentum >= MOMENTUM:
         return None
@@ -90,7 +90,7 @@ def high_momentum(summary):
         f"a momentum of {momentum:g} multiplies the learning rate of {rate:.3g} by "
         f"{times:.3g} in the long run",
         f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
-        f"the momentum of {momentum:g} is too high for a rate of {rate:.3g}",
+        f"the momentum of {momentum:g} is too high for a learning rate of {rate:.3g}",
     )
 
 

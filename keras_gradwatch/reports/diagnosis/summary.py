@@ -12,7 +12,7 @@ from keras_gradwatch.records.rows import APPLIED
 
 # Losses that are averaged at the begin and at the end of a run.
 WINDOW = 50
-# Share of the first learning rate below which next to nothing is learned.
+# Fraction of the first learning rate below which next to nothing is learned.
 SLOW = 0.01
 # Steps of log₁₀ in which norms are counted: within 6% of each other.
 RESOLUTION = 0.05
@@ -46,7 +46,8 @@ class RunSummary:
         raised: The largest rise of the learning rate from one step to the next: `step`,
             the rates `before` and `after`, and how many `times`; empty: it never rose.
         slow: Number of steps at less than `SLOW` of the first learning rate.
-        held_back: Sum over the held steps of the share of the update that was cut off.
+        held_back: Sum over the held steps of the fraction of the update that was cut
+            off.
         early: The first finite losses, `WINDOW` at most.
         recent: The newest finite losses, `WINDOW` at most.
         fits: Number of `fit` calls.
@@ -130,7 +131,11 @@ class RunSummary:
             self.first_event = self.first_event or record
 
     def quantile(self, share):
-        """The global norm below which `share` of the healthy steps are, or None."""
+        """A quantile of the global norms of the healthy steps, or None.
+
+        Args:
+            share: Fraction of these steps with a smaller norm.
+        """
         total = sum(self.levels.values())
         seen = 0
         for level in sorted(self.levels, key=int):

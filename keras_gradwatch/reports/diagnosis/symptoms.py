@@ -21,7 +21,7 @@ STATES = ("vanishing", "dead units", "oscillation")
 DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
 # First kernel's gradient over the last one's: AutoTrainer's sign of an explosion.
 GROWTH = 70.0
-# Share of the steps, and times the baseline, up to which spikes are no explosion.
+# Fraction of the steps, and times the baseline, up to which spikes are no explosion.
 RARE, MILD = 0.01, 100.0
 # A norm below this is no explosion by itself.
 LARGE_NORM = 1.0
@@ -29,7 +29,7 @@ LARGE_NORM = 1.0
 VANISHED, DEEP = 1e-3, 4
 # A norm up to this is 0 up to rounding, in a run that does not learn.
 ROUNDING = 1e-6
-# Losses below which a run is called one that learns, as a share of the first ones.
+# Losses below which a run is called one that learns, as a fraction of the first ones.
 LEARNED = 0.97
 OVERFIT = (
     "Try a learning rate 10x higher and 10x lower, try another seed, and check that "
@@ -43,9 +43,9 @@ REVIVE = (
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
 ENOUGH_STEPS = 150
-# A loss below this share of that of a constant answer is a good one.
+# A loss below this fraction of that of a constant answer is a good one.
 GOOD = 0.2
-# A run that begins below this share of it has learned before.
+# A run that begins below this fraction of it has learned before.
 KNOWN = 0.5
 # A first loss that is this many times that of guessing is far above it.
 FAR = 10.0
