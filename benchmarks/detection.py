@@ -136,7 +136,7 @@ class Found(NamedTuple):
     """What a rule made of one case.
 
     Attributes:
-        own: Share of the faults found in their own step.
+        own: Fraction of the faults found in their own step.
         delays: List of the delays of those that were found at all, in steps.
         more: Alarms in other steps that it does not give on the healthy run, for each
             fault.
@@ -222,7 +222,7 @@ class Results:
         ]
 
     def recall(self, fault, rules, where=None):
-        """Share of the cases' faults that were found in their own step."""
+        """Fraction of the cases' faults that were found in their own step."""
         return float(np.mean([g.own for g in self.of(fault, rules, where)]))
 
     def false_alarms(self, rules, part=""):
@@ -278,7 +278,7 @@ class Live(NamedTuple):
             where it was not finite.
         found: Set of those of the steps that have an event.
         others: Number of other steps that have one.
-        theirs: Dict of the share that each of the published rules finds.
+        theirs: Dict of the fraction that each of the published rules finds.
     """
 
     run: str
@@ -351,7 +351,7 @@ EVERYONE = (OURS, *RULES)
 
 
 def recalls(results):
-    """Share of the faults that each set of rules finds in their own step."""
+    """Fraction of the faults that each set of rules finds in their own step."""
     kinds = ("norm", "loss")
     faults = ["gradient not finite", "loss not finite"]
     faults += [f"{kind} × {size:g}" for kind in kinds for size in SIZES]
@@ -480,7 +480,7 @@ def page(results, command):
             "",
             "## Recall",
             "",
-            "Share of the faults that are found in their own step, and the longest "
+            "Fraction of the faults that are found in their own step, and the longest "
             f"delay of the faults found within {SOON} steps.",
             "",
             *recalls(results),

@@ -26,7 +26,7 @@ from repairs import repaired
 from keras_gradwatch.callbacks import GradWatch
 from keras_gradwatch.reports.report import Report
 
-# Share of the healthy program's score at which a program is as good as healthy.
+# Fraction of the healthy program's score at which a program is as good as healthy.
 GOOD = 0.9
 # Epochs between two looks at tensors; DeepDiagnosis compares those of five epochs.
 EVERY = 5

@@ -1,9 +1,9 @@
 """Dirty data: what is left of the score when some rows of the training data are bad.
 
-Each run has a share of bad rows of one kind, at random places. It is trained with
+Each run has a fraction of bad rows of one kind, at random places. It is trained with
 stock Keras, with `SkipOnExplosion()` and with `GradWatch()`. The reference is stock
 Keras on the same data without the bad rows. Scores are accuracies on clean held-out
-digits; the page shows means over the seeds, as shares of the reference.
+digits; the page shows means over the seeds, as fractions of the reference.
 
 Of two kinds, whole batches are bad: those in which every row is masked, and empty ones.
 Their loss is the mean over the rows that count, as people write it: 0 / 0.
@@ -131,7 +131,7 @@ def split():
 
 
 def run(data, loss, optimizer, method, seed):
-    """`(accuracy on clean data, share of the learning rate that is left)`."""
+    """`(accuracy on clean data, fraction of the learning rate that is left)`."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     dense = keras.layers.Dense
@@ -183,7 +183,7 @@ def measure(kind, share, optimizer, seeds):
 def page(rows, seeds, given):
     """The lines of the page."""
     head = ["bad rows", "kind", "optimizer", "reference"]
-    head += [*METHODS, "rate left, GradWatch"]
+    head += [*METHODS, "learning rate left, GradWatch"]
     title = "# Dirty data"
     if timing.BACKEND != "tensorflow":
         title += f" on {timing.TITLES[timing.BACKEND]}"
@@ -192,9 +192,9 @@ def page(rows, seeds, given):
         "Accuracy on clean held-out digits, relative to stock Keras on the same data",
         f"without the bad rows; means over {len(seeds)} seeds. Batches have",
         f"{BATCH_SIZE} rows, so 1% of bad rows affects one batch in four, and 10%",
-        "nearly every batch. Masked and empty batches have a loss of 0 / 0; their",
-        "share is that of the batches, at least one per epoch. The last column is the",
-        "smallest share of the learning rate that remains at the end under",
+        "nearly every batch. Masked and empty batches have a loss of 0 / 0; for them,",
+        "the percentage counts batches, at least one per epoch. The last column is the",
+        "smallest fraction of the learning rate that remains at the end under",
         "`GradWatch()`.",
         "",
     ]

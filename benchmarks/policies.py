@@ -70,11 +70,11 @@ class Run(NamedTuple):
 
 
 RUNS = {
-    "healthy": Run("1 hidden layer, pixels 0 to 1, rate 0.1", 0.1),
+    "healthy": Run("1 hidden layer, pixels 0 to 1, learning rate 0.1", 0.1),
     "raw pixels": Run("as healthy, pixels 0 to 16", 0.1, largest=16.0),
     "poisoned": Run("as healthy, 2 of 45 batches × 1,000", 0.1, poison=1e3),
-    "deep": Run("8 hidden layers, rate 0.1", 0.1, depth=8),
-    "small rate": Run("as healthy, rate 0.01", 0.01),
+    "deep": Run("8 hidden layers, learning rate 0.1", 0.1, depth=8),
+    "small learning rate": Run("as healthy, learning rate 0.01", 0.01),
 }
 
 
@@ -91,7 +91,7 @@ def data(run, seed):
 
 
 def accuracy(run, policy, seed):
-    """Share of the test digits that a trained model knows."""
+    """Fraction of the test digits that a trained model knows."""
     keras.utils.set_random_seed(seed)
     train, test = data(run, seed)
     hidden = [

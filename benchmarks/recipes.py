@@ -60,7 +60,8 @@ def measure(names, seeds, path):
 def page(found, seeds, given):
     """The lines of the page."""
     head = ["recipe", "stock", "± its standard error", "GradWatch", "events"]
-    head += ["steps", "skipped", "held", "last rate of stock's", "the report names"]
+    head += ["steps", "skipped", "held", "final learning rate, relative to stock"]
+    head += ["the report names"]
     cells, quiet, fine, named = [], 0, 0, 0
     for name, pairs in found.items():
         stock, watched = zip(*pairs, strict=True)

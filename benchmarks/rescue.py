@@ -159,7 +159,7 @@ def page(rows, healthy, seeds, command):
         "rates, with no clip or one of Keras's three, chosen on clean data with seed "
         "0.",
         "",
-        "| scenario | description | best rate | best clip |",
+        "| scenario | description | best learning rate | best clip |",
         "|---|---|---|---|",
     ]
     for name, _, _, (rate, clip) in rows:

@@ -65,8 +65,8 @@ class Fit:
         model: A compiled model.
         samples: Function of a number of steps that returns `(x, y)`.
         batch_size: Samples in a step.
-        steps: Steps that are timed. 200 hold what `GradWatch()` does in a long run in
-            the right share: readings (every 50th step) and snapshots (every 200th).
+        steps: Steps that are timed. 200 steps include readings (every 50th step) and
+            snapshots (every 200th) of `GradWatch()` as often as a long run does.
         callbacks: Of the model.
         around: Context manager that each `fit` runs in.
     """

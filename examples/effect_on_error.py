@@ -11,7 +11,7 @@ Compared, each from the same weights, by stock Keras and under `GradWatch()`:
 - plain gradient descent on the full batch, SGD with momentum, Adam, and L-BFGS: SciPy's
   on the same loss and gradients. It has no learning rate, and nothing watches it.
 
-Error is the share of all training rows that are not recognized after a pass over them,
+Error is the fraction of all training rows that are not recognized after a pass over them,
 1 where outputs are not finite. SciPy's gradients are taken with TensorFlow.
 
     python examples/effect_on_error.py [--quick] [--data NAME] [--log-dir DIR] [--out FOLDER]

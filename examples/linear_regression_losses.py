@@ -63,7 +63,7 @@ class Result(NamedTuple):
     gap: float
     clean_gap: float
     norm: float  # the largest that is finite
-    skipped: float  # shares of the steps
+    skipped: float  # fractions of the steps
     held: float
 
 
