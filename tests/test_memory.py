@@ -31,7 +31,7 @@ def test_a_long_fit_leaves_nothing_in_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert model.gradwatch.step == 1800
-    # A row takes 4 · (9 + 8 · 2 + 4 · 4) = 164 bytes: 600 of them would be 98 kB.
+    # A step takes 4 · (10 + 3 · 2) + 4 · 14 + 8 = 128 bytes: 600 of them, 77 kB.
     assert after - before < 40_000
     assert len(watching.history.steps) <= 200
 

@@ -13,7 +13,7 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
     It only observes. All detectors of `GradWatch` run; `events` contains what they
-    found, and `report()` explains it. A step takes 4·(12 + 8·V) + 8 bytes of memory
+    found, and `report()` explains it. A step takes 4·(24 + 8·V) + 8 bytes of memory
     for V variables. `GradWatch.history` only keeps the newest steps.
 
     Args:
