@@ -90,7 +90,7 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
         """
         if self._owner is not None and self._owner is not model:
             raise ValueError(
-                f"This GradientHistory holds the steps of the model "
+                f"This GradientHistory contains the steps of the model "
                 f"{self._owner.name!r} and cannot continue with {model.name!r}. "
                 "Create a new one for each model."
             )

@@ -86,7 +86,8 @@ class Keeper:
         directory = directories.take(asked, self.trial)
         if self.trial is None and directory != asked:
             self._monitor.recorder.say_once(
-                f"{asked!r} holds another run: this one is written to {directory!r}"
+                f"{asked!r} contains another run, so this one is written to "
+                f"{directory!r}"
             )
         self._backups[asked] = Backup(directory)
         self._backups[asked].begin(None)

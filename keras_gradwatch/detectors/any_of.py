@@ -30,7 +30,7 @@ class AnyOf(Detector):
     def __init__(self, detectors: Iterable[Detector]) -> None:
         if not detectors:
             raise ValueError(
-                "AnyOf: `detectors` must hold at least one detector. "
+                "AnyOf: `detectors` must contain at least one detector. "
                 f"Received: detectors={detectors!r}"
             )
         self.detectors = [single for d in detectors for single in flatten(d)]

@@ -124,8 +124,8 @@ def _hook(leaf, scale):
     if original is None:
         raise RuntimeError(
             f"keras_gradwatch cannot cut a learning rate schedule under Keras "
-            f"{keras.__version__}: Optimizer.{HOOK} is gone. Use a float rate, or "
-            "leave ReduceLROnExplosion out."
+            f"{keras.__version__}: Optimizer.{HOOK} is gone. Use a float learning "
+            "rate, or remove ReduceLROnExplosion."
         )
 
     def scaled():

@@ -60,7 +60,7 @@ class Loggers:
                 self._active.remove(logger)
                 name = type(logger).__name__
                 self._say(
-                    f"{name}.{method} failed, and {name} gets nothing more in this "
+                    f"{name}.{method} failed, so {name} is disabled until the next "
                     f"`fit`: {type(error).__name__}: {error}"
                 )
 

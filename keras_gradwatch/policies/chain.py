@@ -44,7 +44,7 @@ class Chain(Policy):
             )
         if None in policies:
             raise TypeError(
-                "Chain: `policies` must hold policies only. "
+                "Chain: `policies` must only contain policies. "
                 f"Received: policies={policies!r}"
             )
         self.policies = [check_policy(policy) for policy in policies]

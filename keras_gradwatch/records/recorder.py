@@ -78,7 +78,9 @@ class Recorder:
                 self.say(f"{epoch}{event.message}")
             elif number == MAX_LINES:
                 kind = ", ".join(alike)
-                self.say(f"further events of this kind ({kind}) are only counted")
+                self.say(
+                    f"further events of this kind ({kind}) are counted, not printed"
+                )
 
     def sum_up(self):
         """Prints the number of events of each kind that was only counted."""

@@ -71,7 +71,7 @@ class ForwardPass:
     def __str__(self):
         found, largest = self.first_nonfinite, self.largest
         if largest is None:
-            return "the forward pass has no numbers"
+            return "the forward pass has no numeric outputs"
         if found is None:
             return (
                 f"all outputs are finite; the largest value is {largest.largest:.3g} "
@@ -109,7 +109,10 @@ def trace_forward(
         ValueError: If the model is not built.
     """
     if not model.built:
-        raise ValueError("model: it must be built; call it on a batch first.")
+        raise ValueError(
+            "trace_forward: `model` must be built: call it on a batch first. "
+            f"Received: the model {model.name!r}, not built"
+        )
     values = [(v, read(v)) for v in model.variables]
     return compute(model, values, x, y, sample_weight)
 

@@ -26,7 +26,7 @@ DONE = {
     "clipped": "{} event{s} in clipped steps",
     "rate reduced": "{} cut{s} of the learning rate",
     "rate restored": "{} cut{s} undone",
-    "rewound": "{} rewind{s}",
+    "rewound": "{} rollback{s}",
     "stopped": "training stopped",
 }
 

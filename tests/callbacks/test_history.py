@@ -155,7 +155,7 @@ def test_belongs_to_one_model():
     seen, other = GradientHistory(), helper.regression()
     helper.fit(helper.regression(), x, y, [seen])
     before = other.get_weights()
-    with pytest.raises(ValueError, match="holds the steps of the model"):
+    with pytest.raises(ValueError, match="contains the steps of the model"):
         helper.fit(other, x, y, [seen])
     helper.assert_same(other.get_weights(), before)
     helper.fit(other, x, y, [GradientHistory()])

@@ -107,7 +107,7 @@ def test_the_second_time_it_goes_further_back_and_then_it_stops(capsys):
     assert model.gradwatch.step < 50
     helper.assert_same(model.get_weights(), keep.states[0]["weights"])
     out = capsys.readouterr().out
-    assert "training stopped: still failing after 2 rewinds" in out
+    assert "training stopped: the run still fails after 2 rollbacks" in out
 
 
 def test_no_snapshot_of_what_is_not_sound():

@@ -66,7 +66,7 @@ def test_each_trial_logs_to_its_own_directory(tmp_path, capsys):
         for trial in range(2)
         for execution in range(2)
     ]
-    assert "holds another run" not in capsys.readouterr().out
+    assert "contains another run" not in capsys.readouterr().out
 
 
 def test_a_promoted_trial_takes_nothing_over_from_another(tmp_path, capsys):

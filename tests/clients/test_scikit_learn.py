@@ -38,7 +38,7 @@ def test_cross_validation_with_one_log_dir(shared, tmp_path, capsys):
     assert [str(path.relative_to(tmp_path)) for path in found] == expected
     for path in found:
         assert len(list(path.glob("events.out.*"))) == 2  # one for each `fit`
-    assert capsys.readouterr().out.count("holds another run") == 2
+    assert capsys.readouterr().out.count("contains another run") == 2
 
 
 def test_models_of_equal_shapes_and_updates_do_not_take_each_others_state(tmp_path):

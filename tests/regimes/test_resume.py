@@ -220,7 +220,8 @@ def test_another_run_has_a_directory_of_its_own(tmp_path, other, capsys):
     helper.fit(second, x, y, [watching])
     assert watching.history.steps.tolist() == list(range(10))
     assert watching.events == []
-    told = f"holds another run: this one is written to {str(directory / 'gradwatch')!r}"
+    folder = str(directory / "gradwatch")
+    told = f"contains another run, so this one is written to {folder!r}"
     assert (told in capsys.readouterr().out) == (directory != asked)
     assert (tmp_path / "gradwatch" / "state.jsonl").read_text() == before
     for name in ("events.out.*", "report.txt", "run.json", "events.jsonl"):

@@ -105,7 +105,7 @@ def test_nothing_changes(data):
 
 def test_a_model_that_is_not_built():
     model = keras.Sequential([keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="model: it must be built"):
+    with pytest.raises(ValueError, match="`model` must be built"):
         keras_gradwatch.trace_forward(model, np.zeros((2, 5)))
 
 

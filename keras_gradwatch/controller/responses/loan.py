@@ -50,7 +50,7 @@ def give_back(memory, rows, controller, response):
     if memory["lent"] and steps >= memory["quiet"]:
         memory["calm"] = controller.step
         factor = memory["lent"].pop()
-        reason = f"no trouble in {steps} steps"
+        reason = f"the run has been healthy for {steps} steps"
         _raise_rate(factor, rows, controller, response, reason)
 
 

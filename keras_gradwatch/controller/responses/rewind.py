@@ -215,7 +215,9 @@ class Rewind(Response):
             done = "rewound", words
         else:
             self.stopped = True
-            words = f"training stopped: still failing after {self.count} rewinds"
+            words = (
+                f"training stopped: the run still fails after {self.count} rollbacks"
+            )
             done = "stopped", words
         for trip in tripped:
             trip.action, trip.words = done

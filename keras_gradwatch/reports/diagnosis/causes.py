@@ -114,8 +114,8 @@ def _activation(summary, kinds):
         if named:
             return Finding(
                 "activation",
-                f"{activations[named[0]]} layers use `{named[0]}`, which grows beyond "
-                "all bounds from layer to layer",
+                f"{activations[named[0]]} layers use `{named[0]}`, which grows "
+                "exponentially from layer to layer",
                 "Use `relu` or `softplus` instead.",
                 f"`{named[0]}` grows without bound",
             )
