@@ -256,7 +256,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         )
 
     def set_model(self, model):
-        """Watches `model`; what is known of another model before it is dropped."""
+        """Watches `model`; the records of an earlier model are dropped."""
         if self.model is not None and self.model is not model:
             self.history = self._new_history()
         super().set_model(model)
@@ -265,7 +265,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             self.log.join(model)
 
     def on_first_batch(self):
-        """Goes on from another process, and opens an event file for `log_dir`."""
+        """Continues the run of another process, and opens an event file."""
         self._eventful = False
         super().on_first_batch()
         if self.log is not None:
@@ -291,7 +291,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         return self._remembered(self.history)
 
     def on_begin(self):
-        """Says what is wrong with the settings or the data, whatever comes."""
+        """Prints settings and data that are wrong for any run."""
         super().on_begin()
         if self.verbose:
             for found in certain(self.summary):

@@ -51,7 +51,7 @@ class ObservingCallback(WatchingCallback):
         )
 
     def set_model(self, model):
-        """Watches `model`; what is known of another model before it is dropped."""
+        """Watches `model`; the summary of an earlier model is dropped."""
         if self.model is not None and self.model is not model:
             self.summary = RunSummary()
         super().set_model(model)

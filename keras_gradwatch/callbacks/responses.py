@@ -37,7 +37,7 @@ class Response(WatchingCallback):
         self.summary = RunSummary()
 
     def set_model(self, model):
-        """Watches `model`; events of another model before it are dropped."""
+        """Watches `model`; the events of an earlier model are dropped."""
         if self.model is not None and self.model is not model:
             self.events, self.summary = [], RunSummary()
         super().set_model(model)

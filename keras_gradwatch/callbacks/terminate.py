@@ -81,7 +81,7 @@ class TerminateOnExplosion(Response):
         self._halted = self._stopped = False
 
     def on_first_batch(self):
-        """What came before this `fit` does not end it."""
+        """Ignores events from before this `fit`."""
         super().on_first_batch()
         self._before = len(self.events)
         self.summary = RunSummary()

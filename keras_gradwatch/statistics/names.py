@@ -24,9 +24,9 @@ NAMES = (
 | `update_ratio` | ‖Δw‖₂ / ‖w‖₂ of the update that was made | ratio |
 
 `norm` and `nonfinite_count` are measured at every step. The others cost further passes
-over the gradients, or over the weights: they are measured where somebody asks for them,
-every `sample_freq`-th step from the first; where only a detector reads them, the first
-step is left out.
+over the gradients or the weights, and are only measured on request: at the first step
+and every `sample_freq`-th one. If only a detector reads them, the first step is not
+sampled.
 """
 
 ALWAYS = ("norm", "nonfinite_count")
