@@ -174,7 +174,7 @@ class Program:
         }
 
     def score(self, model):
-        """Of the held-out rows: R², or accuracy above chance as a fraction of the rest."""
+        """Of the held-out rows: R², or accuracy above chance, 1 if all are right."""
         x, y = self.arrays(training=False)
         said = model(x, training=False)
         said = np.nan_to_num(keras.ops.convert_to_numpy(said).astype("float64"))
