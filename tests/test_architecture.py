@@ -1,6 +1,7 @@
 """Imports point in one direction, and private Keras names stay in one folder."""
 
 import ast
+import functools
 import graphlib
 import shutil
 from pathlib import Path
@@ -37,8 +38,14 @@ def modules(root):
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root.parent).with_suffix("").parts
         name = ".".join(parts).removesuffix(".__init__")
-        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        found[name] = parse(path.read_text(encoding="utf-8"))
     return found
+
+
+@functools.cache
+def parse(text):
+    """The syntax tree of a module; the copies of most tests are alike."""
+    return ast.parse(text)
 
 
 def imports(root):

@@ -20,6 +20,7 @@ def benchmark():
         yield types.SimpleNamespace(**{n: importlib.import_module(n) for n in names})
 
 
+@pytest.mark.thorough
 def test_two_programs_and_the_page(benchmark):
     diagnosis = benchmark.diagnosis
     (sick,) = diagnosis.outcomes("dev", "no sigmoid, cancer")

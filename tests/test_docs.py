@@ -46,14 +46,8 @@ RUN_HERE = OF_JAX if helper.BACKEND == "jax" else WITH_CODE
 
 
 def is_central(page):
-    """Whether a page's snippets run on every backend: README, index, and most guides.
-
-    The models of the tutorial and of the guide to explosions train for long; the page
-    of a method or of a study has the same few calls as the guides.
-    """
-    if page.parent.name in ("methods", "studies"):
-        return False
-    return page.stem not in ("my_training_explodes", "tutorial")
+    """Whether a page's snippets run on TensorFlow, too, in `make test`."""
+    return page.stem in ("README", "index", "tensorboard", "own_train_step")
 
 
 @pytest.mark.parametrize(

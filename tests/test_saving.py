@@ -70,6 +70,7 @@ def datasets(path):
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rate", helper.few(["schedule"], ["float", "schedule"]))
 def test_the_files_are_those_of_a_model_that_was_never_watched(rate, tmp_path):
     listed = []
@@ -195,6 +196,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("order", helper.few(ORDERS[:1], ORDERS))
 def test_both_styles_in_one_process(order):
     x, y = helper.regression_data(8)
@@ -230,6 +232,7 @@ def test_a_subclass_may_override_train_step():
     assert calls and model.gradwatch.drain().steps.tolist() == [0, 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 @pytest.mark.parametrize(
     "make", helper.few([trained_model], [trained_model, gradwatch_model])

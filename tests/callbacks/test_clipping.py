@@ -31,6 +31,7 @@ def test_equal_to_keras(name):
     assert (seen.global_norm > 0.4).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LIMITS)
 def test_equal_to_keras_on_an_embedding(name):
     ids = np.arange(24, dtype="int32").reshape(4, 6) % 12  # no id twice in a batch

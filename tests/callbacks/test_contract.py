@@ -47,6 +47,7 @@ def test_the_list_is_complete():
     assert public == set(EVERY)
 
 
+@pytest.mark.thorough
 @some(GradWatch, GradientHistory)
 def test_two_fits_and_the_log_keys(cls, tmp_path):
     x, y = helper.regression_data(24)
@@ -274,6 +275,7 @@ def made(tmp_path):
     ]
 
 
+@pytest.mark.thorough
 def test_a_used_callback_can_be_copied_and_pickled(tmp_path):
     """A copy has watched nothing yet; a pickle keeps what was seen."""
     x, y = helper.regression_data(24)

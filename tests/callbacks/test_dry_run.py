@@ -47,6 +47,7 @@ def test_nothing_of_the_model_changes():
     helper.assert_same(*runs)
 
 
+@pytest.mark.thorough
 def test_the_report_is_that_of_a_run():
     model, x, y = model_of(rate=30.0)
     report = keras_gradwatch.diagnose(model, x, y, steps=40)
@@ -55,6 +56,7 @@ def test_the_report_is_that_of_a_run():
     assert report.rate is None and report.rate_curve is None
 
 
+@pytest.mark.thorough
 def test_a_good_rate_is_found():
     model, x, y = model_of(rate=10.0)
     report = keras_gradwatch.diagnose(model, x, y, steps=30, find_rate=True)

@@ -45,6 +45,7 @@ def test_bounded():
     assert all(e.step >= bounded.steps[0] for e in bounded.events)
 
 
+@pytest.mark.thorough
 def test_bounded_over_many_drains():
     x, y = helper.regression_data(400)
     bounded = GradientHistory(max_steps=10)
@@ -150,6 +151,7 @@ def test_variables_that_were_frozen_in_between():
     assert known.tolist() == [[True] * 4, [False, False, True, True]]
 
 
+@pytest.mark.thorough
 def test_belongs_to_one_model():
     x, y = helper.regression_data(8)
     seen, other = GradientHistory(), helper.regression()

@@ -61,6 +61,7 @@ def test_off_by_default_and_the_weights_are_the_same():
     helper.assert_same(plain.get_weights(), logged.get_weights())
 
 
+@pytest.mark.thorough
 def test_long_after_the_first_steps():
     """Where nothing else would be read at every step."""
     x, y = helper.regression_data(140)
@@ -105,6 +106,7 @@ def test_logs_of_the_step_itself_are_left_as_they_are():
     assert all("grad_norm" in logs for logs in batches.batches)
 
 
+@pytest.mark.thorough
 def test_a_batch_by_itself_and_evaluate_have_none():
     watch = GradWatch(log_batches=True, verbose=0)
     model = fitted(watch)

@@ -50,6 +50,7 @@ def test_the_report_is_written(tmp_path):
     assert (run["status"], run["step"]) == ("ended", 30)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("observer", [GradientHistory, GradientTensorBoard])
 def test_beside_a_callback_that_acts_there_is_one_report_of_an_update(
     observer, tmp_path

@@ -124,6 +124,7 @@ def test_no_snapshot_of_what_is_not_sound():
     assert "the snapshot of step 8 was restored" in event.message
 
 
+@pytest.mark.thorough
 @pytest.mark.tensorflow
 @pytest.mark.torch
 def test_a_network_that_has_died_goes_back():
@@ -230,6 +231,7 @@ def test_nan_from_the_first_step_on_has_nothing_to_go_back_to():
     assert model.stop_training
 
 
+@pytest.mark.thorough
 @pytest.mark.tensorflow
 @pytest.mark.torch
 def test_a_loss_on_another_scale_is_no_divergence():

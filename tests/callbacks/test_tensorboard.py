@@ -128,6 +128,7 @@ def test_each_step_around_an_event_has_a_point(tmp_path):
     assert steps == [0, 50, *range(70, 171), 200, 249]
 
 
+@pytest.mark.thorough
 def test_points_before_an_event_count_their_own_step(tmp_path):
     """They are written when the event is known, later than their steps."""
     clipping = GradientClipping(global_clipnorm=1e-3)
@@ -148,6 +149,7 @@ def test_update_freq(freq, expected, tmp_path):
     assert steps == list(expected or [0, 23, 24, 47])
 
 
+@pytest.mark.thorough
 def test_a_point_has_all_statistics_of_its_step(tmp_path):
     x, y = helper.regression_data(24)
     board = GradientTensorBoard(tmp_path, update_freq=10, per_variable=True)

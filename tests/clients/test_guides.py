@@ -23,6 +23,7 @@ def make(base, optimizer=None):
     return model
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("base", [guides.First, guides.Second])
 def test_it_trains_as_in_stock_keras_and_a_bad_batch_is_left_out(base):
     x, y = helper.regression_data(32)

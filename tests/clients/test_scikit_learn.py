@@ -18,6 +18,7 @@ def folds(x):
     return KFold(3).split(x)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shared", [True, False])
 def test_cross_validation_with_one_log_dir(shared, tmp_path, capsys):
     """One callback for all folds, or one for each: each fold is a run of its own."""

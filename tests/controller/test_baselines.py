@@ -24,6 +24,7 @@ def test_a_target_network_that_is_copied_over_is_no_spike():
     assert watch.events == [] and watch.history.applied.all()
 
 
+@pytest.mark.thorough
 def test_weights_that_were_assigned_are_no_spike():
     model = helper.regression(keras.optimizers.Adam(0.01))
     watch = GradWatch(verbose=0)
@@ -59,6 +60,7 @@ def test_a_base_that_is_unfrozen_is_no_explosion():
     assert watch.events == []
 
 
+@pytest.mark.thorough
 def test_a_cut_of_another_optimizer_is_forgotten():
     """What was cut from one optimizer's rate is not given back to the next one's."""
     x, y = helper.digits(480)

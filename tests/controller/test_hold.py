@@ -151,6 +151,7 @@ def test_sparse_gradients_and_replicas(strategy):
     helper.assert_same(train(strategy.scope()), train(contextlib.nullcontext()), 1e-5)
 
 
+@pytest.mark.thorough
 def test_constraints_hold_for_what_is_left():
     x, y = helper.regression_data(24)
     keras.utils.set_random_seed(0)
@@ -165,6 +166,7 @@ def test_constraints_hold_for_what_is_left():
     np.testing.assert_allclose(np.linalg.norm(model.get_weights()[0], axis=0), 1, 1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("optimizer", "reverted"),
     [(keras.optimizers.Adam, 1.0), (keras.optimizers.SGD, 3e38)],
@@ -189,6 +191,7 @@ def test_a_moving_average_is_that_of_what_was_left(optimizer, reverted, digits):
     helper.assert_same(model.get_weights(), average, 1e-5)
 
 
+@pytest.mark.thorough
 def test_a_cut_of_the_rate_is_told_as_what_it_is(digits):
     """And the radius is cut with it, from the next step on."""
     x, y = digits
@@ -288,6 +291,7 @@ def test_a_trial_ends_with_the_epoch():
     helper.assert_same(weights_now(model), seen[23], None)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("validated", [False, True])
 def test_a_trial_ends_where_a_callback_ends_the_epoch(validated):
     """Validation, too, is that of the weights that stay."""
@@ -315,6 +319,7 @@ def test_a_trial_ends_where_a_callback_ends_the_epoch(validated):
     assert watching.history.trust_radius[28] == np.float32(0.02)
 
 
+@pytest.mark.thorough
 def test_every_step_on_trial_is_judged_before_the_next_one():
     """Also where only few steps are to be read one by one."""
     x, y, model, watching = far_from_its_targets(dense_steps=5)
@@ -326,6 +331,7 @@ def test_every_step_on_trial_is_judged_before_the_next_one():
     assert measured.tolist() == [*range(44), 50]
 
 
+@pytest.mark.thorough
 def test_there_is_no_trial_in_an_epoch_that_is_too_short():
     x, y, model, watching = far_from_its_targets()
     for begin in range(0, 640, 32):

@@ -76,6 +76,7 @@ def train(callback, optimizer=None, factor=0.5):
     return model, seen, cut
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "callback",
     helper.few(

@@ -44,6 +44,7 @@ def test_a_stack_of_sigmoids_vanishes():
     assert event.action == "observed" and event.step == 19
 
 
+@pytest.mark.thorough
 def test_a_rate_that_kills_the_units():
     x, y = helper.digits(800)
     model = stack(64, 2, 64, "relu", "he_normal", 10, keras.optimizers.Adam(1.0))

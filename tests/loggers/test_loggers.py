@@ -66,7 +66,7 @@ def trained(*callbacks, steps=120, bad=70, epochs=2, **kwargs):
     "make",
     [
         lambda path, **kwargs: GradWatch(path, verbose=0, **kwargs),
-        GradientTensorBoard,
+        pytest.param(GradientTensorBoard, marks=pytest.mark.thorough),
     ],
 )
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_logger_gets_what_tensorboard_gets(make, options, tmp_path):
     assert len(per_variable) == (9 if "per_variable" in options else 0)
 
 
-@pytest.mark.parametrize("make", [GradWatch, GradientHistory])
+@pytest.mark.parametrize("make", helper.few([GradWatch], [GradWatch, GradientHistory]))
 def test_events_report_and_heatmap(make, capsys):
     kept, also = Kept(), Kept()
     callback = make(log=[kept, also])
@@ -186,6 +186,7 @@ def test_files_have_every_point(tmp_path):
     assert written[-1]["report"]["verdict"] == watch.report().verdict
 
 
+@pytest.mark.thorough
 def test_new_columns_widen_the_table(tmp_path):
     table = CsvLog(tmp_path / "x.csv")
     watch = GradWatch(log=table, per_variable=True, update_freq=1, verbose=0)
@@ -200,6 +201,7 @@ def test_new_columns_widen_the_table(tmp_path):
     assert [{k: row[k] for k in before[0]} for row in rows[:4]] == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [CsvLog, JsonLinesLog])
 def test_no_file_is_overwritten(make, tmp_path):
     path = tmp_path / "log.txt"

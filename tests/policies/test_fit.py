@@ -123,6 +123,7 @@ def test_a_fit_with_an_embedding_and_a_nan_batch(policy, reference, data):
     assert helper.all_finite([np.array(value) for value in state.values()])
 
 
+@pytest.mark.thorough
 def test_averages_over_windows(data):
     x, y = data
     policy, reference = ZClip(0.5, 0.9, 5), references.ZClip(0.5, 0.9, 5)
@@ -194,6 +195,7 @@ def test_another_policy_on_the_same_model_begins_with_its_own_state(data):
         assert_trained_alike(model, expected, start)
 
 
+@pytest.mark.thorough
 def test_off_outside_of_fit_with_the_callback(data):
     """A chain, too: its members change nothing then, nor do they remember."""
     x, y = data

@@ -41,6 +41,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PAIRS)
 def test_equal_to_the_paper(name):
     """To the rounding of float32, over 160 steps with three variables."""
@@ -78,6 +79,7 @@ def test_what_is_not_finite_is_not_taken_in(policy):
     assert highest(expected, SPIKES) < 6 < highest(SPIKED, SPIKES)
 
 
+@pytest.mark.thorough
 @each
 @pytest.mark.parametrize(("place", "spike"), [(0, 1e38), (3, 1e6), (24, 1e6)])
 def test_a_spike_in_the_warm_up_ruins_nothing(policy, place, spike):
@@ -104,6 +106,7 @@ def test_the_published_rule_is_ruined_by_it():
 BOUNDS = [(AutoClip(window=50), 50), (ZClip(), 25), (AdaGC(warmup=40), 25)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("policy", "bound"), BOUNDS, ids=["auto", "z", "ada"])
 @pytest.mark.parametrize("shift", [1e3, 1e-3])
 def test_a_lasting_shift_is_taken_in(policy, bound, shift):

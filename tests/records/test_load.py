@@ -87,6 +87,7 @@ def test_later_fits_go_on(tmp_path):
     assert_equal_to_history(load(tmp_path), seen)
 
 
+@pytest.mark.thorough
 def test_another_model_has_a_record_of_its_own(tmp_path):
     x, y = helper.regression_data(10)
     watch = watched(state_dir=tmp_path / "state", directory=None)
@@ -116,6 +117,7 @@ def test_two_callbacks_of_one_directory(tmp_path):
     assert_equal_to_history(load(tmp_path), callbacks[-1])
 
 
+@pytest.mark.thorough
 def test_a_layer_that_is_unfrozen(tmp_path):
     x, y = helper.regression_data(12)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, name="below")])

@@ -33,7 +33,13 @@ TABLE = {
 }
 
 # Rows with these take the way of another row, or of a test in tests/callbacks.
-ALSO_ELSEWHERE = ("eager", "float64", "bfloat16", "one_device-float32-graph")
+ALSO_ELSEWHERE = (
+    "eager",
+    "float64",
+    "bfloat16",
+    "one_device-float32-graph",
+    "mirrored-float32",
+)
 
 
 def tolerance(names):

@@ -30,7 +30,7 @@ def reductions(strategy, optimizer, callback):
     return Counter(node.op for node in nodes)["CollectiveReduceV2"]
 
 
-@pytest.mark.parametrize("way", CALLBACKS)
+@pytest.mark.parametrize("way", helper.few(["GradWatch"], CALLBACKS))
 def test_one_all_reduce_serves_both(strategy, way):
     def count(callback):
         return reductions(strategy, keras.optimizers.SGD(0.1), callback)

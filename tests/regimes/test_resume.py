@@ -193,6 +193,7 @@ def test_without_a_log_dir_and_in_one_process(tmp_path):
     assert loaded.gradwatch.store.read("rate_scale/0") == 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "other", helper.few(["alike"], ["new", "wider", "alike", "elsewhere"])
 )
@@ -311,6 +312,7 @@ def test_the_seen_baseline_is_taken_up_exactly(tmp_path):
     }
 
 
+@pytest.mark.thorough
 def test_under_a_strategy(strategy, tmp_path, capsys):
     def model():
         schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)

@@ -95,6 +95,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.thorough
 def test_fact_17_fit_does_not_run_on_several_machines():
     """Else `check_strategy` in backends/tensorflow.py need not refuse this strategy."""
     sockets = [socket.socket() for _ in range(2)]

@@ -22,6 +22,7 @@ def masked_error(target, prediction):
     return ops.sum(known * ops.square(prediction - target)) / ops.sum(known)
 
 
+@pytest.mark.thorough
 def test_batches_of_nothing_but_gaps_leave_the_rate_alone():
     """keras#7517: one batch in six is all masked."""
     random = np.random.default_rng(0)
@@ -148,6 +149,7 @@ def test_a_cut_is_taken_back_when_all_is_quiet():
     assert watch.summary.tripped <= 12
 
 
+@pytest.mark.thorough
 def test_a_target_that_follows_the_model():
     """keras-rl#376: Q learning without a target network, a `fit` for each batch.
 
@@ -173,6 +175,7 @@ def test_a_target_that_follows_the_model():
     assert watch.summary.outcomes["held"] == 0
 
 
+@pytest.mark.thorough
 def test_the_cut_of_a_rewind_is_taken_back_once(digits, monkeypatch):
     """After `QUIET` steps without trouble; after a relapse it stays."""
     monkeypatch.setattr(rewind, "QUIET", 100)

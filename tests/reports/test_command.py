@@ -192,6 +192,7 @@ def test_an_explosion_without_protection_is_an_exit_status(tmp_path):
     assert command.main(["report", str(tmp_path)]) == 1
 
 
+@pytest.mark.thorough
 def test_pages_and_a_table_of_runs(logs, tmp_path, capsys):
     directory, _ = logs
     for name in ("b", "a"):

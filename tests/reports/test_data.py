@@ -45,6 +45,7 @@ def test_targets_that_are_nan():
 
 
 # On a CPU, TensorFlow and PyTorch refuse such labels: the line comes before the error.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("labels", "loss", "units", "words"),
     [
@@ -72,6 +73,7 @@ def test_labels_that_do_not_fit(labels, loss, units, words, capsys):
     assert "Number the classes from 0" in printed or "Encode the labels" in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
 def test_targets_that_the_last_layer_cannot_give(activation):
     x, y = data()

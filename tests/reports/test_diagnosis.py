@@ -122,6 +122,7 @@ def test_weights_that_are_too_large():
     np.testing.assert_allclose(kernels(watching.summary)[1].gain, 8.0, 0.1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "optimizer",
     helper.few([keras.optimizers.Adam], [keras.optimizers.Adam, keras.optimizers.SGD]),
@@ -243,6 +244,7 @@ def test_a_rate_that_rises_before_the_explosion():
     assert report.fixes[0].startswith("Stay at a learning rate of 0.05")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [640, 160])
 def test_a_later_fit_with_other_targets(size):
     """Its losses are above those of the first one, although it learns, too."""
@@ -300,6 +302,7 @@ def test_the_report_can_be_printed_from_a_file():
     assert json.loads(json.dumps(again.to_dict())) == json.loads(text)
 
 
+@pytest.mark.thorough
 def test_the_summary_is_what_the_history_says():
     x, y = helper.digits(320)
     model = stack(64, 2, 16, "relu", "he_normal", 10)
@@ -384,6 +387,7 @@ def test_the_report_is_text_and_data():
     assert report.verdict.splitlines()[0] in page and "white-space" in page
 
 
+@pytest.mark.thorough
 def test_the_most_affected_kernel_comes_first():
     x, y = helper.digits(640)
     model = stack(64, 10, 16, "relu", "he_normal", 10, keras.optimizers.Adam(1.0))

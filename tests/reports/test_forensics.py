@@ -252,6 +252,7 @@ def long_run(tmp_path_factory):
     return directory, callback.history, weights, [v.path for v in model.weights]
 
 
+@pytest.mark.thorough
 def test_incidents_of_a_fit_are_bounded(long_run):
     directory, history, _, _ = long_run
     assert len(history.events) == 12
@@ -396,6 +397,7 @@ def test_a_new_run_leaves_alone_what_another_left(tmp_path):
     assert not (tmp_path / "run-2" / "gradwatch" / "events").exists()
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_keeps_what_came_before(tmp_path):
     x, y = helper.regression_data(24)
     bad = helper.with_nan(helper.with_nan(x, 0, 8), 2, 8)

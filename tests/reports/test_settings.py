@@ -30,6 +30,7 @@ def head(units, activation=None):
 
 
 # Keras warns of some of them, too.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:You are using a softmax", "ignore:.*from_logits")
 @pytest.mark.parametrize(
     ("last", "loss", "words", "fix"),
@@ -84,12 +85,14 @@ def test_the_last_layer_and_the_loss(last, loss, words, fix):
         (head(10, "sigmoid"), "binary_crossentropy"),
     ],
 )
+@pytest.mark.thorough
 def test_settings_that_fit_are_not_named(last, loss):
     report = report_of(last, loss, classes=max(2, last.units), epochs=4)
     found = {finding.kind for finding in [*report.symptoms, *report.causes]}
     assert found <= {"learns poorly", "too few steps"}
 
 
+@pytest.mark.thorough
 def test_a_negative_rate():
     report = report_of(head(1), "mse", optimizer=keras.optimizers.SGD(-0.01))
     assert "the learning rate is negative (-0.01)" in report
@@ -105,6 +108,7 @@ def test_a_contradiction_is_printed_once(capsys):
     assert capsys.readouterr().out.count("has no softmax") == 2  # one for each callback
 
 
+@pytest.mark.thorough
 def test_a_rate_that_is_too_low():
     sgd = keras.optimizers.SGD(1e-6)
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -125,6 +129,7 @@ def test_an_output_that_does_not_depend_on_the_weights():
     assert report.startswith("No gradient reaches any kernel: `head` is a softmax over")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("hidden", "cause"), [((), "no hidden layer"), ((None, None), "no activation")]
 )
@@ -143,6 +148,7 @@ def test_a_model_that_can_only_guess(hidden, cause):
     assert cause in report.splitlines()[0]
 
 
+@pytest.mark.thorough
 def test_a_momentum_that_is_too_high():
     sgd = keras.optimizers.SGD(3.0, momentum=0.99)
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -166,6 +172,7 @@ def test_a_first_loss_far_above_guessing():
     assert [cause.kind for cause in report.causes] == ["inputs"]
 
 
+@pytest.mark.thorough
 def test_many_classes_that_are_learned_slowly():
     """A batch does not show all classes: its labels are no measure of guessing."""
     random = np.random.default_rng(0)
@@ -179,6 +186,7 @@ def test_many_classes_that_are_learned_slowly():
     assert watch.report().symptoms == []
 
 
+@pytest.mark.thorough
 def test_a_frozen_base_is_a_hidden_layer():
     x, y = helper.digits(320)
     keras.utils.set_random_seed(0)

@@ -123,6 +123,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "callback", helper.few([GradWatch], [GradientHistory, GradWatch])
 )

@@ -30,6 +30,7 @@ def rewriting(on):
         set_options({"arithmetic_optimization": False})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("jit_compile", COMPILED)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize(

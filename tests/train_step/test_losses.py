@@ -101,7 +101,9 @@ def run(kind, callbacks):
 
 
 @pytest.mark.parametrize("kind", ["mean", "value", "only"])
-@pytest.mark.parametrize("callback", [GradWatch, GradientHistory])
+@pytest.mark.parametrize(
+    "callback", helper.few([GradWatch], [GradWatch, GradientHistory])
+)
 def test_the_loss_is_taken_from_the_logs(kind, callback, capsys):
     watch = callback()
     expected = run(kind, [watch])
@@ -110,6 +112,7 @@ def test_the_loss_is_taken_from_the_logs(kind, callback, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.thorough
 def test_what_rests_is_said_once_where_the_loss_stays_unknown(capsys):
     watch = GradWatch()
     run("none", [watch])

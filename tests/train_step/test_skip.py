@@ -69,6 +69,7 @@ def test_as_if_the_batch_had_not_been_in_the_data(optimizer, digits):
     helper.assert_same(actual, expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "make", helper.few([helper.subclassed], [helper.subclassed, helper.functional])
 )
@@ -170,6 +171,7 @@ def test_a_nan_batch_in_the_middle_of_an_epoch(rate, digits, capsys):
     assert event.message in printed and "learning rate" in event.message
 
 
+@pytest.mark.thorough
 def test_the_cut_rate_is_what_the_update_uses():
     x, y = helper.regression_data(24)
     model = helper.regression(keras.optimizers.SGD(schedule()))
@@ -270,6 +272,7 @@ class Gan(keras.Model):
         return {"critic_loss": self.critic_loss.result()}
 
 
+@pytest.mark.thorough
 @pytest.mark.tensorflow
 @pytest.mark.torch
 def test_gan_the_first_update_is_taken_back_where_the_second_is_bad():
@@ -346,6 +349,7 @@ def test_gradwatch_cuts_no_rate_for_what_is_not_finite():
         np.testing.assert_allclose(rate, 0.1, 1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", helper.few(["raise"], ["stop", "raise"]))
 def test_terminate_leaves_the_weights_from_before(mode, capsys):
     x, y = helper.regression_data(200)
