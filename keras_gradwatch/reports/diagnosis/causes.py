@@ -10,6 +10,7 @@ from keras_gradwatch.reports.diagnosis.data import (
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels, networks
+from keras_gradwatch.reports.diagnosis.penalty import strong_penalty
 from keras_gradwatch.reports.diagnosis.poor import (
     high_momentum,
     narrow,
@@ -77,7 +78,12 @@ def causes(summary, symptoms):
         return [large_inputs(summary)]
     if "learns poorly" in kinds:
         return reasons(summary)[:MAX_CAUSES]
-    unusual = [narrow(summary), *doubtful_data(summary), *doubts(summary)]
+    unusual = [
+        strong_penalty(summary),
+        narrow(summary),
+        *doubtful_data(summary),
+        *doubts(summary),
+    ]
     if kinds & STUCK and (unusual := [f for f in unusual if f]):
         scales = [large_inputs(summary), large_targets(summary)]
         return [*(f for f in scales if f), *unusual][:MAX_CAUSES]
@@ -96,7 +102,8 @@ def causes(summary, symptoms):
     ]
     if not found:
         found = [f for f in [_rate(summary, kinds)] if f]
-    found += [f for f in [_spikes(summary, kinds)] if f]
+    # Outliers are no cause of their own where something else explains them.
+    found = found or [f for f in [_spikes(summary, kinds)] if f]
     return found[:MAX_CAUSES]
 
 

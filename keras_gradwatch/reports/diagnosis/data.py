@@ -170,7 +170,14 @@ def guessing(summary):
 
 
 def constant_answer(summary):
-    """The loss of the best answer that is always the same; None: not known.
+    """The loss of the best answer that is always the same; None: not known."""
+    if summary.model.get("penalized"):
+        return None  # the loss has further terms
+    return loss_of_guessing(summary)
+
+
+def loss_of_guessing(summary):
+    """The same, without the terms of regularizers; None: not known.
 
     That of guessing among all classes for a crossentropy. For a squared error the
     variance of the targets in the first batch, of `FEWEST_ROWS` rows or more.
@@ -179,8 +186,6 @@ def constant_answer(summary):
     heads, targets = summary.model.get("heads", []), data.get("targets", [])
     if len(heads) != 1 or len(targets) != 1 or data.get("weighted"):
         return None
-    if summary.model.get("penalized"):
-        return None  # the loss has further terms
     (head,), (array,) = heads, targets
     if head["family"] == "binary":
         return math.log(2)

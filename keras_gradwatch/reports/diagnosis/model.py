@@ -33,6 +33,7 @@ def describe(model):
         name, or None), `optimizer` (its class, or None), `regression` (bool), `heads`,
         `dropout` (the largest rate), `kernels` (their number, frozen ones included),
         `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
+        `penalty` (what the L1 and L2 regularizers of weights add to the loss),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `trainable` (the number of trainable variables), `narrowest` (name and units of
         the hidden Dense layer with the fewest), `bias` (the smallest constant that a
@@ -67,6 +68,7 @@ def describe(model):
         "kernels": sum(len(v.shape) >= 2 for v in model.weights),
         "momentum": _momentum(model),
         "penalized": any(map(_has_regularizer, layers)),
+        "penalty": sum(map(_penalty, model.trainable_variables)),
         "normalizes_batch": _normalizes_batch(layers),
         "recurrent": _unbounded_recurrent(layers),
         "metrics": metric_names(model),
@@ -130,6 +132,15 @@ def _momentum(model):
 def _has_regularizer(layer):
     names = ("kernel", "recurrent", "bias", "activity", "embeddings", "beta", "gamma")
     return any(getattr(layer, f"{name}_regularizer", None) for name in names)
+
+
+def _penalty(variable):
+    regularizer = getattr(variable, "regularizer", None)
+    l1, l2 = (float(getattr(regularizer, name, 0.0)) for name in ("l1", "l2"))
+    if not l1 and not l2:
+        return 0.0
+    weights = keras.ops.convert_to_numpy(variable).astype("float64")
+    return float(l1 * abs(weights).sum() + l2 * (weights**2).sum())
 
 
 def _dropout(layer):

@@ -13,6 +13,7 @@ from keras_gradwatch.reports.diagnosis.data import (
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import networks
+from keras_gradwatch.reports.diagnosis.penalty import outweighed
 from keras_gradwatch.reports.diagnosis.poor import poor
 
 # Kinds of events about a state of the model, not about a step that went wrong.
@@ -83,6 +84,7 @@ def symptoms(summary):
     found = found or [f for f in [_vanishing_by_ratio(summary)] if f]
     found = found or [f for f in [_not_learning(summary)] if f]
     found = found or [f for f in [_guesses(summary)] if f]
+    found = found or [f for f in [outweighed(summary)] if f]
     found = found or [f for f in [_large_first_loss(summary)] if f]
     found = found or [f for f in [poor(summary)] if f]
     found = found or [f for f in [constant_targets(summary)] if f]
