@@ -96,6 +96,7 @@ def test_the_files_are_those_of_a_model_that_was_never_watched(rate, tmp_path):
     assert listed[0] == listed[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rate", ["schedule"])
 def test_loads_where_the_package_cannot_be_imported(rate, tmp_path):
     x, _ = helper.regression_data(8)

@@ -78,5 +78,6 @@ class Server:
         raise AssertionError(self.output.read_text())
 
     def stop(self):
-        self.process.terminate()
+        # To end by itself, it would wait until the browser drops its connections.
+        self.process.kill()
         self.process.wait(timeout=60)

@@ -297,6 +297,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
     helper.assert_same(model.get_weights(), before)
 
 
+@pytest.mark.thorough
 def test_the_seen_baseline_is_taken_up_exactly(tmp_path):
     x, y = helper.regression_data(400)
     model = helper.regression("adam")
