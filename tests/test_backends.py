@@ -86,7 +86,6 @@ def installed(backend):
     return importlib.util.find_spec(backend) is not None
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "backend", [b for b in BACKENDS if b != keras.config.backend() and installed(b)]
 )
