@@ -77,14 +77,16 @@ def symptoms(summary):
     )
     found = [finding for rule in rules if (finding := rule(summary))]
     decisive = any(finding.kind in DECISIVE for finding in found)
-    # Units that are off for equal inputs may be on for others.
-    if decisive or constant_inputs(summary):
+    penalty = outweighed(summary)
+    # Units that are off for equal inputs may be on for others; and weights that a
+    # regularizer has shrunk pass no gradient on.
+    if decisive or penalty or constant_inputs(summary):
         found = [f for f in found if f.kind not in ("dead units", "vanishing")]
     # What does not learn for a reason that has a name is not named twice.
+    found = found or [f for f in [penalty] if f]
     found = found or [f for f in [_vanishing_by_ratio(summary)] if f]
     found = found or [f for f in [_not_learning(summary)] if f]
     found = found or [f for f in [_guesses(summary)] if f]
-    found = found or [f for f in [outweighed(summary)] if f]
     found = found or [f for f in [_large_first_loss(summary)] if f]
     found = found or [f for f in [poor(summary)] if f]
     found = found or [f for f in [constant_targets(summary)] if f]
