@@ -5,7 +5,7 @@ import dataclasses
 
 import keras
 
-from keras_gradwatch.callbacks.siblings import trial
+from keras_gradwatch.callbacks.siblings import callback_list, trial
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.model import watch
 from keras_gradwatch.reports.diagnosis import RunSummary
@@ -54,12 +54,11 @@ class WatchingCallback(keras.callbacks.Callback):
             steps_per_execution=self._steps_per_execution,
         )
         self._gradwatch = model.gradwatch
-        self._leads = self._gradwatch.ask(request)
-        if request.state_dir is not None:
+        self._leads = self._gradwatch.ask(request, callback_list())
+        if request.state_dirs:
             self._gradwatch.keeper.trial = trial()
         self._gradwatch.recorder.listen(self.on_rows)
         if self.summary is not None:
-            self.summary.begin_fit()
             self._gradwatch.recorder.listen_to_begin(self.on_begin)
         self._begun = False
 
@@ -91,8 +90,11 @@ class WatchingCallback(keras.callbacks.Callback):
 
         Only where the callback has a `summary`.
         """
-        known = {"data": self._gradwatch.first_batch}
-        self.summary.model = {**describe(self.model), **known}
+        monitor, before = self._gradwatch, self.summary.model
+        found = describe(self.model, monitor.store.access.read)
+        # Later fits of a run that has begun here say nothing of what was before it.
+        found["trained"] = before.get("trained", found["trained"])
+        self.summary.model = {**found, "data": monitor.first_batch}
 
     def report(self) -> Report | str:
         """Says what happened so far, why, and what to change, in a few lines."""
@@ -105,6 +107,7 @@ class WatchingCallback(keras.callbacks.Callback):
         if monitor is None:
             return "Nothing has been watched yet; pass this callback to `fit` first."
         monitor.drain()
+        self.summary.error = monitor.error
         return explain(self.summary, monitor.halted)
 
     def _repr_html_(self):
@@ -149,6 +152,8 @@ class WatchingCallback(keras.callbacks.Callback):
                 self._gradwatch.drain()
                 self._gradwatch.begin_steps()
             self.on_first_batch()
+            if self.summary is not None:
+                self.summary.begin_fit()
 
     def on_test_begin(self, logs=None):
         """Ends the epoch of a `fit`; an `evaluate` of its own asks for nothing."""

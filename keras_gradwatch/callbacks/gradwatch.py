@@ -192,7 +192,8 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
                 log_dir, update_freq, per_variable, histogram_freq, include, owner=self
             )
             self.update_freq = self.log.update_freq
-        self.state_dir = self.log.log.log_dir if self.log is not None else None
+        self._log_dir = self.log.log.log_dir if self.log is not None else None
+        self.state_dir = self._log_dir
         if state_dir is not None:
             self.state_dir = local_directory(self, "state_dir", state_dir)
         self.record_dir = self.log.record_dir if self.log else self.state_dir
@@ -251,7 +252,8 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
             histogram_freq=self.log.log.histogram_freq if self.log else 0,
-            state_dir=self.state_dir,
+            # Both belong to this run: neither may be that of another one.
+            state_dirs=tuple(filter(None, (self.state_dir, self._log_dir))),
             save_batch=self.save_batch,
         )
 

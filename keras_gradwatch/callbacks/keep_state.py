@@ -45,4 +45,4 @@ class KeepState(WatchingCallback):
         self.directory = local_directory(self, "directory", directory)
 
     def request(self):
-        return Request("KeepState", state_dir=self.directory)
+        return Request("KeepState", state_dirs=(self.directory,))

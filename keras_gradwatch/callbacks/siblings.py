@@ -8,16 +8,25 @@ import keras
 def siblings():
     """The callbacks of the `fit` that is calling one of them, a list.
 
+    Empty where a callback is called by something else.
+    """
+    found = callback_list()
+    return [] if found is None else list(found.callbacks)
+
+
+def callback_list():
+    """The `CallbackList` of the `fit` that is calling one of its callbacks, or None.
+
     Keras does not tell a callback about the others; its `CallbackList` is among the
-    callers. Empty where a callback is called by something else.
+    callers.
     """
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
-            return list(caller.callbacks)
+            return caller
         frame = frame.f_back
-    return []
+    return None
 
 
 def trial():

@@ -121,7 +121,7 @@ was limited |
             statistics=NAMES if self.log.points.per_variable else (),
             sample_freq=self.sample_freq,
             histogram_freq=self.log.histogram_freq,
-            state_dir=self._asked,
+            state_dirs=(self._asked,),
         )
 
     def join(self, model):

@@ -119,6 +119,7 @@ class Controller:
 
     def end_epoch(self):
         """Called at the end of an epoch, before the model is evaluated or saved."""
+        self.monitor.error = None  # it was the end of the data
         self.read()
         for label, response in self.plan.labelled_responses:
             response.end_epoch(self, self._remembered(label, response))

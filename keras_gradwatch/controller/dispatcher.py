@@ -107,6 +107,13 @@ class Dispatcher:
 
     def run(self, *arguments):
         """Runs the step that the controller has chosen."""
+        try:
+            return self._run(*arguments)
+        except Exception as error:
+            self._monitor.note_error(error)
+            raise
+
+    def _run(self, *arguments):
         variant = self._monitor.variant
         function = self.function(variant)
         if variant in self._traced:

@@ -1,5 +1,6 @@
 """The state of a watched model: what is asked for, and what is known of its steps."""
 
+import textwrap
 import weakref
 
 import numpy as np
@@ -24,6 +25,9 @@ from keras_gradwatch.train_step.logs import MAX_LOGS
 from keras_gradwatch.train_step.output_losses import MAX_LOSSES, trackers
 from keras_gradwatch.train_step.policy import policy_state
 from keras_gradwatch.train_step.state import GATE, UNLIMITED
+
+# Characters of an error message that a report quotes.
+MAX_ERROR = 300
 
 
 class GradientMonitor:
@@ -57,6 +61,7 @@ class GradientMonitor:
             before that.
         first_data: That batch, until its step was read; None if it is large.
         steps_are_stock: Whether the traced step is Keras's own.
+        error: What ended the newest `fit` in a step, a str; None: nothing did.
         losses_known: Whether the loss of each application of the traced step is known.
         reads_logs: Whether the traced step looks for a loss in its logs.
         stand_ins: Replacements for methods of model and optimizers during a step.
@@ -73,6 +78,7 @@ class GradientMonitor:
         self.batches = backend.make_batches(self)
         self.stand_ins = {}
         self.steps_are_stock = False
+        self.error = None
         self.first_batch = self.first_data = None
         self.losses_known, self.reads_logs = [], True
         self._model = weakref.ref(model)
@@ -82,7 +88,7 @@ class GradientMonitor:
         self._extra = {}  # id(variable) -> variable that the model does not hold
         self._standing = None  # what `watch` itself asked for
         self._requests = []
-        self._collecting = False
+        self._collecting, self._group = False, lambda: None
         self._earlier = self.plan  # before what is asked for just now
         self._applied = []  # of each application: its optimizer and its variables
         self._pushed = None  # what the variables hold: (plan, live, standing)
@@ -99,11 +105,12 @@ class GradientMonitor:
         self._standing = Request("watch()", policy=policy, detectors=tuple(detectors))
         self._replan()
 
-    def ask(self, request):
+    def ask(self, request, group=None):
         """Adds what one callback asks for in the `fit` that is about to begin.
 
         Args:
             request: `Request`.
+            group: What all callbacks of that `fit` have in common, or None.
 
         Returns:
             True for the first callback of this `fit`.
@@ -111,8 +118,11 @@ class GradientMonitor:
         Raises:
             ValueError: If it contradicts what another one asked for.
         """
+        if self._collecting and group is not None and group is not self._group():
+            self.cancel()  # a `fit` that failed before its first step
         if not self._collecting:
             self._collecting, self._earlier = True, self.plan
+            self._group = weakref.ref(group) if group is not None else lambda: None
             self._end()
         self._requests.append(request)
         try:
@@ -161,6 +171,7 @@ class GradientMonitor:
     def _end(self):
         """Forgets the last `fit`; what an interrupted one left is handed out first."""
         self.drain()
+        self.error = None
         self._requests = []
         self.recorder.begin()
 
@@ -455,6 +466,11 @@ class GradientMonitor:
             f"`train_step`, so {names} cannot use it. Pass it to "
             "`optimizer.scale_loss`, or return it in the logs as 'loss'"
         )
+
+    def note_error(self, error):
+        """Notes the exception that a step has raised, for the report."""
+        text = f"{type(error).__name__}: {error}"
+        self.error = textwrap.shorten(text, MAX_ERROR, placeholder=" ...")
 
     @property
     def halted(self):

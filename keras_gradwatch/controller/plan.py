@@ -30,7 +30,7 @@ class Request:
         dense_steps: Steps in which every step is read and every update measured, from
             the first one and again after each event; infinity: always.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
-        state_dir: Directory in which the state is kept for a new process, or None.
+        state_dirs: Directories in which the state is kept for a new process.
         save_batch: Size in bytes up to which the batch is kept in which an incident
             begins; 0: never.
     """
@@ -46,7 +46,7 @@ class Request:
     sample_freq: int | None = None
     dense_steps: float = 0
     histogram_freq: int = 0
-    state_dir: str | None = None
+    state_dirs: tuple[str, ...] = ()
     save_batch: int = 0
 
 
@@ -199,8 +199,8 @@ def unite(requests):
         plan.save_batch = max(plan.save_batch, request.save_batch)
         if request.sample_freq:
             frequencies.append(request.sample_freq)
-        if request.state_dir is not None and request.state_dir not in plan.state_dirs:
-            plan.state_dirs.append(request.state_dir)
+        every = [*plan.state_dirs, *request.state_dirs]
+        plan.state_dirs = list(dict.fromkeys(every))
         if request.histogram_freq:
             wanted = (plan.histogram_freq, request.histogram_freq)
             plan.histogram_freq = min(freq for freq in wanted if freq)

@@ -21,7 +21,7 @@ def output_layers(model):
 
 
 def outputs(model):
-    """The layer of each output, and the shape that the output has there, pairs.
+    """The layer of each output, and the shape of the output, pairs.
 
     An embedding that is the last layer, too, has another shape in its own `output`.
 
@@ -30,14 +30,13 @@ def outputs(model):
     """
     found = []
     for output in keras.tree.flatten(getattr(model, "outputs", None) or []):
-        layer = _producer(output)
+        layer, shape = _producer(output), getattr(output, "shape", None)
         while isinstance(layer, TRANSPARENT):
-            output = layer.input
-            layer = _producer(output)
+            layer = _producer(layer.input)
         if isinstance(layer, keras.Model):  # a model as the last layer
             inner = output_layers(layer)
             layer = inner[0] if len(inner) == 1 else None
-        found.append((layer, getattr(output, "shape", None) or (None,)))
+        found.append((layer, shape or (None,)))
     return found
 
 

@@ -26,7 +26,8 @@ def describe_batch(data):
         Dict of `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
         `low`, `high`, `rms` of the finite values, `nonfinite` (fraction of the values),
         `bad_columns` (those that are not finite in any row), `zeros`, `negative`
-        (fractions), `one_hot`, `constant`, `deviation` (the standard deviation), `rows`
+        (fractions), `one_hot`, `constant`, `deviation` (the standard deviation),
+        `variance_error` (the standard error of its square), `rows`
         (their number), `distinct` (how many the first 256 values are) and `column`
         (number and root mean square of the largest one), and of whole numbers `frames`
         (how many steps the longest label sequence needs under CTC, where 0 is padding);
@@ -37,15 +38,17 @@ def describe_batch(data):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         parts = {"inputs": _arrays(x), "targets": _arrays(y)}
         return {**parts, "weighted": weights is not None}
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
-        return {}  # ragged, sparse, or a structure of the user's own
+    except Exception:  # ragged, sparse, or a structure of the user's own
+        return {}
 
 
 def is_small(data):
     """Whether a batch has so few numbers that it may be kept for a while."""
     shapes = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(data)]
-    known = [shape for shape in shapes if shape is not None]
-    return sum(math.prod(shape) for shape in known) <= SMALL
+    try:
+        return sum(math.prod(s) for s in shapes if s is not None) <= SMALL
+    except (TypeError, ValueError):  # an axis whose length is not known
+        return False
 
 
 def _arrays(nested):
@@ -78,7 +81,10 @@ def _frames(rows):
 
 def _describe(array):
     whole = array.dtype.kind in "iub"
-    rows = array.reshape(len(array), -1)[:, :MAX_COLUMNS].astype("float64")
+    rows = array.reshape(len(array), -1)
+    # Of many columns, evenly spaced ones: the first ones may be the border of images.
+    apart = -(-rows.shape[1] // MAX_COLUMNS)
+    rows = rows[:, ::apart].astype("float64")
     finite = np.isfinite(rows)
     known = rows[finite]
     bad = np.flatnonzero(~finite.any(axis=0))
@@ -94,17 +100,26 @@ def _describe(array):
         "high": float(known.max()) if some else 0.0,
         "rms": rms,
         "nonfinite": float(1 - finite.mean()),
-        "bad_columns": bad[:LISTED].tolist(),
+        "bad_columns": (bad[:LISTED] * apart).tolist(),
         "zeros": float((rows == 0).mean()),
         "negative": float((rows < 0).mean()),
         "frames": _frames(rows) if whole else 0,
         "one_hot": _is_one_hot(rows),
         "constant": bool(some and known.min() == known.max()),
         "deviation": float(known.std()) if some else 0.0,
+        "variance_error": _variance_error(known) if some else 0.0,
         "rows": len(rows),
         "distinct": len(np.unique(known[:MAX_ROWS])),
-        "column": [largest, float(sizes[largest])],
+        "column": [largest * apart, float(sizes[largest])],
     }
+
+
+def _variance_error(values):
+    """The standard error of the variance of values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = (values - values.mean()) ** 2
+        error = float(np.std(squares) / math.sqrt(len(values)))
+    return error if math.isfinite(error) else 0.0
 
 
 def _is_one_hot(rows):

@@ -129,6 +129,8 @@ def _verdict(summary, found, why, stopped):
     elif summary.tripped:
         kinds = ", ".join(f"{k['count']} {n}" for n, k in _most(summary.kinds))
         words = f"{summary.tripped} of {summary.steps} steps had an event ({kinds})"
+    elif summary.error:
+        words = f"Training ended with an error after {summary.steps} steps"
     else:
         words = f"No explosion in {summary.steps} steps"
     lines = [f"{words[:1].upper()}{words[1:]}."]
@@ -142,6 +144,8 @@ def _verdict(summary, found, why, stopped):
         lines.append(f"Protected: {', '.join(done)}.")
     elif summary.tripped:
         lines.append("Not protected: the events were only reported.")
+    if summary.error:
+        lines.append(f"Error: {summary.error}")
     return lines
 
 

@@ -265,6 +265,33 @@ def test_evaluate_with_a_callback_leaves_nothing_for_the_next_fit():
     np.testing.assert_array_equal(history.clipped_norm, history.global_norm)
 
 
+def test_an_evaluate_is_no_fit_of_the_report():
+    x, y = helper.regression_data(60)
+    model, watch = helper.regression(), GradWatch(verbose=0)
+    helper.fit(model, x, y, [watch])
+    model.evaluate(x, y, verbose=0, callbacks=[watch])
+    assert watch.report().summary.fits == 1
+
+
+def test_a_fit_that_fails_before_its_first_step_leaves_nothing():
+    """Neither a second cut of each rate, nor a `fit` that nobody leads."""
+    x, y = helper.regression_data(60)
+    used = GradientHistory()
+    helper.fit(helper.regression(), x, y, [used])
+    model = helper.regression()
+    with pytest.raises(ValueError, match="GradientHistory"):
+        helper.fit(model, x, y, [GradWatch(verbose=0), used])
+    logs = helper.fit(model, x, y, [GradWatch(verbose=0), GradientHistory()], epochs=2)
+    monitor = model.gradwatch
+    assert len(monitor.plan.responses) == len(set(map(type, monitor.plan.responses)))
+    norms = np.float64(logs["grad_norm"])
+    assert len(norms) == 2 and norms[1] != norms[0]
+    expected = GradientHistory()
+    other = helper.regression()
+    one = helper.fit(other, x, y, [GradWatch(verbose=0), expected], epochs=2)
+    np.testing.assert_array_equal(one["grad_norm"], norms)
+
+
 def made(tmp_path):
     return [
         GradWatch(tmp_path / "a", verbose=0),

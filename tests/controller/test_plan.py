@@ -146,9 +146,9 @@ def test_two_policies():
 def test_directories_and_batches():
     plan = unite(
         [
-            Request("a", state_dir="one", save_batch=10),
-            Request("b", state_dir="two", save_batch=5),
-            Request("c", state_dir="one"),
+            Request("a", state_dirs=("one",), save_batch=10),
+            Request("b", state_dirs=("two",), save_batch=5),
+            Request("c", state_dirs=("one",)),
         ]
     )
     assert plan.state_dirs == ["one", "two"] and plan.save_batch == 10

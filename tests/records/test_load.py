@@ -110,6 +110,16 @@ def test_the_record_is_beside_the_event_files(tmp_path):
         load(tmp_path / "state")
 
 
+def test_the_record_of_another_run_stays(tmp_path):
+    x, y = helper.regression_data(10)
+    options = {"directory": tmp_path / "logs", "state_dir": tmp_path / "state"}
+    helper.fit(helper.regression(), x, y, [watched(tmp_path / "logs")], batch_size=1)
+    second = helper.regression()
+    helper.fit(second, x[:4], y[:4], [watched(**options)], batch_size=1)
+    assert len(load(tmp_path / "logs" / "gradwatch").steps) == 10
+    assert len(load(tmp_path / "logs" / "run-2").steps) == 4
+
+
 def test_two_callbacks_of_one_directory(tmp_path):
     x, y = helper.regression_data(12)
     callbacks = [GradientTensorBoard(tmp_path), watched(tmp_path), GradientHistory()]

@@ -78,7 +78,7 @@ def test_recurrent_weights_that_are_too_large():
 
 
 def test_a_rate_that_falls_too_soon():
-    summary = summary_of("classes", HALF)
+    summary = summary_of("classes", np.linspace(2.3, 2.19, 300))
     summary.rates, summary.slow = [0.1, 0.0], 200
     report = explain(summary)
     assert [finding.kind for finding in report.causes] == ["low rate"]

@@ -162,7 +162,13 @@ class Hold(Response):
         if self._trial is not None:
             ended, self._trial = self._trial, None
             ended.start.put_back(controller)
+            self._extend(memory, controller.step)
             controller.hold(True)
+
+    def _extend(self, memory, step):
+        """Holds updates until `quiet` steps after `step` at least."""
+        end = float(step + self.region.settings["quiet"])
+        memory["until"] = max(memory["until"], end)
 
     def _compare_first(self, loss, memory):
         """Takes in the first loss of a `fit`: do those before say anything of it?"""
@@ -194,12 +200,12 @@ class Hold(Response):
         if onset and step - memory["released"] >= quiet:
             # Reset: losses from before the trouble are not comparable.
             memory.update(self.region.initial_state(), wait=1)
-        memory["until"] = float(step + 1 + quiet)
         moment.controller.put_slots_back()
         self._hold_on(moment, memory, trip, words)
 
     def _hold_on(self, moment, memory, trip, words):
         """Holds updates from the next step on, and reports it."""
+        self._extend(memory, moment.step + 1)
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
         trip.row, trip.action = moment.row, "reverted"

@@ -9,6 +9,8 @@
 | `data.py` | that data, with the first batch | values, ranges, scales and labels |
 | `broken.py` | a summary | where steps that are not finite broke |
 | `kernels.py` | a summary | `Kernel`s: weights and inputs against what is usual |
+| `penalty.py` | a summary | regularizers that are too strong |
+| `poor.py` | a summary | runs that learn little, and why |
 | `symptoms.py` | a summary | what the run suffers from, `Finding`s |
 | `causes.py` | a summary and its symptoms | why, and what to change, `Finding`s |
 

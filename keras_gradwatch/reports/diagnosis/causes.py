@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+
+from keras_gradwatch.detectors.observation import relative_updates
 from keras_gradwatch.reports.diagnosis.data import (
     certain,
     doubtful_data,
@@ -39,8 +42,11 @@ LOW_BIAS = -3.0
 TRUSTED, LEAST_FACTOR = 0.05, 1e-3
 # Times that a learning rate rises, and steps until the first event.
 RISE, SOON = 5.0, 50
-# Largest update ratio of a run whose learning rate is too low.
-SLOW = 1e-3
+# Largest update ratio of a run whose learning rate is too low, and least one of a run
+# that does not learn because it is too high.
+SLOW, FAST = 1e-3, 0.5
+# Fraction of a kernel that the updates of a run together must be able to replace.
+MOVED = 0.5
 # Symptoms of a run that does not learn, without an explosion.
 STUCK = {"not learning", "no gradient", "dead units"}
 # Symptoms that name their own cause.
@@ -80,6 +86,7 @@ def causes(summary, symptoms):
         return reasons(summary)[:MAX_CAUSES]
     unusual = [
         strong_penalty(summary),
+        _small_rate(summary, kinds),
         narrow(summary),
         *doubtful_data(summary),
         *doubts(summary),
@@ -262,13 +269,16 @@ def _rate(summary, kinds):
     # update points to the learning rate.
     if (momentum := high_momentum(summary)) is not None:
         return momentum
-    if "not learning" in kinds:
-        return _small_rate(summary)
+    if "explosion" not in kinds and kinds & {"not learning", "dead units"}:
+        found = _small_rate(summary, kinds) or _large_rate(summary)
+        if found or "not learning" in kinds:
+            return found
     diverged = "explosion" in kinds and bool(summary.first_bad)
     if not diverged and not {"update", "oscillation"} & set(summary.kinds):
         return None
     known = [k for k in kernels(summary) if k.inputs is not None and k.gain is not None]
     usual = ""
+    rate = _rate_of_event(summary)
     if known:
         usual = (
             f"; inputs (about {known[0].inputs:.2g} each) and weights (√fan_in · std "
@@ -277,23 +287,57 @@ def _rate(summary, kinds):
     return Finding(
         "rate",
         "the learning rate is too high" + usual,
-        f"Lower the learning rate from {summary.rates[0]:.3g} to about "
+        f"Lower the learning rate from {rate:.3g} to about "
         f"{_lower_rate(summary):.1g}, or use a warm-up.",
-        f"the learning rate of {summary.rates[0]:.3g} is too high",
+        f"the learning rate of {rate:.3g} is too high",
     )
 
 
-def _small_rate(summary):
-    """A learning rate whose updates are too small for a run to learn, or None."""
-    ratios = [k.numbers.get("ratio_largest") for k in kernels(summary)]
-    known = [ratio for ratio in ratios if ratio]
-    if not known or not max(known) < SLOW:
+def _large_rate(summary):
+    """A learning rate whose updates replaced the weights of a run, or None."""
+    largest = _largest_update(summary)
+    if not largest > FAST:
         return None
-    rate, times = summary.rates[0], min(TRUSTED / 10 / max(known), 1e3)
+    rate = summary.top_rate
+    lower = max(TRUSTED / largest, LEAST_FACTOR) * rate
+    return Finding(
+        "rate",
+        f"the learning rate is too high: at {rate:.3g} the largest update of a kernel "
+        f"was {largest:.2g} times its weights (0.001 to 0.01 is typical)",
+        f"Lower the learning rate from {rate:.3g} to about {lower:.1g}.",
+        f"the learning rate of {rate:.3g} is too high",
+    )
+
+
+def _largest_update(summary):
+    """The largest update of a kernel, relative to it; 0 where none was measured.
+
+    Relative to weights of `FLOOR` in root mean square at least, and not of kernels that
+    begin at 0, as for `UpdateRatio`.
+    """
+    shapes = summary.model.get("shapes", {})
+    known = [k for k in kernels(summary) if "ratio_largest" in k.numbers]
+    found = relative_updates(
+        np.array([k.numbers.get("weight_first", math.nan) for k in known]),
+        np.array([k.numbers["ratio_largest"] for k in known]),
+        np.array([math.prod(shapes[k.name]) for k in known]),
+        np.ones(len(known), bool),
+    )
+    return float(max(found[np.isfinite(found)], default=0.0))
+
+
+def _small_rate(summary, kinds):
+    """A learning rate whose updates are too small for a run to learn, or None."""
+    largest = _largest_update(summary)
+    if "not learning" not in kinds or not 0 < largest < SLOW:
+        return None
+    if largest * summary.steps > MOVED:
+        return None  # so many updates can replace half of a kernel
+    rate, times = summary.top_rate, min(TRUSTED / 10 / largest, 1e3)
     return Finding(
         "low rate",
         f"the learning rate is too low: at {rate:.3g} the largest update of a kernel "
-        f"was {max(known):.2g} times its weights (0.001 to 0.01 is typical)",
+        f"was {largest:.2g} times its weights (0.001 to 0.01 is typical)",
         f"Raise the learning rate from {rate:.3g} to about {times * rate:.1g}.",
         f"the learning rate of {rate:.3g} is too low",
     )
@@ -308,7 +352,13 @@ def _lower_rate(summary):
     factor = 0.1
     if isinstance(update, float) and 0 < update < math.inf:
         factor = min(max(TRUSTED / update, LEAST_FACTOR), 0.5)
-    return factor * summary.rates[0]
+    return factor * _rate_of_event(summary)
+
+
+def _rate_of_event(summary):
+    """The learning rate of the first event's step; the first one if there is none."""
+    rate = summary.event_rate
+    return rate if rate > 0 else summary.rates[0]
 
 
 def _spikes(summary, kinds):

@@ -13,12 +13,16 @@ FEWEST_ROWS = 32
 FAR_ABOVE = 3.0
 # A loss that says that all targets were foreseen.
 ALMOST_ZERO = 0.02
+# A crossentropy that says so.
+NEVER_WRONG = 2e-3
 # Classes that are numbered, at most.
 MANY_CLASSES = 100
 # Fraction of the sum of squares that is nearly all.
 MOST = 0.9
 # Targets may be outside an activation's range by this fraction of their own range.
 SLACK = 0.05
+# How far a probability may be outside of 0 to 1 by rounding.
+ROUNDING = 1e-3
 # The values that an activation can give.
 RANGES = {
     "sigmoid": (0.0, 1.0),
@@ -40,10 +44,13 @@ def bad_data(summary):
     Returns:
         List of `Finding`.
     """
-    data = summary.model.get("data") or {}
-    found = [_nonfinite("inputs", a) for a in data.get("inputs", [])]
-    found += [_nonfinite("targets", a) for a in data.get("targets", [])]
-    rules = (_labels, _probabilities, _zeros, _class_numbers, _out_of_range, _sequences)
+    data, found = summary.model.get("data") or {}, []
+    if summary.first_bad:  # a layer or a loss may handle them
+        found += [_nonfinite("inputs", a) for a in data.get("inputs", [])]
+        found += [_nonfinite("targets", a) for a in data.get("targets", [])]
+    rules = [_labels, _zeros, _class_numbers, _sequences]
+    if not data.get("weighted"):  # a weight of 0 may mark what is to be ignored
+        rules += [_probabilities, _out_of_range]
     accuracy = "accuracy" in summary.model.get("metrics", [])
     for head, array in _pairs(summary):
         head = {**head, "accuracy": accuracy}
@@ -187,6 +194,8 @@ def loss_of_guessing(summary):
     if len(heads) != 1 or len(targets) != 1 or data.get("weighted"):
         return None
     (head,), (array,) = heads, targets
+    if "focal" in (head["loss"] or "").lower():
+        return None  # it depends on the loss's gamma and alpha
     if head["family"] == "binary":
         return math.log(2)
     if head["family"] == "classes":
@@ -195,6 +204,23 @@ def loss_of_guessing(summary):
     if name not in ("mse", "meansquarederror") or not summary.early:
         return None
     return array["deviation"] ** 2 if array.get("rows", 0) >= FEWEST_ROWS else None
+
+
+def uncertainty(summary):
+    """Two standard errors of `guessing`; 0 where it is no estimate from the targets."""
+    (head,) = summary.model["heads"]
+    if head["family"] != "regression":
+        return 0.0
+    return 2 * summary.model["data"]["targets"][0].get("variance_error", 0.0)
+
+
+def has_soft_targets(summary):
+    """Whether targets of a crossentropy are probabilities: its least value is not 0."""
+    crossentropy = ("binary", "classes")
+    return any(
+        head["family"] in crossentropy and not array["integers"]
+        for head, array in _pairs(summary)
+    )
 
 
 def constant_inputs(summary):
@@ -217,7 +243,13 @@ def constant_targets(summary):
     if len(targets) != 1 or not targets[0]["constant"] or not recent:
         return None
     (array,) = targets
+    heads = summary.model.get("heads", [])
+    family = heads[0]["family"] if len(heads) == 1 else None
     small = max(recent) < max(ALMOST_ZERO, ALMOST_ZERO * abs(summary.early[0]))
+    if family in ("binary", "classes"):
+        small = max(recent) < NEVER_WRONG  # rare classes may come in later batches
+    elif array["low"] == 0:
+        return None  # targets that a loss of the user's own does not read
     if array.get("rows", 0) < FEWEST_ROWS or not small:
         return None
     return Finding(
@@ -238,6 +270,7 @@ def doubtful_data(summary):
     found = [f for f in [constant_inputs(summary)] if f]
     for head, array in _pairs(summary):
         binary = array["integers"] and {array["low"], array["high"]} == {0.0, 1.0}
+        binary = binary and head["units"] == 1
         if head["family"] == "regression" and (array["one_hot"] or binary):
             kind = "Categorical" if array["one_hot"] else "Binary"
             found.append(
@@ -277,7 +310,7 @@ def _nonfinite(what, array):
 def _labels(head, array):
     """Class numbers that the last layer has no unit for."""
     sparse = head["family"] == "classes" and "sparse" in head["loss"].lower()
-    if not sparse or not head["units"]:
+    if not sparse or not head["units"] or head.get("ignores") is not None:
         return None
     if array["integers"] and array["low"] >= 0 and array["high"] < head["units"]:
         return None
@@ -297,7 +330,7 @@ def _probabilities(head, array):
     sparse = "sparse" in (head["loss"] or "").lower()
     if head["family"] not in ("binary", "classes") or sparse:
         return None
-    if array["low"] >= 0 and array["high"] <= 1:
+    if array["low"] >= -ROUNDING and array["high"] <= 1 + ROUNDING:
         return None
     advice = (
         "Encode the labels as 0 and 1 (several classes: one column each, or a sparse "

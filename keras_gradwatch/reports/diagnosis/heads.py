@@ -36,7 +36,8 @@ def heads(model):
         For each output: `output`, its name; `layer`, the name of its layer;
         `activation`, a name, `"linear"` for none, or None where unknown; `units`, or
         None; `steps` of a sequence, or None; `loss`, its name; `family`, a key of
-        `FAMILIES` or None; and `from_logits`, a bool.
+        `FAMILIES` or None; `from_logits`, a bool; and `ignores`, a class that the loss
+        leaves out, or None.
     """
     found = outputs(model)
     losses = _losses(model, len(found))
@@ -49,17 +50,22 @@ def heads(model):
 
 def _head(layer, shape, loss):
     name = name_of(loss)
-    key = (name or "").lower().replace("_", "")
-    family = next((f for f, names in FAMILIES.items() if key in names), None)
     return {
         "layer": getattr(layer, "name", None),
         "activation": activation_of(layer),
         "units": shape[-1],
         "steps": shape[1] if len(shape) == 3 else None,
         "loss": name,
-        "family": family,
+        "family": family_of(name),
         "from_logits": _from_logits(loss),
+        "ignores": getattr(loss, "ignore_class", None),
     }
+
+
+def family_of(loss):
+    """The key of `FAMILIES` of a loss, by its name; None where there is none."""
+    key = (loss or "").lower().replace("_", "")
+    return next((family for family, names in FAMILIES.items() if key in names), None)
 
 
 def activation_of(layer):

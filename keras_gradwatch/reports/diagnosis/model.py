@@ -7,7 +7,12 @@ import keras
 from keras_gradwatch.keras_hooks.metrics import metric_names
 from keras_gradwatch.keras_hooks.outputs import output_layers
 from keras_gradwatch.records.names import unique
-from keras_gradwatch.reports.diagnosis.heads import activation_of, heads, name_of
+from keras_gradwatch.reports.diagnosis.heads import (
+    activation_of,
+    family_of,
+    heads,
+    name_of,
+)
 
 NORMALIZATIONS = (
     keras.layers.BatchNormalization,
@@ -17,23 +22,54 @@ NORMALIZATIONS = (
     keras.layers.UnitNormalization,
 )
 UNBOUNDED = ("linear", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
-SCALING = (keras.layers.Normalization, keras.layers.Rescaling)
+# They pass numbers on as they are, ...
+PASSING = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Masking,
+    keras.layers.Permute,
+    keras.layers.Reshape,
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+)
+# ... these multiply them with weights, ...
+WEIGHTED = (
+    keras.layers.Bidirectional,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Dense,
+    keras.layers.RNN,
+    keras.layers.TimeDistributed,
+)
+# ... and these stand between two Dense layers.
+BETWEEN = (
+    *PASSING,
+    *NORMALIZATIONS,
+    keras.layers.Activation,
+    keras.layers.LeakyReLU,
+    keras.layers.ReLU,
+)
 REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
 
 
-def describe(model):
+def describe(model, read=keras.ops.convert_to_numpy):
     """What is known of a built and compiled model, as plain data.
 
     Args:
         model: A `keras.Model`.
+        read: Function that gives the value of a variable, a NumPy array.
 
     Returns:
         Dict of `shapes` (name of each trainable variable to its shape), `activations`
         (name to number of layers, outputs left out), `normalized` (bool), `loss` (its
-        name, or None), `optimizer` (its class, or None), `regression` (bool), `heads`,
-        `dropout` (the largest rate), `kernels` (their number, frozen ones included),
+        name, or None), `family` (of the loss, a key of `FAMILIES`, or None),
+        `optimizer` (its class, or None), `regression` (bool), `heads`, `dropout` (the
+        largest rate), `kernels` (their number, frozen ones included),
         `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
         `penalty` (what the L1 and L2 regularizers of weights add to the loss),
+        `trained` (whether the optimizer has made updates before),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `trainable` (the number of trainable variables), `narrowest` (name and units of
         the hidden Dense layer with the fewest), `bias` (the smallest constant that a
@@ -41,7 +77,8 @@ def describe(model):
         `normalizes_batch` (name of a trainable batch normalization of vectors, or
         None), `recurrent` (name and activation of an LSTM or GRU that is not bounded,
         or None), `metrics` (names of those it was compiled with), `scales_inputs`
-        (whether a layer scales the inputs) and `order` (pairs of each layer's name and
+        (whether something other than a trainable Dense, convolutional or recurrent
+        layer may read the inputs first) and `order` (pairs of each layer's name and
         the names of its variables, in the model's order).
     """
     layers = list(_layers(model))
@@ -61,6 +98,7 @@ def describe(model):
         ),
         "normalized": any(isinstance(layer, NORMALIZATIONS) for layer in layers),
         "loss": loss,
+        "family": family_of(loss),
         "optimizer": name_of(getattr(model, "optimizer", None)),
         "regression": regression,
         "heads": heads(model),
@@ -68,16 +106,17 @@ def describe(model):
         "kernels": sum(len(v.shape) >= 2 for v in model.weights),
         "momentum": _momentum(model),
         "penalized": any(map(_has_regularizer, layers)),
-        "penalty": sum(map(_penalty, model.trainable_variables)),
+        "penalty": sum(_penalty(v, read) for v in model.trainable_variables),
+        "trained": _is_trained(model, read),
         "normalizes_batch": _normalizes_batch(layers),
         "recurrent": _unbounded_recurrent(layers),
         "metrics": metric_names(model),
         "trainable": len(names),
-        "narrowest": _narrowest(layers),
-        "bias": min(map(_constant_bias, layers), default=0.0),
+        "narrowest": _narrowest(model),
+        "bias": min(map(_constant_bias, hidden), default=0.0),
         "dtype": str(getattr(layers[-1], "compute_dtype", "")) if layers else "",
         "linear_stack": _has_linear_stack(model),
-        "scales_inputs": _scales_inputs(layers),
+        "scales_inputs": not _reads_inputs(model),
         "order": _order(model, names),
     }
 
@@ -117,11 +156,23 @@ def _order(model, names):
     return order
 
 
-def _scales_inputs(layers):
-    if any(isinstance(layer, SCALING) for layer in layers):
-        return True
-    inner = (x for x in layers if not isinstance(x, keras.layers.InputLayer))
-    return isinstance(next(inner, None), (*NORMALIZATIONS, keras.layers.Embedding))
+def _reads_inputs(model):
+    """Whether a trainable layer with weights is known to read inputs as they come."""
+    layers = [
+        layer
+        for layer in getattr(model, "layers", ())
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    raw = {id(tensor) for tensor in inputs}
+    for layer in layers:
+        # A subclassed model has no graph: its first layer is taken for the first.
+        if raw and not any(id(t) in raw for t in _tensors(layer, "input")):
+            continue
+        if not isinstance(layer, PASSING):
+            return isinstance(layer, WEIGHTED) and layer.trainable
+        raw |= {id(t) for t in _tensors(layer, "output")}
+    return False
 
 
 def _momentum(model):
@@ -134,12 +185,17 @@ def _has_regularizer(layer):
     return any(getattr(layer, f"{name}_regularizer", None) for name in names)
 
 
-def _penalty(variable):
+def _is_trained(model, read):
+    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
+    return iterations is not None and int(read(iterations)) > 0
+
+
+def _penalty(variable, read):
     regularizer = getattr(variable, "regularizer", None)
     l1, l2 = (float(getattr(regularizer, name, 0.0)) for name in ("l1", "l2"))
     if not l1 and not l2:
         return 0.0
-    weights = keras.ops.convert_to_numpy(variable).astype("float64")
+    weights = read(variable).astype("float64")
     return float(l1 * abs(weights).sum() + l2 * (weights**2).sum())
 
 
@@ -167,9 +223,9 @@ def _unbounded_recurrent(layers):
     return None
 
 
-def _narrowest(layers):
-    """`[name, units]` of the narrowest of the Dense layers but the last, or None."""
-    dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)][:-1]
+def _narrowest(model):
+    """`[name, units]` of the narrowest Dense layer that feeds another, or None."""
+    dense = [before for _, before in _dense_pairs(model, BETWEEN)]
     widths = [[layer.name, layer.units] for layer in dense]
     return min(widths, key=lambda width: width[1], default=None)
 
@@ -181,6 +237,12 @@ def _constant_bias(layer):
 
 def _has_linear_stack(model):
     """Whether a Dense layer without an activation feeds another one."""
+    pairs = _dense_pairs(model, keras.layers.Dropout)
+    return any(activation_of(before) == "linear" for _, before in pairs)
+
+
+def _dense_pairs(model, between):
+    """Pairs of a Dense layer and the one that feeds it, at most by way of `between`."""
     layers = getattr(model, "layers", [])
     made_by = {
         id(tensor): layer for layer in layers for tensor in _tensors(layer, "output")
@@ -189,11 +251,10 @@ def _has_linear_stack(model):
         if not isinstance(layer, keras.layers.Dense):
             continue
         before = _before(layer, made_by)
-        while isinstance(before, keras.layers.Dropout):
+        while isinstance(before, between):
             before = _before(before, made_by)
-        if isinstance(before, keras.layers.Dense) and activation_of(before) == "linear":
-            return True
-    return False
+        if isinstance(before, keras.layers.Dense):
+            yield layer, before
 
 
 def _before(layer, made_by):

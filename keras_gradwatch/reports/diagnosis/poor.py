@@ -12,8 +12,8 @@ from keras_gradwatch.reports.diagnosis.kernels import kernels
 LITTLE = 0.6
 # Fewest steps after which that is said, and steps from which on a run is no short one.
 FEWEST, SHORT = 20, 150
-# Fraction of a constant answer's loss above which a short run has hardly begun.
-HARDLY = 0.9
+# Fraction of a constant answer's loss above which a run has hardly begun to learn.
+HARDLY = 0.95
 # A dropout, a momentum and a √fan_in · std of recurrent weights that cost most of it.
 DROPOUT, MOMENTUM, GAIN = 0.7, 0.99, 1.5
 # Root mean square of inputs that cost most of it.
@@ -81,7 +81,7 @@ def narrow(summary):
 
 def high_momentum(summary):
     """A momentum that multiplies the learning rate a hundred times, or None."""
-    momentum, rate = summary.model.get("momentum", 0.0), summary.rates[0]
+    momentum, rate = summary.model.get("momentum", 0.0), summary.top_rate
     if not momentum >= MOMENTUM:
         return None
     times = 1 / (1 - momentum) if momentum < 1 else float("inf")
@@ -111,7 +111,7 @@ def _decayed(summary):
     """A learning rate that was next to nothing in half of the steps, or None."""
     first, last = summary.rates
     cut = any(summary.actions.get(name) for name in ("rate reduced", "rewound"))
-    if cut or summary.slow < summary.steps / 2:
+    if cut or summary.slow < summary.steps / 2 or not _hardly_begun(summary):
         return None
     return Finding(
         "low rate",
@@ -151,15 +151,19 @@ def _recurrent(summary):
 def _inputs(summary):
     data = summary.model.get("data") or {}
     large = [a for a in data.get("inputs", []) if a["rms"] > INPUTS]
-    return large_inputs(summary) if large else None
+    return large_inputs(summary) if large and summary.steps >= SHORT else None
+
+
+def _hardly_begun(summary):
+    """Whether the loss is still close to that of a constant answer."""
+    return summary.losses()[1] > HARDLY * constant_answer(summary)
 
 
 def _short(summary):
     """A run that ends before it has begun to learn, or None."""
-    constant = constant_answer(summary)
     early, recent = summary.losses()
     falls = recent < (0.995 * early)
-    if summary.steps >= SHORT or not falls or not recent > HARDLY * constant:
+    if summary.steps >= SHORT or not falls or not _hardly_begun(summary):
         return None
     times = -(-2 * SHORT // summary.steps)
     return Finding(

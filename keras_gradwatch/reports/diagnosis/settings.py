@@ -148,7 +148,10 @@ def _twice(head):
 
 
 def _logarithm(head):
-    if head["family"] != "logarithm" or head["activation"] not in MAY_BE_NEGATIVE:
+    # Of a squared logarithmic error, Keras sets negative outputs to 0.
+    if (head["loss"] or "").lower() != "poisson":
+        return None
+    if head["activation"] not in MAY_BE_NEGATIVE:
         return None
     return _finding(
         head,
@@ -183,6 +186,12 @@ def _unusual(head, known):
             'Compile with `loss="binary_crossentropy"`.'
             if head["units"] == 1
             else 'Use `activation="softmax"` in the last layer.',
+        )
+    if family == "logarithm" and activation in MAY_BE_NEGATIVE:
+        return _finding(
+            head,
+            f"may be negative, where the loss {head['loss']} has no gradient",
+            'Use `activation="softplus"` in the last layer.',
         )
     if family == "binary" and activation == "softmax":
         return _finding(

@@ -1,6 +1,7 @@
 """The summary of a run for its diagnosis: plain data of bounded size."""
 
 import dataclasses
+import math
 import statistics
 from collections import Counter
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class RunSummary:
         outcomes: Number of steps that were `applied`, `clipped`, `held` to the trust
             region, and `nonfinite`.
         rates: First and last learning rate, NaN before the first step.
+        peak: The highest learning rate so far.
+        event_rate: That of the step of the first event; NaN: there was none.
         raised: The largest rise of the learning rate from one step to the next: `step`,
             the rates `before` and `after`, and how many `times`; empty: it never rose.
         slow: Number of steps at less than `SLOW` of the first learning rate.
@@ -66,6 +69,7 @@ class RunSummary:
         actions: Action to number of events.
         tripped: Number of steps with an event.
         first_event: The first event, as a dict, or None.
+        error: The exception that ended the newest `fit` in a step, a str; None: none.
     """
 
     model: dict = field(default_factory=dict)
@@ -77,6 +81,8 @@ class RunSummary:
         )
     )
     held_back: float = 0.0
+    peak: float = float("nan")
+    event_rate: float = float("nan")
     raised: dict = field(default_factory=dict)
     slow: int = 0
     rates: list = field(default_factory=lambda: [float("nan")] * 2)
@@ -93,10 +99,12 @@ class RunSummary:
     actions: dict = field(default_factory=dict)
     tripped: int = 0
     first_event: dict | None = None
+    error: str | None = None
 
     def begin_fit(self):
         """Called before a `fit`: its data and targets may differ from earlier ones."""
         self.fits += 1
+        self.error = None
         self.fit_steps, self.fit_early = 0, []
 
     def take(self, rows, events):
@@ -106,8 +114,12 @@ class RunSummary:
         if self.first_step is None:
             self.first_step = int(rows.steps[0])
         self.steps += len(rows)
+        unseen = self.first_event is None
         self.add(events)
         self._take_rates(rows)
+        if unseen and self.first_event is not None:
+            own = rows.scalars["learning_rate"][rows.steps == self.first_event["step"]]
+            self.event_rate = float(own[0]) if len(own) else float("nan")
         losses = rows.judged_loss[np.isfinite(rows.judged_loss)].tolist()
         self.early = (self.early + losses)[:WINDOW]
         self.fit_steps += len(rows)
@@ -162,6 +174,25 @@ class RunSummary:
         early, recent = early[:count], self.recent[-count:]
         return statistics.median(early), statistics.median(recent)
 
+    def noise(self):
+        """The standard error of `early - recent`, from the spread of the losses."""
+        count = max(1, self.steps // 4)
+        errors = [
+            _median_error(self.early[:count]),
+            _median_error(self.recent[-count:]),
+        ]
+        return math.hypot(*errors)
+
+    @property
+    def top_rate(self):
+        """The highest learning rate so far."""
+        return self.rates[0] if math.isnan(self.peak) else self.peak
+
+    @property
+    def warms_up(self):
+        """Whether the learning rate is still rising."""
+        return self.rates[1] >= self.peak and self.rates[1] > self.rates[0]
+
     def to_dict(self):
         """All of it as plain data; what is not finite is a string such as `"nan"`."""
         return _plain(dataclasses.asdict(self))
@@ -178,6 +209,7 @@ class RunSummary:
         nexts = (rate * factor).astype("float64")
         self._take_rises(rows.steps, [self.rates[1], *nexts[:-1]], rate)
         self.rates = [first, float(nexts[-1])]
+        self.peak = float(np.fmax(self.peak, rate.max()))
         self.slow += int((rate < SLOW * first).sum())
         self.outcomes["applied"] += int((scalars["outcome"] == APPLIED).sum())
         self.outcomes["clipped"] += int((scalars["clipped"] > 0).sum())
@@ -282,3 +314,10 @@ def _numbers(data):
     if isinstance(data, list):
         return [_numbers(value) for value in data]
     return float(data) if data in ("nan", "inf", "-inf") else data
+
+
+def _median_error(values):
+    """The standard error of a median of normal values, by their absolute deviations."""
+    middle = statistics.median(values)
+    deviation = statistics.median(abs(value - middle) for value in values)
+    return 1.25 * 1.48 * deviation / math.sqrt(len(values))

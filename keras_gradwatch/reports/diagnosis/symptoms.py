@@ -1,6 +1,7 @@
 """The symptoms of a run: pure functions of its summary."""
 
 import math
+import statistics
 
 from keras_gradwatch.reports.diagnosis import broken
 from keras_gradwatch.reports.diagnosis.data import (
@@ -9,7 +10,9 @@ from keras_gradwatch.reports.diagnosis.data import (
     constant_inputs,
     constant_targets,
     guessing,
+    has_soft_targets,
     large_inputs,
+    uncertainty,
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import networks
@@ -46,8 +49,10 @@ ENOUGH_LOSSES = 100
 ENOUGH_STEPS = 150
 # A loss below this fraction of that of a constant answer is a good one.
 GOOD = 0.2
-# A run that begins below this fraction of it has learned before.
-KNOWN = 0.5
+# A run below this fraction of it, or that begins below that one, has learned before.
+KNOWN, BELOW = 0.5, 0.85
+# Relative noise of a loss that stands still.
+STILL = 1e-3
 # A first loss that is this many times that of guessing is far above it.
 FAR = 10.0
 
@@ -376,14 +381,17 @@ def _oscillation(summary):
 
 
 def _not_learning(summary):
-    if _learns(summary) or len(summary.recent) + len(summary.early) < ENOUGH_LOSSES:
+    known = min(summary.steps, len(summary.recent) + len(summary.early))
+    if known < ENOUGH_LOSSES or _learns(summary) or summary.warms_up:
         return None
-    if not summary.is_comparable:
+    if not summary.is_comparable or _knows(summary) or has_soft_targets(summary):
         return None
-    constant = constant_answer(summary)
-    if constant and summary.losses()[1] < KNOWN * constant:
-        return None  # it had learned before, such as a model that is fine-tuned
     early, recent = summary.losses()
+    noise = summary.noise() / (abs(early) or 1.0)
+    # A loss of the user's own need not fall; one that stands still shows that nothing
+    # is learned.
+    if noise > (1 - LEARNED if _has_known_loss(summary) else STILL):
+        return None
     return Finding(
         "not learning",
         f"the loss has not fallen: {early:.4g} in the first steps, {recent:.4g} in the "
@@ -399,7 +407,8 @@ def _guesses(summary):
     if not constant or summary.steps < ENOUGH_STEPS or not summary.recent:
         return None
     _, recent = summary.losses()
-    if not recent > LEARNED * constant:
+    likely = constant + uncertainty(summary)
+    if not recent > LEARNED * likely or summary.warms_up:
         return None
     return Finding(
         "not learning",
@@ -431,7 +440,28 @@ def _learns(summary):
     if not summary.early:
         return False
     early, recent = summary.losses()
-    return early - recent > (1 - LEARNED) * abs(early)
+    # What weight regularizers add hardly falls.
+    size = abs(early) - summary.model.get("penalty", 0.0)
+    return early - recent > (1 - LEARNED) * max(size, 0.0)
+
+
+def _knows(summary):
+    """Whether the model had learned before, such as one that is fine-tuned."""
+    early, recent = summary.losses()
+    if summary.fits > 1 and recent < LEARNED * statistics.median(summary.early):
+        return True
+    constant, trained = constant_answer(summary), bool(summary.model.get("trained"))
+    if not constant:
+        return trained
+    if summary.model["heads"][0]["family"] == "regression":
+        return trained or recent < KNOWN * constant
+    return early < BELOW * constant
+
+
+def _has_known_loss(summary):
+    """Whether the loss of an output is one of Keras's that training brings down."""
+    families = [head["family"] for head in summary.model.get("heads", [])]
+    return any([*families, summary.model.get("family")])
 
 
 def _ends(network, key):
