@@ -43,11 +43,10 @@ class Logging(WatchingCallback):
 
     def set_model(self, model):
         """Watches `model`, and has what is recorded brought to the loggers."""
+        unfinished = list(_unfinished)  # the model is about to drop them
         super().set_model(model)
-        for callback in list(_unfinished):
-            if callback._gradwatch.model is model:  # its `fit` was interrupted
-                with contextlib.suppress(OSError):  # a full disk
-                    callback.finish()
+        for callback in unfinished:
+            callback.finish_interrupted(model)
         if self._loggers is not None:
             self._gradwatch.recorder.listen(self._loggers.write)
 
@@ -81,6 +80,12 @@ class Logging(WatchingCallback):
     def finish(self):
         """Ends the logs."""
         self.end_log()
+
+    def finish_interrupted(self, model):
+        """Ends the logs, if they are of a `fit` of `model` that was interrupted."""
+        if self._gradwatch.model is model:
+            with contextlib.suppress(OSError):  # a full disk
+                self.finish()
 
     def finish_at_exit(self):
         """Has the logs ended at exit, unless `fit` ends or the callback is freed."""
