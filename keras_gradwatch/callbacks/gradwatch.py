@@ -184,8 +184,9 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         self.history = self._new_history()
         self._point_freq = frequency(self, update_freq) or 50
         self.update_freq = min(50, self._point_freq)
-        self._per_variable = bool(per_variable) and (log_dir or log) is not None
         self.set_log(log, log_batches, update_freq, per_variable, include)
+        logs = log_dir is not None or self._loggers is not None
+        self._per_variable = bool(per_variable) and logs
         self.log = None
         if log_dir is not None:
             self.log = GradientTensorBoard(

@@ -1,12 +1,24 @@
 """What the callbacks share that hand what they see to loggers."""
 
 import atexit
+import contextlib
+import weakref
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.loggers.group import Loggers
 from keras_gradwatch.methods import flag, frequency
 from keras_gradwatch.reports.report import explain
 from keras_gradwatch.tensorboard.points import Points
+
+# Callbacks whose logs have begun and have not ended; Keras does not report that `fit`
+# was interrupted.
+_unfinished: weakref.WeakSet = weakref.WeakSet()
+
+
+def _finish_all():
+    with contextlib.ExitStack() as stack:  # each of them, whichever fails
+        for callback in list(_unfinished):
+            stack.callback(callback.finish)
 
 
 class Logging(WatchingCallback):
@@ -31,7 +43,10 @@ class Logging(WatchingCallback):
 
     def set_model(self, model):
         """Watches `model`, and has what is recorded brought to the loggers."""
+        unfinished = list(_unfinished)  # the model is about to drop them
         super().set_model(model)
+        for callback in unfinished:
+            callback.finish_interrupted(model)
         if self._loggers is not None:
             self._gradwatch.recorder.listen(self._loggers.write)
 
@@ -40,11 +55,9 @@ class Logging(WatchingCallback):
         begins = not self._begun
         super().on_train_batch_begin(batch, logs)
         if begins and self._loggers is not None:
-            self.end_log()  # where the last `fit` was interrupted
             say = self._gradwatch.recorder.say_once
             self._loggers.begin(self._gradwatch.step, say)
-            # Keras does not report that `fit` was interrupted.
-            atexit.register(self.end_log)
+            self.finish_at_exit()
 
     def on_epoch_end(self, epoch, logs=None):
         """Drains, and adds to the epoch's logs."""
@@ -55,11 +68,28 @@ class Logging(WatchingCallback):
     def on_train_end(self, logs=None):
         """Drains, and ends the logs."""
         super().on_train_end(logs)
-        if self._loggers is not None:
-            self.end_log()
+        self.end_log()
 
     def end_log(self):
         """Hands the loggers what is still in the ring, the report and the heatmap."""
-        atexit.unregister(self.end_log)
-        self._gradwatch.drain()
-        self._loggers.end(explain(self.summary, self._gradwatch.halted))
+        _unfinished.discard(self)
+        if self._loggers is not None and self._loggers.open:
+            self._gradwatch.drain()
+            self._loggers.end(explain(self.summary, self._gradwatch.halted))
+
+    def finish(self):
+        """Ends the logs."""
+        self.end_log()
+
+    def finish_interrupted(self, model):
+        """Ends the logs, if they are of a `fit` of `model` that was interrupted."""
+        if self._gradwatch.model is model:
+            with contextlib.suppress(OSError):  # a full disk
+                self.finish()
+
+    def finish_at_exit(self):
+        """Has the logs ended at exit, unless `fit` ends or the callback is freed."""
+        _unfinished.add(self)
+        # The newest function is called first: before trackers end their runs.
+        atexit.unregister(_finish_all)
+        atexit.register(_finish_all)

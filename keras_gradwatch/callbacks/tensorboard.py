@@ -1,6 +1,5 @@
 """Gradients in TensorBoard."""
 
-import atexit
 import os
 from collections.abc import Iterable
 
@@ -137,12 +136,11 @@ was limited |
         self.log.begin(self._gradwatch.step)
         if not self._joined:
             self.forensics = Forensics(self.log.log_dir, self._gradwatch, self.model)
-        # Keras does not report that `fit` was interrupted.
-        atexit.register(self.finish)
+        self.finish_at_exit()
 
     def finish(self):
         """Writes what is still in the ring, and closes the file."""
-        atexit.unregister(self.finish)
+        super().finish()
         self._gradwatch.drain()
         self.log.heatmap(self._gradwatch.step - 1, last=True)
         self.log.close()

@@ -3,12 +3,17 @@
 import importlib
 
 
+class NoRunError(ValueError):
+    """There is no run to log to, and none is to be started: `fit` does not begin."""
+
+
 class Logger:
     """Receives what a callback logs; base of every logger, and of your own.
 
     Each method may be overridden; those of this class do nothing. The methods are
-    called between training steps, so slow operations delay training. Of several
-    processes, only one logs.
+    called between training steps, so slow operations delay training. If one raises an
+    exception, a line is printed, and the logger is disabled until the next `fit`;
+    training continues. Of several processes, only one logs.
 
     Example:
 
@@ -49,6 +54,12 @@ class Logger:
             report: `Report`, a `str` with attributes; see `to_markdown`, `to_dict`.
             heatmap: Picture of all gradient norms so far, variable × step, uint8
                 [H, 700, 3]; None where nothing was measured.
+        """
+
+    def on_close(self):
+        """Called last in each `fit`, also if another method has failed or Ctrl-C came.
+
+        It releases what the logger holds, such as a run that it has started.
         """
 
 

@@ -1,5 +1,6 @@
 """Logs in plain files: CSV and JSON lines."""
 
+import copy
 import csv
 import dataclasses
 import json
@@ -22,7 +23,6 @@ class FileLog(Logger):
 
     Raises:
         ValueError: If an argument is invalid.
-        OSError: When `fit` begins, if the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
@@ -35,6 +35,11 @@ class FileLog(Logger):
         if not self._begun:
             self._claim()
             self._begun = True
+        with open(self.path, "ab+") as file:  # which may have been removed
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a full disk cut the last line off
+                    file.write(b"\n")
 
     def _claim(self):
         stem, extension = os.path.splitext(self._asked)
@@ -49,7 +54,9 @@ class FileLog(Logger):
 
     def __deepcopy__(self, memo):
         """A logger with the same settings, and a file of its own."""
-        return type(self)(self._asked, self.append)
+        new = copy.copy(self)
+        new.path, new._begun = self._asked, False
+        return new
 
 
 class CsvLog(FileLog):
@@ -66,7 +73,6 @@ class CsvLog(FileLog):
 
     Raises:
         ValueError: If an argument is invalid.
-        OSError: When `fit` begins, if the file cannot be written.
 
     Example:
 
@@ -79,32 +85,33 @@ class CsvLog(FileLog):
 
     def on_begin(self, step):
         super().on_begin(step)
-        columns, rows = self._read()
-        known = ("step", *tags.SCALARS, *tags.HOLDING, *tags.SCALING)
-        self._widen(columns, rows, known)
+        self._widen(("step", *tags.SCALARS, *tags.HOLDING, *tags.SCALING))
 
     def on_log(self, step, values):
         if not set(values) <= set(self._columns):
-            self._widen(*self._read(), values)
-        self._write([{"step": step, **values}], "a")
+            self._widen(values)
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            _writer(file, self._columns).writerow({"step": step, **values})
 
-    def _read(self):
-        """The columns of the file, and its rows."""
+    def _widen(self, more):
+        """Adds columns. A process that is killed leaves the old file or the new one."""
         with open(self.path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or ()), list(reader)
+            rows = csv.DictReader(file)
+            present = list(rows.fieldnames or ())
+            columns = list(dict.fromkeys([*present, *more]))
+            if columns != present:
+                with open(f"{self.path}.new", "w", newline="", encoding="utf-8") as new:
+                    writer = _writer(new, columns)
+                    writer.writeheader()
+                    writer.writerows(rows)
+        if columns != present:
+            os.replace(f"{self.path}.new", self.path)
+        self._columns = columns
 
-    def _widen(self, columns, rows, more):
-        self._columns = list(dict.fromkeys([*columns, *more]))
-        if self._columns != columns:
-            self._write(rows, "w")
 
-    def _write(self, rows, mode):
-        with open(self.path, mode, newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            if mode == "w":
-                writer.writeheader()
-            writer.writerows(rows)
+def _writer(file, columns):
+    # A row of another program may be longer than the header.
+    return csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
 
 
 class JsonLinesLog(FileLog):
@@ -126,7 +133,6 @@ class JsonLinesLog(FileLog):
 
     Raises:
         ValueError: If an argument is invalid.
-        OSError: When `fit` begins, if the file cannot be written.
 
     Example:
 

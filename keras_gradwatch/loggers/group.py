@@ -1,6 +1,8 @@
 """The loggers of one callback."""
 
-from keras_gradwatch.loggers.base import Logger
+import contextlib
+
+from keras_gradwatch.loggers.base import Logger, NoRunError
 from keras_gradwatch.tensorboard.norms import NormLog
 from keras_gradwatch.tensors.processes import is_chief
 
@@ -16,6 +18,9 @@ class Loggers:
         log: `Logger`, a list of them, or None.
         points: `Points`.
 
+    Attributes:
+        open: Whether a `fit` has begun that has not ended.
+
     Raises:
         ValueError: If `log` is something else.
     """
@@ -27,7 +32,7 @@ class Loggers:
 
     def forget(self):
         """Drops what is known of the runs so far."""
-        self._norms, self._open = NormLog(), False
+        self._norms, self.open = NormLog(), False
         self._active, self._say = [], None
 
     def __len__(self):
@@ -39,14 +44,20 @@ class Loggers:
         Args:
             first_step: Its first step.
             say: Function that prints a line.
+
+        Raises:
+            NoRunError: If a tracker has no run to log to.
         """
         if first_step == 0:
             self._norms = NormLog()
-        self._open = is_chief()
-        if self._open:
-            for logger in self._loggers:
-                logger.on_begin(first_step)
+        self.open = is_chief()
+        if self.open:
             self._active, self._say = list(self._loggers), say
+            try:
+                self._call("on_begin", first_step)
+            except BaseException:  # there is no run, or Ctrl-C
+                self._close()
+                raise
             self.points.begin(first_step, self._log)
 
     def _log(self, step, values):
@@ -56,8 +67,12 @@ class Loggers:
         for logger in list(self._active):
             try:
                 getattr(logger, method)(*arguments)
+            except NoRunError:
+                raise
             except Exception as error:
                 self._active.remove(logger)
+                with contextlib.suppress(Exception):
+                    logger.on_close()
                 name = type(logger).__name__
                 self._say(
                     f"{name}.{method} failed, so {name} is disabled until the next "
@@ -66,7 +81,7 @@ class Loggers:
 
     def write(self, rows, events):
         """Takes newly drained `Rows` and their events."""
-        if not self._open:
+        if not self.open:
             return
         self._norms.add(rows)
         for event in events:
@@ -79,11 +94,17 @@ class Loggers:
         Args:
             report: Its `Report`.
         """
-        if not self._open:
+        if not self.open:
             return
-        self._open = False
-        self.points.end()
-        self._call("on_end", report, self._norms.picture())
+        try:
+            self.points.end()
+            self._call("on_end", report, self._norms.picture())
+        finally:
+            self._close()
+
+    def _close(self):
+        self.open = False
+        self._call("on_close")
         self._active, self._say = [], None
 
 

@@ -3,7 +3,7 @@
 import re
 import time
 
-from keras_gradwatch.loggers.base import Logger, client, settings
+from keras_gradwatch.loggers.base import Logger, NoRunError, client, settings
 
 # What MLflow does not allow in the name of a metric.
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
@@ -63,13 +63,15 @@ class MLflowLog(Logger):
 
     def on_begin(self, step):
         mlflow = client("mlflow", self)
+        self.on_close()  # the run of a `fit` that was interrupted
         self._id, self._kinds, self._events = self.run_id, set(), 0
+        self._unsent = []
         if self.start is not None:
             self._id = mlflow.start_run(**self.start).info.run_id
         elif self._id is None and mlflow.active_run() is not None:
             self._id = mlflow.active_run().info.run_id
         if self._id is None:
-            raise ValueError(
+            raise NoRunError(
                 "MLflowLog: there is no active run. Call `mlflow.start_run` before "
                 "`fit`, give a `run_id`, or the arguments of `mlflow.start_run` as "
                 "`start`. Received: run_id=None and start=None"
@@ -110,6 +112,18 @@ class MLflowLog(Logger):
         texts.log_text(self._id, str(report), "gradwatch/report.txt")
         if heatmap is not None:
             texts.log_image(self._id, heatmap, "gradwatch/heatmap.png")
-        if self.start is not None:
+
+    def on_close(self):
+        run_id, self._id = self._id, None
+        if run_id is None or self.start is None:
+            return
+        mlflow = client("mlflow", self)
+        active = mlflow.active_run()
+        if active is not None and active.info.run_id == run_id:
             mlflow.end_run()
-        self._id = None
+        else:  # `end_run` would end another run
+            mlflow.MlflowClient().set_terminated(run_id)
+
+    def __getstate__(self):
+        """What a pickle or a copy keeps: the run is ended by whoever started it."""
+        return {**vars(self), "_id": None, "_unsent": []}

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from keras_gradwatch.loggers.base import Logger, client, settings
+from keras_gradwatch.loggers.base import Logger, NoRunError, client, settings
 
 
 class WandbLog(Logger):
@@ -52,11 +52,13 @@ class WandbLog(Logger):
 
     def on_begin(self, step):
         wandb = client("wandb", self)
-        self._open = self.run or wandb.run
+        self.on_close()  # the run of a `fit` that was interrupted
         if self.start is not None:
             self._open = wandb.init(**self.start)
+        else:
+            self._open = self.run or wandb.run
         if self._open is None:
-            raise ValueError(
+            raise NoRunError(
                 "WandbLog: there is no active run. Call `wandb.init` before `fit`, "
                 "give a `run`, or the arguments of `wandb.init` as `start`. "
                 "Received: run=None and start=None"
@@ -86,13 +88,17 @@ class WandbLog(Logger):
             with artifact.new_file("heatmap.png", "wb") as file:
                 file.write(png.getvalue())
         self._open.log_artifact(artifact)
-        if self.start is not None:
-            self._open.finish()
-        self._open = None
+
+    def on_close(self):
+        run, self._open = self._open, None
+        if run is not None and self.start is not None:
+            run.finish()
 
     def __getstate__(self):
         """What a pickle keeps: a run belongs to its process."""
         return {**vars(self), "run": None, "_open": None}
 
     def __deepcopy__(self, memo):
-        return WandbLog(self.run, copy.deepcopy(self.start, memo))
+        new = copy.copy(self)
+        new.run, new.start = self.run, copy.deepcopy(self.start, memo)
+        return new
