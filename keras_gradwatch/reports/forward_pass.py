@@ -3,7 +3,7 @@
 import contextlib
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -26,7 +26,11 @@ class Output:
         within: Name of the layer that made the call, or None.
         nonfinite: Fraction of its values that are not finite.
         largest: Largest magnitude of its finite values, 0 where there are none.
-        inputs: Smallest and largest finite value among the inputs of the call, or None.
+        inputs: Smallest and largest finite value among the inputs of the call; None
+            where there are none, or the output is finite.
+        source: Whether non-finite values come from this call: its inputs were finite,
+            or infinite where it returns NaN, and no call that it was made within
+            returns only finite values, as attention does whose mask is infinite.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Output:
     nonfinite: float
     largest: float
     inputs: tuple[float, float] | None = None
+    source: bool = False
 
     @property
     def place(self) -> str:
@@ -60,8 +65,8 @@ class ForwardPass:
 
     @property
     def first_nonfinite(self) -> Output | None:
-        """The first output that is not finite, or None."""
-        return next((o for o in self.outputs if o.nonfinite > 0), None)
+        """The first output that is a source of non-finite values, or None."""
+        return next((o for o in self.outputs if o.source), None)
 
     @property
     def largest(self) -> Output | None:
@@ -73,9 +78,10 @@ class ForwardPass:
         if largest is None:
             return "the forward pass has no numeric outputs"
         if found is None:
+            masked = any(output.nonfinite for output in self.outputs)
             return (
-                f"all outputs are finite; the largest value is {largest.largest:.3g} "
-                f"in {largest.place}"
+                f"all outputs{' of the model' if masked else ''} are finite; the "
+                f"largest value is {largest.largest:.3g} in {largest.place}"
             )
         words = f"the first non-finite values come from {found.place}"
         if found.kind == "input":
@@ -117,7 +123,7 @@ def trace_forward(
     return compute(model, values, x, y, sample_weight)
 
 
-def compute(model, values, x, y=None, sample_weight=None):
+def compute(model, values, x, y=None, sample_weight=None, first_only=False):
     """Does what `trace_forward` describes, with given values of the variables.
 
     Args:
@@ -126,13 +132,15 @@ def compute(model, values, x, y=None, sample_weight=None):
         x: Inputs.
         y: Targets, or None.
         sample_weight: Sample weights, or None.
+        first_only: Whether calls after the first source of non-finite values are left
+            out, but for those that it was made within.
     """
     tensor = keras.ops.convert_to_tensor
     x, y, sample_weight = keras.tree.map_structure(
         lambda leaf: None if leaf is None else tensor(leaf), (x, y, sample_weight)
     )
     mapping = [(v, tensor(value, v.dtype)) for v, value in values]
-    recorder = _Recorder(model)
+    recorder = _Recorder(model, first_only)
     recorder.note("x", "input", x)
     recorder.note("y", "input", y)
     scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
@@ -161,20 +169,24 @@ def explain_batch(monitor, data):
         are not finite by now.
     """
     model, access = monitor.model, monitor.store.access
-    size = sum(math.prod(v.shape) for v in model.variables)
-    if data is None or not is_alone() or size > SMALL:
-        return {}
-    access.sync()
-    values = [(v, access.read(v)) for v in model.variables]
-    if not all(
-        np.isfinite(a.astype("float64")).all() for _, a in values if _is_float(a)
-    ):
-        return {}
     try:
+        variables = model.variables
+        size = sum(math.prod(v.shape) for v in variables)
+        if data is None or not is_alone() or size > SMALL:
+            return {}
+        access.sync()
+        values = [(v, access.read(v)) for v in variables]
+        if _measure([value for _, value in values]).nonfinite:
+            return {}
+        # A loss of several outputs updates metrics, whose values Keras keeps in the
+        # state on JAX.
+        values += [(v, access.read(v)) for v in model.metrics_variables]
         parts = keras.utils.unpack_x_y_sample_weight(data)
-        found = compute(model, values, *parts)
+        found = compute(model, values, *parts, first_only=True)
     except Exception:
-        return {}  # a model with a step of its own may not be callable like that
+        # A model with a step of its own may not be callable like that, and NumPy may
+        # not have the type of a variable.
+        return {}
     first = found.first_nonfinite
     if first is None:
         return {}
@@ -189,30 +201,53 @@ def explain_batch(monitor, data):
 class _Recorder:
     """Takes in what layers, operations and losses return."""
 
-    def __init__(self, model):
+    def __init__(self, model, first_only=False):
         self.outputs = []
-        self._model, self._stack = model, []
+        self._model, self._first_only = model, first_only
+        self._stack = []
         self._reading = False  # reading a value calls `keras.ops`, too
+        self._found = math.inf  # place of the source after which calls are left out
 
-    def note(self, name, kind, value, inputs=None):
-        """Takes in the value of a call, and what it was called with."""
-        if self._reading:
+    def note(self, name, kind, value, inputs=None, begin=None, layer=None):
+        """Takes in a call.
+
+        Args:
+            name: See `Output`.
+            kind: See `Output`.
+            value: What the call returned.
+            inputs: What it was called with.
+            begin: Number of outputs before it. Defaults to `None`: no call within it.
+            layer: The layer that was called, whose losses the call returns, too.
+        """
+        begin = len(self.outputs) if begin is None else begin
+        if self._reading or begin > self._found:
             return
         self._reading = True
-        arrays, inputs = _arrays(value), _range(inputs)
+        own = _measure(value)
+        given = _measure(inputs if own.nonfinite else ())
+        inner = [output for output in self.outputs[begin:] if output.source]
+        ends_here = inner and not own.nonfinite and own.size
+        if ends_here and layer is not None:
+            ends_here = not _measure(layer.losses).nonfinite
         self._reading = False
-        if not arrays:
+        if not own.size:
             return
-        finite = [array[np.isfinite(array)] for array in arrays]
-        size = sum(array.size for array in arrays)
+        if ends_here:
+            self._found = math.inf
+            for output in inner:
+                output.source = False
+        source = own.nonfinite and (not given.nonfinite or (own.nan and not given.nan))
+        if source and self._first_only:
+            self._found = min(self._found, len(self.outputs))
         self.outputs.append(
             Output(
                 name,
                 kind,
                 self._stack[-1] if self._stack else None,
-                1 - sum(array.size for array in finite) / size,
-                max(float(np.abs(array).max(initial=0.0)) for array in finite),
-                inputs,
+                own.nonfinite / own.size,
+                max(-own.low, own.high, 0.0),
+                (given.low, given.high) if given.low <= given.high else None,
+                bool(source),
             )
         )
 
@@ -234,16 +269,23 @@ class _Recorder:
             stack.enter_context(standing_in(keras.ops, **functions))
             yield
 
+    @contextlib.contextmanager
+    def _within(self, name):
+        self._stack.append(name)
+        try:
+            yield
+        finally:
+            self._stack.pop()
+
     def _of_layers(self, call):
         def recorded(layer, *args, **kwargs):
-            if layer is self._model:
-                return call(layer, *args, **kwargs)
-            self._stack.append(layer.name)
-            try:
+            begin = len(self.outputs)
+            named = contextlib.nullcontext()
+            if layer is not self._model:
+                named = self._within(layer.name)
+            with named:
                 output = call(layer, *args, **kwargs)
-            finally:
-                self._stack.pop()
-            self.note(layer.name, "layer", output, (args, kwargs))
+            self.note(layer.name, "layer", output, (args, kwargs), begin, layer)
             return output
 
         return recorded
@@ -269,39 +311,54 @@ class _Recorder:
 
     def _of_losses(self, call):
         def recorded(loss, *args, **kwargs):
-            self._stack.append(loss.name)
-            try:
+            begin = len(self.outputs)
+            with self._within(loss.name):
                 output = call(loss, *args, **kwargs)
-            finally:
-                self._stack.pop()
-            self.note(loss.name, "loss", output, args[1:2])
+            self.note(loss.name, "loss", output, args[1:2], begin)
             return output
 
         return recorded
 
 
-def _is_float(array):
-    return array.dtype.kind in "fV"  # V: bfloat16
+class _Measured(NamedTuple):
+    size: int = 0
+    nonfinite: int = 0  # number of values
+    nan: bool = False  # whether there is one
+    low: float = math.inf  # of the finite values
+    high: float = -math.inf
+
+
+def _measure(nested):
+    """What is known of all float arrays among the leaves of a nested structure.
+
+    It takes one at a time, in its own type: activations may be large.
+    """
+    size, nonfinite, nan, low, high = _Measured()
+    for array in _arrays(nested):
+        finite = np.isfinite(array)
+        size += array.size
+        if not finite.all():
+            nonfinite += array.size - int(np.count_nonzero(finite))
+            nan = nan or bool(np.isnan(array).any())
+        else:
+            finite = True  # much faster
+        low = min(low, float(array.min(where=finite, initial=math.inf)))
+        high = max(high, float(array.max(where=finite, initial=-math.inf)))
+    return _Measured(size, nonfinite, nan, low, high)
 
 
 def _arrays(nested):
-    """The float arrays among the leaves of a nested structure, in float64."""
-    found = []
+    """The float arrays among the leaves of a nested structure, and infinite floats."""
     for leaf in keras.tree.flatten(nested):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            yield np.asarray(leaf)
         if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
             continue
         try:
             array = np.asarray(to_numpy(leaf))
         except (AttributeError, NotImplementedError, TypeError, ValueError):
             continue  # symbolic, within a loop or a compiled function
-        if _is_float(array) and array.size:
-            found.append(array.astype("float64"))
-    return found
-
-
-def _range(nested):
-    finite = [a[np.isfinite(a)] for a in _arrays(nested)]
-    finite = [a for a in finite if a.size]
-    if not finite:
-        return None
-    return float(min(a.min() for a in finite)), float(max(a.max() for a in finite))
+        if array.dtype.kind == "V":
+            array = array.astype("float32")  # bfloat16
+        if array.dtype.kind == "f" and array.size:
+            yield array

@@ -1,6 +1,7 @@
 """Where a forward pass stops being finite."""
 
 import json
+import tracemalloc
 
 import keras
 import numpy as np
@@ -10,6 +11,8 @@ from keras import ops
 import keras_gradwatch
 from keras_gradwatch.backends.batch import flat, nested
 from keras_gradwatch.callbacks import GradientHistory, GradWatch
+from keras_gradwatch.reports.forward_pass import compute
+from keras_gradwatch.tensors.reading import read
 from tests import helper
 
 
@@ -29,6 +32,45 @@ class Block(keras.layers.Layer):
         for layer in self.inner:
             x = layer(x)
         return x
+
+
+class Masked(keras.layers.Layer):
+    """A softmax of one value of each row, or of `none` at all."""
+
+    def __init__(self, none=False):
+        super().__init__(name="masked")
+        self.none = none
+
+    def call(self, x):
+        largest = ops.max(x, axis=-1, keepdims=True)
+        mask = ops.where(x <= largest if self.none else x < largest, -np.inf, 0.0)
+        return ops.softmax(x + mask)
+
+
+class Guarded(keras.layers.Layer):
+    """Takes logarithms of all values, and returns those of positive ones."""
+
+    def __init__(self, penalty=False):
+        super().__init__(name="guarded")
+        self.penalty = penalty
+
+    def call(self, x):
+        logarithm = ops.log(x)
+        if self.penalty:
+            self.add_loss(ops.mean(logarithm))
+        return ops.where(x > 0, logarithm, 0.0)
+
+
+class Scaled(keras.layers.Layer):
+    """Has a weight of a type that NumPy cannot read from PyTorch."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(
+            shape=(), initializer="ones", dtype="float8_e4m3fn", trainable=False
+        )
+
+    def call(self, x):
+        return x * ops.cast(self.scale, x.dtype)
 
 
 def root(targets, outputs):
@@ -73,6 +115,43 @@ def test_a_loss(data):
     assert keras_gradwatch.trace_forward(model_of(loss=root), data[0]).outputs
 
 
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [
+        (Masked(), "`ops.sqrt` in `root`"),
+        (Guarded(), "`ops.sqrt` in `root`"),
+        (Masked(none=True), "`ops.softmax` in `masked`"),
+        (Guarded(penalty=True), "`ops.log` in `guarded`"),
+    ],
+)
+def test_values_that_do_not_leave_a_layer(data, layer, place):
+    model = model_of(layer, loss=root)
+    for part in ({}, {"first_only": True}):
+        found = compute(model, [(v, read(v)) for v in model.variables], *data, **part)
+        assert found.first_nonfinite.place == place
+    if layer.name == "masked" and not layer.none:
+        words = str(keras_gradwatch.trace_forward(model, data[0]))
+        assert words.startswith("all outputs of the model are finite")
+
+
+def test_memory_and_time():
+    """One activation is read at a time, and no more than needed."""
+    x = np.zeros((1000, 1000), "float32")
+    inputs = keras.Input((1000,))
+    model = keras.Model(inputs, keras.layers.Rescaling(2.0)(inputs))
+    tracemalloc.start()
+    keras_gradwatch.trace_forward(model, x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * x.nbytes
+
+    model = model_of(Block())
+    x, y = helper.regression_data(32)
+    values = [(v, read(v)) for v in model.variables]
+    found = compute(model, values, x, y, first_only=True)
+    assert [o.name for o in found.outputs[-3:]] == ["logarithm", "block", model.name]
+
+
 def test_inputs(data):
     x, y = data
     x[3, 2] = np.inf
@@ -115,6 +194,28 @@ def test_the_report_of_a_first_step(data):
     report = watch.report()
     assert "come from `ops.log` in `logarithm`, called with values from" in str(report)
     assert report.fixes[0].startswith("Keep the argument of `ops.log` in `logarithm`")
+
+
+def test_the_report_of_several_outputs(data):
+    """On JAX, Keras has taken the values of the metrics that their loss updates."""
+    x, y = data
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    outputs = [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(Block()(inputs))]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", ["mse", "mse"])
+    helper.fit(model, x, [y, y], [watch := GradWatch(verbose=0)], 8)
+    assert "come from `ops.log` in `logarithm`" in str(watch.report())
+
+
+@pytest.mark.torch
+def test_a_batch_that_cannot_be_explained(tmp_path, data):
+    model = model_of(Scaled(), Block())
+    watch = GradWatch(tmp_path, save_batch=1_000_000, verbose=0)
+    helper.fit(model, *data, [watch], 8)
+    (path,) = tmp_path.glob("gradwatch/events/*/event.json")
+    assert "forward_pass" not in json.loads(path.read_text())
+    assert "not finite" in str(watch.report())
 
 
 def test_two_reports_of_one_fit_say_the_same(data):
