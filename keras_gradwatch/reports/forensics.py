@@ -244,7 +244,8 @@ def fingerprint(variables, access):
         List of dicts: path, shape and dtype; L2 norm, min and max of the finite values
         (None where there are none); the number of non-finite values; and the SHA-256
         of the bytes, in C order. Of a variable that is spread over several processes,
-        path, shape and dtype only.
+        or of a type that NumPy cannot read (float8 on PyTorch), path, shape and dtype
+        only.
     """
     return [_fingerprint(v, access) for v in variables]
 
@@ -257,7 +258,10 @@ def _fingerprint(variable, access):
     }
     if not access.is_whole(variable):
         return known
-    value = access.read(variable)
+    try:
+        value = access.read(variable)
+    except TypeError:
+        return known
     numbers = value.astype("float64").ravel()
     finite = numbers[np.isfinite(numbers)]
     # By the largest magnitude, so that no square overflows.

@@ -211,9 +211,11 @@ def test_the_report_of_several_outputs(data):
 @pytest.mark.torch
 def test_a_batch_that_cannot_be_explained(tmp_path, data):
     model = model_of(Scaled(), Block())
-    watch = GradWatch(tmp_path, save_batch=1_000_000, verbose=0)
+    watch = GradWatch(tmp_path, max_rewinds=0, save_batch=1_000_000, verbose=0)
     helper.fit(model, *data, [watch], 8)
     (path,) = tmp_path.glob("gradwatch/events/*/event.json")
+    weights = json.loads((path.parent / "weights.json").read_text())["weights"]
+    assert ["norm" in weight for weight in weights].count(False) == 1
     assert "forward_pass" not in json.loads(path.read_text())
     assert "not finite" in str(watch.report())
 
