@@ -186,8 +186,10 @@ def _has_regularizer(layer):
 
 
 def _is_trained(model, read):
-    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
-    return iterations is not None and int(read(iterations)) > 0
+    # Under gradient accumulation, `optimizer.iterations` is no variable.
+    variables = getattr(getattr(model, "optimizer", None), "variables", ())
+    counts = [v for v in variables if v.name == "iteration"]
+    return any(int(read(count)) > 0 for count in counts)
 
 
 def _penalty(variable, read):
