@@ -73,6 +73,7 @@ def diagnose(
         batches = _Batches(x, y, rows, steps, min(batch_size, rows))
         watch = GradWatch(verbose=0, max_rewinds=0)
         copy.fit(batches, verbose=0, shuffle=False, callbacks=[watch])
+        watch.summary.model["dry_run"] = True
         report = explain(watch.summary)
         report.clip = clip(watch.summary)
         if find_rate:

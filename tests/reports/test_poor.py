@@ -181,6 +181,12 @@ def test_inputs_that_cost_most_of_what_could_be_learned():
     assert (kinds, causes) == (["learns poorly"], ["inputs"])
 
 
+def test_a_dry_run_is_short_by_choice():
+    losses = np.linspace(2.3, 2.15, 100)
+    assert explained("classes", losses)[1] == ["too few steps"]
+    assert explained("classes", losses, dry_run=True)[0] == []
+
+
 def test_a_run_that_ends_too_early():
     kinds, causes, report = explained("binary", np.linspace(0.7, 0.66, 30))
     assert (kinds, causes) == (["learns poorly"], ["too few steps"])
