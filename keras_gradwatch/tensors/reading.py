@@ -16,6 +16,7 @@ def read(variable):
 def to_numpy(tensor):
     """A tensor, or an array, as a NumPy array."""
     if hasattr(tensor, "detach") and "bfloat16" not in str(tensor.dtype):
-        # PyTorch: NumPy 2 warns of what Keras calls.
-        return tensor.detach().cpu().numpy()
+        # PyTorch: NumPy 2 warns of what Keras calls, and has no float8.
+        tensor = tensor.detach().cpu()
+        return (tensor.float() if "float8" in str(tensor.dtype) else tensor).numpy()
     return ops.convert_to_numpy(tensor)
