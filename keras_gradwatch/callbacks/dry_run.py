@@ -73,9 +73,11 @@ def diagnose(
         batches = _Batches(x, y, rows, steps, min(batch_size, rows))
         watch = GradWatch(verbose=0, max_rewinds=0)
         copy.fit(batches, verbose=0, shuffle=False, callbacks=[watch])
-        watch.summary.model["dry_run"] = True
-        report = explain(watch.summary)
-        report.clip = clip(watch.summary)
+        summary = watch.summary
+        assert summary is not None  # `GradWatch` keeps one
+        summary.model["dry_run"] = True
+        report = explain(summary)
+        report.clip = clip(summary)
         if find_rate:
             report.rate_curve = _range_test(model, batches[0])
             report.rate = _largest_good(report.rate_curve)
