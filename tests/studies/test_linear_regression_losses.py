@@ -15,7 +15,7 @@ def least_squares(x, y):
     return lambda inputs: np.c_[inputs, np.ones(len(inputs))] @ solution
 
 
-@pytest.mark.thorough
+@pytest.mark.tensorflow
 def test_what_it_prints(tmp_path, study):
     name = "linear_regression_losses.py"
     printed = run(name, tmp_path, "--quick", "--log-dir", "here")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.test_examples import event_files, run
 
+pytestmark = pytest.mark.tensorflow
 COLUMNS = [
     "treatment",
     "survived",
@@ -39,7 +40,6 @@ def table(printed):
     return {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]}
 
 
-@pytest.mark.thorough
 def test_the_table_says_what_became_of_each_treatment(quick, study):
     rows = table(quick[1])
     assert list(rows) == study.QUICK
@@ -61,7 +61,6 @@ def test_the_table_says_what_became_of_each_treatment(quick, study):
     assert re.search(r"^\d\.\d\d of its first time\.$", quick[1], re.MULTILINE)
 
 
-@pytest.mark.thorough
 def test_plot_and_logs_are_there(quick, study):
     folder = quick[0] / "logs" / "treatments"
     assert (folder / "treatments.png").read_bytes().startswith(b"\x89PNG")
@@ -71,7 +70,6 @@ def test_plot_and_logs_are_there(quick, study):
     assert min(sizes.values()) > 1000
 
 
-@pytest.mark.tensorflow
 def test_every_quick_treatment_is_one_of_all_and_each_differs(study):
     assert set(study.QUICK) <= set(study.TREATMENTS)
     setups = list(study.TREATMENTS.values())
@@ -79,7 +77,6 @@ def test_every_quick_treatment_is_one_of_all_and_each_differs(study):
     assert all(a != b for i, a in enumerate(setups) for b in setups[:i])
 
 
-@pytest.mark.tensorflow
 def test_the_level_of_each_loss_is_that_of_the_best_constant_answer(study):
     truth = np.eye(10, dtype="float32")  # one row of each class
 
@@ -103,7 +100,6 @@ def test_the_level_of_each_loss_is_that_of_the_best_constant_answer(study):
                 assert constant(name, other) > expected - 1e-6
 
 
-@pytest.mark.tensorflow
 def test_weights_are_drawn_with_the_gain(study):
     for gain in (1.0, study.GAIN):
         keras.utils.set_random_seed(0)
@@ -131,7 +127,6 @@ class Losses(keras.callbacks.Callback):
         return np.diff(totals, prepend=0.0)
 
 
-@pytest.mark.tensorflow
 def test_the_first_explosion_is_that_of_stock_keras(study):
     (x, y), test = study.data.digits()
     dataset = (x, np.eye(10, dtype="float32")[y]), (test[0], np.eye(10)[test[1]])
