@@ -15,6 +15,13 @@ REGULARIZERS = {
 }
 
 
+class Own(keras.regularizers.Regularizer):
+    l1 = l2 = None  # not the numbers of `L1` and `L2`
+
+    def __call__(self, x):
+        return 0.1 * keras.ops.max(x)
+
+
 def network(regularizer):
     keras.utils.set_random_seed(0)
     hidden = keras.layers.Dense(24, "sigmoid", kernel_regularizer=regularizer)
@@ -46,3 +53,4 @@ def test_what_they_add_to_the_loss():
     expected = sum(0.01 * abs(k).sum() + 0.1 * (k**2).sum() for k in kernels)
     assert describe(model)["penalty"] == pytest.approx(expected)
     assert describe(network(None))["penalty"] == 0
+    assert describe(network(Own()))["penalty"] == 0

@@ -13,6 +13,7 @@ from keras_gradwatch.reports.diagnosis.heads import (
     heads,
     name_of,
 )
+from keras_gradwatch.tensors.processes import is_alone
 
 NORMALIZATIONS = (
     keras.layers.BatchNormalization,
@@ -50,6 +51,11 @@ BETWEEN = (
     keras.layers.Activation,
     keras.layers.LeakyReLU,
     keras.layers.ReLU,
+)
+PENALTIES = (
+    keras.regularizers.L1,
+    keras.regularizers.L2,
+    keras.regularizers.L1L2,
 )
 REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
 
@@ -194,9 +200,10 @@ def _is_trained(model, read):
 
 def _penalty(variable, read):
     regularizer = getattr(variable, "regularizer", None)
-    l1, l2 = (float(getattr(regularizer, name, 0.0)) for name in ("l1", "l2"))
-    if not l1 and not l2:
+    # Of several processes, each may have a part of the weights only.
+    if not isinstance(regularizer, PENALTIES) or not is_alone():
         return 0.0
+    l1, l2 = (float(getattr(regularizer, name, 0.0)) for name in ("l1", "l2"))
     weights = read(variable).astype("float64")
     return float(l1 * abs(weights).sum() + l2 * (weights**2).sum())
 
