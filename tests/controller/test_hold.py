@@ -292,6 +292,22 @@ def test_a_trial_ends_with_the_epoch():
 
 
 @pytest.mark.thorough
+def test_a_trial_that_fails_late_does_not_hold_updates_for_good():
+    """The second one fails where updates would just have been free again."""
+    x, y = helper.regression_data(8 * 260)
+    y[8 * 3 : 8 * 4] += 1e6
+    for begin in (24, 84):
+        y[8 * begin : 8 * (begin + 20)] *= 1.3
+    lax = NormThreshold(1e9) | UpdateRatio(1e-6)
+    model = helper.regression(keras.optimizers.SGD(1e-3))
+    watching = GradWatch(detector=lax, verbose=0)
+    helper.fit(model, x, y, [watching], 8)
+    assert [event.step for event in watching.events] == [3, 43, 106]
+    assert (watching.history.trust_radius[107:187] == np.float32(0.02)).all()
+    assert model.gradwatch.variant == "light"
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("validated", [False, True])
 def test_a_trial_ends_where_a_callback_ends_the_epoch(validated):
     """Validation, too, is that of the weights that stay."""
