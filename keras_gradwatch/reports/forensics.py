@@ -244,8 +244,7 @@ def fingerprint(variables, access):
         List of dicts: path, shape and dtype; L2 norm, min and max of the finite values
         (None where there are none); the number of non-finite values; and the SHA-256
         of the bytes, in C order. Of a variable that is spread over several processes,
-        or of a type that NumPy cannot read (float8 on PyTorch), path, shape and dtype
-        only.
+        path, shape and dtype only.
     """
     return [_fingerprint(v, access) for v in variables]
 
@@ -258,10 +257,7 @@ def _fingerprint(variable, access):
     }
     if not access.is_whole(variable):
         return known
-    try:
-        value = access.read(variable)
-    except TypeError:
-        return known
+    value = access.read(variable)
     numbers = value.astype("float64").ravel()
     finite = numbers[np.isfinite(numbers)]
     # By the largest magnitude, so that no square overflows.

@@ -184,9 +184,7 @@ def explain_batch(monitor, data):
         parts = keras.utils.unpack_x_y_sample_weight(data)
         found = compute(model, values, *parts, first_only=True)
     except Exception:
-        # A model with a step of its own may not be callable like that, and NumPy may
-        # not have the type of a variable.
-        return {}
+        return {}  # a model with a step of its own may not be callable like that
     first = found.first_nonfinite
     if first is None:
         return {}

@@ -162,7 +162,16 @@ class RunSummary:
         return self.fits < 2 or len(self.fit_early) == WINDOW
 
     def losses(self):
-        """`(early, recent)` loss, medians: a spike is to change neither.
+        """`(early, recent)` loss, medians: a spike is to change neither."""
+        early, recent = self._windows()
+        return statistics.median(early), statistics.median(recent)
+
+    def noise(self):
+        """The standard error of `early - recent`, from the spread of the losses."""
+        return math.hypot(*map(_median_error, self._windows()))
+
+    def _windows(self):
+        """The early and the recent losses that are compared, two lists.
 
         Those of the newest `fit`, where it has enough; else those of all steps.
         """
@@ -171,17 +180,7 @@ class RunSummary:
             early, steps = self.fit_early, self.fit_steps
         # In a short run the two windows overlap.
         count = max(1, steps // 4)
-        early, recent = early[:count], self.recent[-count:]
-        return statistics.median(early), statistics.median(recent)
-
-    def noise(self):
-        """The standard error of `early - recent`, from the spread of the losses."""
-        count = max(1, self.steps // 4)
-        errors = [
-            _median_error(self.early[:count]),
-            _median_error(self.recent[-count:]),
-        ]
-        return math.hypot(*errors)
+        return early[:count], self.recent[-count:]
 
     @property
     def top_rate(self):
