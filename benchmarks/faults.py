@@ -400,7 +400,7 @@ FAULTS = [
         lambda p: True,
         _edit(dropout=SIZE),
         "dropout",
-        "dropout of at most",
+        "dropout rate of at most",
         (0.9, 0.95),
     ),
     Fault(

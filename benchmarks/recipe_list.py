@@ -7,7 +7,7 @@ has not trained on, higher is better, and the model. Nothing here is meant to bl
 import keras
 import numpy as np
 from keras import layers, ops, optimizers
-from sklearn import datasets, preprocessing
+from sklearn import datasets, metrics, preprocessing
 
 RECIPES = {}
 
@@ -545,6 +545,74 @@ def many_fits(callbacks):
     for _ in range(12):
         model.fit(x, y, 32, verbose=0, callbacks=callbacks)
     return accuracy(model, *test), model
+
+
+def rare(size, seed, fraction):
+    """Rows of which a fraction is of another class: shifted in six of 16 columns."""
+    random = np.random.RandomState(seed)
+    y = (random.rand(size) < fraction).astype("float32")[:, None]
+    x = random.normal(size=(size, 16)).astype("float32")
+    x[:, :6] += 1.5 * y
+    return x, y
+
+
+def rare_class(callbacks, weight, optimizer):
+    """The average precision of a class that one row in 500 has."""
+    x, y = rare(24000, 3, 0.002)
+    model = keras.Sequential(
+        [keras.Input((16,)), *dense(32), layers.Dense(1, "sigmoid")]
+    )
+    model.compile(optimizer, "binary_crossentropy")
+    weights = {0: 1.0, 1: weight}
+    model.fit(x, y, 32, 5, verbose=0, callbacks=callbacks, class_weight=weights)
+    x, y = rare(24000, 4, 0.002)
+    found = np.asarray(model.predict(x, 1024, verbose=0))
+    return float(metrics.average_precision_score(y, found)), model
+
+
+@recipe("one row in 500 of a rare class, Adam .001")
+def rare_class_adam(callbacks):
+    return rare_class(callbacks, 1.0, optimizers.Adam(0.001))
+
+
+@recipe("one row in 500 of a rare class, class weight 300, Adam .001")
+def rare_class_weighted(callbacks):
+    return rare_class(callbacks, 300.0, optimizers.Adam(0.001))
+
+
+@recipe("one row in 500 of a rare class, SGD .01 momentum .9")
+def rare_class_sgd(callbacks):
+    return rare_class(callbacks, 1.0, optimizers.SGD(0.01, 0.9))
+
+
+def rare_targets(size, seed):
+    """Targets of unit size, but for one row in 500: about 300, known from a column."""
+    random = np.random.RandomState(seed)
+    x = random.normal(size=(size, 8)).astype("float32")
+    x[:, 0] = random.rand(size) < 0.002
+    y = x[:, 1:].sum(1) + 300 * x[:, 0] + 0.3 * random.normal(size=size)
+    return x, y.astype("float32")[:, None]
+
+
+@recipe("one target in 500 is a hundred times as large, SGD .0001 momentum .9")
+def rare_targets_sgd(callbacks):
+    data = rare_targets(12800, 3), rare_targets(12800, 4)
+    return regress(dense(32), optimizers.SGD(1e-4, 0.9), callbacks, data, 5)
+
+
+@recipe("one target in 500 is a hundred times as large, Adam .003")
+def rare_targets_adam(callbacks):
+    data = rare_targets(12800, 3), rare_targets(12800, 4)
+    return regress(dense(32), optimizers.Adam(0.003), callbacks, data, 5)
+
+
+@recipe("targets of a log-normal distribution, Adam .003")
+def heavy_tail(callbacks):
+    random = np.random.RandomState(3)
+    x = random.normal(size=(8000, 8)).astype("float32")
+    y = np.exp(1.5 * x[:, :2].sum(1) + 0.3 * random.normal(size=8000))
+    data = split(x, y.astype("float32")[:, None])
+    return regress(dense(32), optimizers.Adam(0.003), callbacks, data, 15)
 
 
 class Sampling(layers.Layer):

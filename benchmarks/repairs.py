@@ -54,7 +54,7 @@ EDITS = (
     (r"[Ss]et `?(layer|model)\.trainable", lambda p, _: p.replace(frozen=False)),
     (r"hidden layer", _hidden_layers),
     (r"at least (\d+) units", lambda p, m: p.replace(width=int(m[1]))),
-    (r"dropout of at most 0.5", lambda p, _: p.replace(dropout=0.5)),
+    (r"dropout rate of at most 0.5", lambda p, _: p.replace(dropout=0.5)),
     (r"biases? .*(zero|0)", lambda p, _: p.replace(bias=0.0)),
     (r"in float32", lambda p, _: p.replace(dtype="float32")),
     (r"Use `relu` with `he_normal`", lambda p, _: p.replace(activation="relu", **HE)),

@@ -10,11 +10,11 @@ class Method:
     """Base of `Detector` and `Policy`.
 
     A method is a pure rule. It declares its state in `initial_state` and its numeric
-    options in `settings`; changing either needs no new trace of the step.
+    options in `settings`; changing either causes no retracing.
 
     Attributes:
         settings: Dict of name to float, the numeric options of the rule.
-        reads_details: True if the rule reads other statistics than `norm` and
+        reads_details: True if the rule reads statistics other than `norm` and
             `nonfinite_count`. They are then measured at every step; otherwise they are
             sampled, and NaN in between.
     """

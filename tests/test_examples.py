@@ -83,8 +83,8 @@ def test_quickstart(tmp_path):
         assert len(found) == 2, printed
     assert all(int(events) > 0 for *_, events, _ in found)
     assert re.search(
-        r"^  step 1: the update changed .+ of its norm \(limit 50%\); .+; "
-        "the weights were restored, and updates are limited to 2.00% of the weights",
+        r"^  step 1: an update changed .+ of its norm \(limit 50%\); .+; "
+        "the weights were restored, and updates are limited to 2.00% of their norm",
         printed,
         re.M,
     )

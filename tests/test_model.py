@@ -156,7 +156,7 @@ def test_an_untried_strategy_is_refused():
     with strategy.scope():
         model = helper.regression()
     with pytest.raises(
-        ValueError, match="unsupported strategy: CentralStorageStrategy"
+        ValueError, match="cannot watch a model under CentralStorageStrategy"
     ):
         helper.fit(model, *helper.regression_data(8), [GradientHistory()])
 

@@ -49,7 +49,7 @@ class RecentBatches:
         """
         data = dict(self._kept).get(step)
         if data is None:
-            return None, f"only the newest {NEWEST} batches are kept"
+            return None, f"only the newest {NEWEST} are kept; reduce `update_freq`"
         items = flat(data)
         why_not = unsupported(items)
         if why_not is not None:

@@ -80,11 +80,14 @@ class GraphBatches:
         if self.reason is not None:
             return None, self.reason
         if not self._kept:
-            return None, "the step was traced before `save_batch` was set"
+            return (
+                None,
+                "the step was traced before `save_batch` was set; compile again",
+            )
         size, limit = self._monitor.store.read("batch/size"), self._monitor.plan
         if size > limit.save_batch:
             return None, too_large(size, limit.save_batch)
-        return None, "a later one has replaced it"
+        return None, "the batch of a later incident replaced it; reduce `update_freq`"
 
     def forget_events(self):
         """The next event begins an incident, however soon it comes."""

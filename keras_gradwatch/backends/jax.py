@@ -450,7 +450,7 @@ class Scoped(Runner):
         return [present(v) for v in trained], [present(v) for v in kept]
 
     def _present(self, variable):
-        """The value of a variable in the step, also outside of `scope`."""
+        """The current value of a variable: that in `scope` if there is one."""
         value = self._scope.get_current_value(variable)
         return variable.value if value is None else value
 

@@ -101,8 +101,9 @@ def check_strategy(model):
         )
     if isinstance(strategy, UNSUPPORTED):
         raise ValueError(
-            f"unsupported strategy: {type(strategy).__name__}. keras_gradwatch "
-            "supports models on one device and under MirroredStrategy."
+            "keras_gradwatch cannot watch a model under "
+            f"{type(strategy).__name__}. It supports models on one device and under "
+            "MirroredStrategy."
         )
 
 
@@ -178,7 +179,7 @@ def make_runner(model, data):
 
 
 def make_batches(monitor):
-    """What keeps the batch in which an incident begins."""
+    """The object that keeps the batch in which an incident begins."""
     return GraphBatches(monitor)
 
 

@@ -174,6 +174,8 @@ class WatchingCallback(keras.callbacks.Callback):
             self._gradwatch.drain()
             self._gradwatch.recorder.begin_epoch(epoch + 1)
             self._gradwatch.controller.begin_epoch((self.params or {}).get("steps"))
+        if self.summary is not None:
+            self.summary.begin_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds `grad_norm` and `explosions` to the epoch's logs."""
@@ -187,7 +189,7 @@ class WatchingCallback(keras.callbacks.Callback):
                 logs.setdefault(key, value)
 
     def on_train_end(self, logs=None):
-        """Drains, and switches policies and responses off until the next `fit`."""
+        """Reads the last steps; policies and responses rest until the next `fit`."""
         del logs
         self._gradwatch.drain()
         self._gradwatch.recorder.sum_up()

@@ -1,4 +1,4 @@
-"""The one callback that does it all."""
+"""`GradWatch`: watches, logs, protects and reports."""
 
 import os
 from collections.abc import Iterable

@@ -42,7 +42,7 @@ class Logging(WatchingCallback):
             self._loggers.forget()
 
     def set_model(self, model):
-        """Watches `model`, and has what is recorded brought to the loggers."""
+        """Watches `model`, and passes what is recorded to the loggers."""
         unfinished = list(_unfinished)  # the model is about to drop them
         super().set_model(model)
         for callback in unfinished:
@@ -88,7 +88,7 @@ class Logging(WatchingCallback):
                 self.finish()
 
     def finish_at_exit(self):
-        """Has the logs ended at exit, unless `fit` ends or the callback is freed."""
+        """Registers the logs to be closed at exit, in case `fit` does not end."""
         _unfinished.add(self)
         # The newest function is called first: before trackers end their runs.
         atexit.unregister(_finish_all)

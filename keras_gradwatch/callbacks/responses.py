@@ -56,7 +56,7 @@ class Response(WatchingCallback):
         if self.verbose:
             recorder.say_once(
                 f"resuming at step {step}, with baselines and {len(events)} earlier "
-                "events"
+                f"event{'s' * (len(events) != 1)}"
             )
 
     def on_rows(self, rows, events):

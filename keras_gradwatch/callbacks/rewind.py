@@ -17,10 +17,11 @@ class RewindOnExplosion(Response):
     with the next batch, so the harmful batch is not repeated, and the step count of
     the monitor continues.
 
-    The rollback happens when the ring is drained, at most `update_freq` steps after
-    the detector tripped. Two snapshots are kept in host memory, the first one and the
-    newest healthy one, each as large as the weights and the optimizer's state. If the
-    optimizer is not built when `fit` begins, the first snapshot does not contain it.
+    The rollback happens when the recorded steps are read, at most `update_freq` steps
+    after the detector tripped. Two snapshots are kept in host memory, the first one and
+    the newest healthy one, each as large as the weights and the optimizer's state. If
+    the optimizer is not built when `fit` begins, the first snapshot does not contain
+    it.
 
     Args:
         snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.

@@ -11,10 +11,10 @@ from keras_gradwatch.reports.report import explain
 
 
 class ExplosionError(RuntimeError):
-    """Training was stopped by `TerminateOnExplosion(mode="raise")`.
+    """Raised when `TerminateOnExplosion(mode="raise")` stops training.
 
     Attributes:
-        events: The `Event`s that led to it.
+        events: The `Event`s that stopped training.
     """
 
     def __init__(self, message: str, events: list[Event]) -> None:
@@ -87,12 +87,12 @@ class TerminateOnExplosion(Response):
         self.summary = RunSummary()
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Drains, and ends `fit` once the updates were halted on the device."""
+        """Reads new steps, and ends `fit` if the device has stopped the updates."""
         super().on_train_batch_begin(batch, logs)
         self._end_if_halted()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Drains, and ends `fit` once the updates were halted on the device."""
+        """Reads new steps, and ends `fit` if the device has stopped the updates."""
         super().on_epoch_end(epoch, logs)
         self._end_if_halted()
 

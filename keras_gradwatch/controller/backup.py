@@ -1,15 +1,15 @@
-"""What a run needs to continue after its process was killed, kept in two small files.
+"""The state needed to resume a run after its process was killed, in two small files.
 
-| file | what is in it |
+| file | content |
 |---|---|
-| `state.jsonl` | snapshots of the monitor's state, one a line, the oldest first |
-| `events.jsonl` | every `Event`, one a line |
+| `state.jsonl` | saved states of the monitor, one per line, the oldest first |
+| `events.jsonl` | the first `MAX_EVENTS` `Event`s, one per line |
 
-A snapshot is written at the end of each epoch, whenever the model is saved and, after a
-drain, about every 5 s in between. The model itself is brought back by whoever saved it
-(a checkpoint, `keras.callbacks.BackupAndRestore`), and may be older than the last
-snapshot. So several are kept, and the one that fits is found by the fingerprint of its
-weights.
+The state is saved at the end of each epoch, whenever the model is saved, and otherwise
+about every 5 s, when recorded steps are read. The model itself is restored from its own
+file (a checkpoint, `keras.callbacks.BackupAndRestore`), and may be older than the last
+saved state. So several are kept; the fingerprint of the model's weights finds the one
+that matches.
 """
 
 import dataclasses

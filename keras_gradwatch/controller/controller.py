@@ -142,9 +142,9 @@ class Controller:
         self._observer.reset()
         self.push_limits()
 
-    def reset_detectors(self):
-        """Has every detector forget what it has seen."""
-        self._observer.reset()
+    def restart_detectors(self):
+        """Tells every detector that the run continues from earlier weights."""
+        self._observer.restart(self.plan)
 
     def _remembered(self, label, response):
         first = response.initial_memory()

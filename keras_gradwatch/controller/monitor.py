@@ -169,7 +169,7 @@ class GradientMonitor:
         return wanted and self._traced is not None and not same
 
     def _end(self):
-        """Forgets the last `fit`; what an interrupted one left is handed out first."""
+        """Forgets the last `fit`; the steps of an interrupted one are read first."""
         self.drain()
         self.error = None
         self._requests = []
@@ -377,7 +377,7 @@ class GradientMonitor:
         self.controller.begin_steps()
 
     def keep(self, epoch_end=False):
-        """Writes the state to where the plan wants it, if it is due."""
+        """Saves the state in the directories of the plan, if that is due."""
         if self.keeper.due(epoch_end):
             self.keeper.keep(epoch_end)
 
@@ -442,7 +442,7 @@ class GradientMonitor:
         return model_state.updates(self._model(), self.store.access)
 
     def resting(self, compete):
-        """Which detectors rest since a loss says nothing, a message; or None.
+        """Which detectors are off because a loss is not usable, a message; or None.
 
         Args:
             compete: Whether several optimizers have a loss each.
@@ -456,15 +456,15 @@ class GradientMonitor:
         names = ", ".join(dict.fromkeys(resting))
         if compete:
             return (
-                "each optimizer has its own loss, which need not fall while the "
-                f"others train, so {names} cannot use it"
+                f"{names}: off, because each optimizer has its own loss, which need "
+                "not fall while the others train"
             )
         unknown = [i for i, known in enumerate(self.losses_known) if not known]
         where = ", ".join(filter(None, map(self.network, unknown)))
         return (
-            f"the loss{' of ' if where else ''}{where} is not known in this "
-            f"`train_step`, so {names} cannot use it. Pass it to "
-            "`optimizer.scale_loss`, or return it in the logs as 'loss'"
+            f"{names}: off, because the loss{' of ' if where else ''}{where} is not "
+            "known in this `train_step`. Pass it to `optimizer.scale_loss`, or return "
+            "it in the logs as 'loss'"
         )
 
     def note_error(self, error):

@@ -37,6 +37,15 @@ class Observer:
         self._overflows = [0] * MAX_APPLICATIONS
         self._restored = []
 
+    def restart(self, plan):
+        """Tells every detector that the run continues from earlier weights."""
+        count = self._checked[1] if self._checked else 0
+        for states in self._states:
+            for label, detector in plan.labelled:
+                if label in states:
+                    detector.restart(states[label], count)
+        self._overflows = [0] * MAX_APPLICATIONS
+
     def begin_fit(self, plan):
         """Tells every detector that a `fit` begins."""
         for states in self._states:
@@ -110,7 +119,7 @@ class Observer:
         return found
 
     def _judging(self, plan, index, scalars):
-        """The detectors that are asked about one application, pairs."""
+        """Pairs `(label, detector)` of the detectors that judge one application."""
         if scalars[OUTCOME] == OVERFLOWED:
             # A loss scale's own matter, unless it lasts.
             self._overflows[index] += 1

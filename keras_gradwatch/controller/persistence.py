@@ -118,5 +118,6 @@ class Keeper:
             except OSError as error:
                 self._active.remove(backup)
                 self._monitor.recorder.say_once(
-                    f"the state is no longer saved in {backup.directory!r}: {error}"
+                    f"the state is no longer saved in {backup.directory!r}, but "
+                    f"training continues: {error}"
                 )

@@ -79,7 +79,7 @@ class Store:
         return {n: np.asarray(v).tolist() for n, v in every.items() if wanted(n)}
 
     def restore(self, state):
-        """Continues from what `state` returned, with variables that are yet to come."""
+        """Restores what `state` returned, also for variables that do not exist yet."""
         for name, value in state.items():
             self.write(name, value)
         self._restored = dict(state)

@@ -11,10 +11,10 @@ from keras_gradwatch.train_step.updates import constrained
 
 
 class Updates:
-    """Weights from before a step, and how far it has moved them.
+    """Weights from before a step, and how far the step moved them.
 
-    Only where a detector reads it: while every step is read, and in sampled steps. So
-    that no step has to compute it.
+    The host measures an update only if a detector reads it: in attentive steps and in
+    sampled steps. So the compiled step need not.
 
     Args:
         access: `Access` to the variables.

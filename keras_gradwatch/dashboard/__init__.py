@@ -1,1 +1,1 @@
-"""The page that shows recorded runs: verdict, timeline, heatmap, layers."""
+"""The dashboard of recorded runs, in HTML: verdict, timeline, heatmap, layers."""

@@ -38,5 +38,5 @@ def _numbers(run):
         return "no steps recorded yet"
     return (
         f"steps {run.steps[0]} to {run.steps[-1]}, {len(run.variables)} variables, "
-        f"{len(run.events)} events"
+        f"{len(run.events)} event{'s' * (len(run.events) != 1)}"
     )

@@ -78,6 +78,15 @@ class Detector(Method):
             state: Dict, to be updated in place.
         """
 
+    def restart(self, state, num_variables):
+        """Called when the run continues from earlier weights: begins anew.
+
+        Args:
+            state: Dict, to be updated in place.
+            num_variables: V, as for `initial_state`.
+        """
+        state.update(self.initial_state(num_variables))
+
     def limits(self, state):
         """The ranges outside which an update of the next steps is skipped.
 
@@ -97,17 +106,17 @@ class Detector(Method):
         return {}
 
     def observe(self, step, state):
-        """Receives one recorded step, and says whether it tripped.
+        """Judges one recorded step.
 
-        Called once for every step, in order. Only `NonFinite` receives steps with a
-        non-finite gradient or loss.
+        Called in order, once for each step. Steps with a non-finite gradient or loss
+        go to `NonFinite` only.
 
         Args:
             step: `Observation`.
             state: Dict as `initial_state` returned it, to be updated in place.
 
         Returns:
-            `Verdict`, or None for a step that did not trip.
+            `Verdict`, or None if the detector does not trip.
         """
         found = self.crossed(step, state)
         return None if found is None else Verdict(None, *found[1:])
@@ -135,7 +144,7 @@ class Detector(Method):
             A clause without a full stop.
         """
         where = f" in {variable}" if variable else ""
-        return f"{self.kind}{where}: {value:.3g} against {baseline:.3g}"
+        return f"{self.kind}{where}: {value:.3g}, compared with {baseline:.3g}"
 
 
 def flatten(detector):

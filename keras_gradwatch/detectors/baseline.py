@@ -16,6 +16,9 @@ FIRST = 3
 QUARTILE_FIRST = 8
 # Length of a window for the largest step; the last full window counts, too.
 WINDOW = 100
+# Spikes apart from each other after which such a spike is usual, and how many times the
+# largest of them a value may then be.
+RECURRENT, ROOM = 3, 2.0
 # Up to this a value says nothing about the level: a hinge loss that is satisfied has
 # no gradient, and its logarithm would move the baseline to nowhere.
 TINY = 1e-30
@@ -29,7 +32,15 @@ class LogBaseline(Detector):
     Formula: with ℓ = log of the quantity, and μ, σ the running mean and standard
     deviation of ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps
     were seen; and from the fourth step on if the quantity is more than `PEAK` times
-    the largest of the newest 100 to 200 steps, however large σ is.
+    the largest of the newest 100 to 200 steps, however large σ is. After warm-up it
+    must also be more than `factor` times the largest of the first `warmup` steps: a
+    batch that the model has yet to learn, such as the only one with a rare class, may
+    be as far off as the first batches were.
+
+    Spikes that recur are part of the data, such as rare targets of a heavy-tailed
+    distribution. After three of them, apart from each other and each at most
+    `reach_of_data` times the largest of the first steps, values up to twice the largest
+    of them no longer trip.
 
     During warm-up, from the ninth step on, the upper quartile replaces the largest one.
     At the end of warm-up, mean, deviation and largest step are computed from the steps
@@ -57,6 +68,8 @@ class LogBaseline(Detector):
 
     # What is compared: "global_norm" or "loss".
     judged = "global_norm"
+    # Times the largest of the first steps up to which spikes that recur are data.
+    reach_of_data = 1e3
 
     def __init__(
         self,
@@ -82,12 +95,18 @@ class LogBaseline(Detector):
         """Moments, number, peaks and first of the values seen, and spikes in a row."""
         del num_variables
         names = ("mean", "variance", "seen", "streak", "peak", "last_peak", "first")
+        names += ("start", "recurred", "usual")
         early = np.zeros(self.settings["warmup"])
         return {**dict.fromkeys(names, 0.0), "early": early}
 
     def begin_fit(self, state):
         """Lets the first step of a `fit` pass."""
         state["first"] = 1.0
+
+    def restart(self, state, num_variables):
+        """Begins anew, but for what is known of the data."""
+        kept = {name: state[name] for name in ("start", "recurred", "usual")}
+        state.update(self.initial_state(num_variables) | kept)
 
     def limits(self, state):
         """From 0 up to the smallest value that is a spike."""
@@ -102,6 +121,9 @@ class LogBaseline(Detector):
             peak = math.exp(np.quantile(known, 0.75))
         if state["seen"] >= FIRST and peak > 0:
             high = min(high, PEAK * peak)
+        high = max(high, self.settings["factor"] * state["start"])
+        if state["recurred"] >= RECURRENT:
+            high = max(high, ROOM * state["usual"])
         return {self.judged: (0.0, high)}
 
     def observe(self, step, state):
@@ -121,6 +143,9 @@ class LogBaseline(Detector):
         warm = seen >= settings["warmup"]
         if spike and not warm and not restart:
             return verdict
+        if state["streak"] == 1 and value <= self.reach_of_data * state["start"]:
+            state["recurred"] += 1
+            state["usual"] = max(state["usual"], value)
         state["seen"] = seen + 1
         if restart:
             state |= {"mean": level, "streak": 0.0, "peak": value, "last_peak": 0.0}
@@ -147,10 +172,12 @@ class LogBaseline(Detector):
     def _end_warmup(self, state):
         """Draws the baseline from those of the first values that are no spikes."""
         levels = state["early"]
+        start = math.exp(levels.max())
         if len(levels) > QUARTILE_FIRST:
             levels = levels[levels <= np.quantile(levels, 0.75) + math.log(PEAK)]
             state["mean"], state["variance"] = float(levels.mean()), float(levels.var())
-            state["peak"] = math.exp(levels.max())
+            start = state["peak"] = math.exp(levels.max())
+        state["start"] = max(state["start"], start)
 
     def _reach(self, state):
         """How far above the mean a spike begins, on the log scale."""

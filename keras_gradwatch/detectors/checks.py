@@ -22,7 +22,8 @@ def checked_limits(detector, state):
     limits = _call(detector, "limits", state)
     expected = (
         f"{type(detector).__name__}.limits() must return a dict of "
-        f"{', '.join(QUANTITIES[:-1])} or {QUANTITIES[-1]} to a pair (low, high)"
+        f"{', '.join(QUANTITIES[:-1])} or {QUANTITIES[-1]} to a pair (low, high) with "
+        "low <= high, neither of them NaN"
     )
     if not isinstance(limits, dict):
         raise TypeError(f"{expected}. Received: {limits!r}")
@@ -33,9 +34,7 @@ def checked_limits(detector, state):
             raise ValueError(f"{expected}. Received: {limits!r}")
         low, high = map(float, pair)
         if not low <= high:
-            raise ValueError(
-                f"{expected}, neither of them NaN and low <= high. Received: {limits!r}"
-            )
+            raise ValueError(f"{expected}. Received: {limits!r}")
         checked[name] = to_float32(low), to_float32(high)
     return checked
 

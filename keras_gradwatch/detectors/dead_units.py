@@ -78,4 +78,5 @@ class DeadUnits(Onset):
 
     def describe(self, variable, value, baseline):
         del baseline
-        return f"{value:.0%} of the units get no gradient, including all of {variable}"
+        share = f"{value:.0%} of the units"
+        return f"{share} get no gradient, including every unit of {variable}"

@@ -43,6 +43,8 @@ class LossSpike(LogBaseline):
     kind = "loss spike"
     needs_loss = True
     judged = "loss"
+    # A squared error grows with the square of what the norm grows with.
+    reach_of_data = 1e4
 
     def describe(self, variable, value, baseline):
         del variable

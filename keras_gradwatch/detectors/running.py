@@ -2,8 +2,8 @@
 
 
 def weight(number, decay):
-    """The weight of value `number`, from 1: m ← m + weight · (x − m).
+    """The weight of the `number`-th value (from 1): m ← m + weight · (x − m).
 
-    A plain average while values are few, an exponential window from then on.
+    A plain average while values are few, then an exponential moving average.
     """
     return max(1 / number, 1 - decay)

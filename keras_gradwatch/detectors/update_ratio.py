@@ -63,6 +63,4 @@ class UpdateRatio(Detector):
 
     def describe(self, variable, value, baseline):
         size = f"{value:.0%} of" if value < 10 else f"{value:.3g} times"
-        return (
-            f"the update changed {variable} by {size} its norm (limit {baseline:.0%})"
-        )
+        return f"an update changed {variable} by {size} its norm (limit {baseline:.0%})"

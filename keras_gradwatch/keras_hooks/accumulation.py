@@ -45,7 +45,10 @@ class Window:
                 self.partial = more if self.partial is None else self.partial | more
 
     def average(self, gradients):
-        """The averages over the window so far; the gradients without accumulation."""
+        """The sums of a window so far, divided by its length.
+
+        Without accumulation, the gradients themselves.
+        """
         return [
             (sparse.dense(g) + ops.cast(ops.convert_to_tensor(part), g.dtype)) / steps
             if steps

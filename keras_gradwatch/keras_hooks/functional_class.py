@@ -26,7 +26,7 @@ def class_to_make(cls, args, kwargs):
 def functional_class(cls):
     """The functional-style sibling of a `GradWatchModel` class.
 
-    Where a `keras.Model` subclass is called with inputs and outputs, Keras rewrites
+    When a `keras.Model` subclass is called with inputs and outputs, Keras rewrites
     that class's `__bases__` for good, and no subclass-style model can be built on it
     any more. A class of its own for the functional style leaves `cls` alone.
     """

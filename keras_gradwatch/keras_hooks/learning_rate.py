@@ -124,8 +124,9 @@ def _hook(leaf, scale):
     if original is None:
         raise RuntimeError(
             f"keras_gradwatch cannot cut a learning rate schedule under Keras "
-            f"{keras.__version__}: Optimizer.{HOOK} is gone. Use a float learning "
-            "rate, or remove ReduceLROnExplosion."
+            f"{keras.__version__}, which has no Optimizer.{HOOK}. Use a float "
+            "learning rate, or remove the callback that cuts it (GradWatch, "
+            "ReduceLROnExplosion or RewindOnExplosion)."
         )
 
     def scaled():

@@ -102,7 +102,7 @@ def settings(owner, name, run, start):
         )
     if run is not None and start is not None:
         raise ValueError(
-            f"{owner}: `{name}` and `start` exclude each other: log to a run, or have "
-            f"one started. Received: {name}={run!r} and start={start!r}"
+            f"{owner}: `{name}` and `start` are mutually exclusive: log to an existing "
+            f"run, or start one. Received: {name}={run!r} and start={start!r}"
         )
     return start

@@ -1,4 +1,4 @@
-"""MLflow."""
+"""A logger for runs of MLflow."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""What a policy is: a pure rule that changes gradients before they are applied."""
+"""Policies: pure functions that change gradients before they are applied."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from keras import ops
 from keras_gradwatch.methods import Method
 from keras_gradwatch.tensors.sparse import SparseRows
 
-# How many times off its baseline a norm is no longer noise.
+# A norm this many times its baseline is no noise.
 OFF_SCALE = 10.0
 
 

@@ -1,1 +1,1 @@
-"""What was recorded: rows, events, names."""
+"""Recorded data: one row per step, events, names of variables."""

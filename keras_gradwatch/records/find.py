@@ -1,4 +1,4 @@
-"""Where on disk the runs of a directory are."""
+"""Finds the runs in a directory."""
 
 import os
 

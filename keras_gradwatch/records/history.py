@@ -29,7 +29,7 @@ class History(StepScalars):
         return self._parts
 
     def append(self, rows, events):
-        """Appends `Rows` and their events, and drops the oldest beyond `max_steps`."""
+        """Appends `Rows` and their events; drops the oldest beyond `max_steps`."""
         self._parts.append(rows)
         self.events.extend(events)
         if self.max_steps is None:

@@ -127,7 +127,7 @@ def rows_of(count, variables):
 
 
 def samples_of(count, variables):
-    """So many samples in which nothing is known."""
+    """`count` samples filled with NaN."""
     samples = np.zeros(count, sample_type(variables, len(STATISTICS)))
     samples["values"] = np.nan
     return samples
@@ -224,7 +224,9 @@ def read(path):
     found.samples = np.concatenate([samples_of(0, len(variables)), *samples])
     for array in (found.rows, found.samples):
         if (np.diff(array["step"]) <= 0).any():
-            raise ValueError(f"{path!r} is damaged: its steps do not ascend")
+            raise ValueError(
+                f"{path!r} is damaged: its steps are not in ascending order"
+            )
     return found
 
 
@@ -274,7 +276,8 @@ def _read_block(data, begin):
 def _array(content, count, kind):
     if len(content) != count * kind.itemsize:
         raise ValueError(
-            f"{count} of {kind.itemsize} bytes each are not {len(content)} bytes"
+            f"expected {count} items of {kind.itemsize} bytes, found {len(content)} "
+            "bytes"
         )
     return np.frombuffer(content, kind)
 

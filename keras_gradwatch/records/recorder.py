@@ -157,6 +157,8 @@ class Sums:
         self.explosions += len({e.step for e in tripped(events)})
 
     def logs(self):
-        """Mean finite norm, NaN where there is none; number of steps with an event."""
+        """A dict of `grad_norm`, the mean finite norm (NaN where there is none), and
+        `explosions`, the number of steps with an event.
+        """
         mean = self._norms / self._steps if self._steps else float("nan")
         return {"grad_norm": float(mean), "explosions": self.explosions}

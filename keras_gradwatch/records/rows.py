@@ -262,15 +262,15 @@ class Rows:
         clipped = "the gradients were clipped to a norm of "
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
         if held:
-            clipped = f"the update was limited to {radius:.2%} of the weights"
+            clipped = f"the update was limited to {radius:.2%} of the weights' norm"
         parts = {
             "skipped": ["the update was skipped"],
             "stopped": ["the update was skipped; training stopped"],
             "reverted": ["the weights were restored"],
             "clipped": [clipped],
-            "rate reduced": [clipped] if held else [],
-            "observed": ["reported only, nothing was changed"],
+            "rate reduced": [clipped if held else "the update was applied"],
+            "observed": ["reported only; nothing was changed"],
         }[action]
         if followed and factor < 1:
-            parts.append(f"learning rate {rate:.3g} -> {rate * factor:.3g}")
+            parts.append(f"learning rate cut: {rate:.3g} -> {rate * factor:.3g}")
         return ", ".join(parts)

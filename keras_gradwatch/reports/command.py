@@ -51,20 +51,24 @@ def main(arguments=None):
     report.add_argument("--json", action="store_true", help="print the data as JSON")
     page = commands.add_parser(
         "html",
-        help="write the page of a run to one file",
+        help="write the dashboard of a run to one file",
         description="Write the verdict, timeline, heatmap and layers of a run, or of "
         "several side by side, to one HTML file.",
     )
     page.add_argument("logdirs", nargs="+", metavar="LOGDIR", help=LOGDIR)
-    page.add_argument("--out", default="report.html", help="file (%(default)s)")
+    page.add_argument(
+        "--out", default="report.html", help="output file (default: %(default)s)"
+    )
     compare = commands.add_parser(
         "compare",
-        help="compare runs in a table and on one page",
-        description="Print a table of several runs, and write a page that shows them "
-        "side by side. Percentages refer to the steps in the records.",
+        help="compare runs in a table and a dashboard",
+        description="Print a table of several runs, and write a dashboard that shows "
+        "them side by side. Percentages refer to the steps in the records.",
     )
     compare.add_argument("logdirs", nargs="+", metavar="RUN", help=LOGDIR)
-    compare.add_argument("--out", default="compare.html", help="file (%(default)s)")
+    compare.add_argument(
+        "--out", default="compare.html", help="output file (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.command == "report":
@@ -120,7 +124,7 @@ def text(logdir):
 
 
 def data(directory):
-    """The report of a run as data, a dict with its `status`; empty where unknown."""
+    """The report of a run as a dict, with its `status`; without a report, that only."""
     try:
         with open(os.path.join(directory, REPORT_DATA), encoding="utf-8") as file:
             found = json.load(file)
@@ -229,7 +233,7 @@ def _report(directory):
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             return file.read().rstrip("\n")
-    return f"there is no {REPORT} in {directory!r} yet; these are the events so far."
+    return f"there is no {REPORT} in {directory!r} yet; the events so far:"
 
 
 def _incident(step, events, folders):
@@ -239,5 +243,5 @@ def _incident(step, events, folders):
         lines = [f"step {step}: {folders[step]}: {files}"]
     lines += [f"  {event['message']}" for event in events[:MAX_LINES]]
     if len(events) > MAX_LINES:
-        lines.append(f"  and {len(events) - MAX_LINES} more events")
+        lines.append(f"  further events: {len(events) - MAX_LINES}")
     return "\n".join(lines)

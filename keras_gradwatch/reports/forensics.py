@@ -229,7 +229,8 @@ class Forensics:
         except OSError as error:
             self._writable = False
             self._monitor.recorder.say_once(
-                f"incidents are no longer written to {self.directory!r}: {error}"
+                f"incidents are no longer written to {self.directory!r}, but training "
+                f"continues: {error}"
             )
 
 

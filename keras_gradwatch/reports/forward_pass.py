@@ -83,9 +83,10 @@ class ForwardPass:
                 f"all outputs{' of the model' if masked else ''} are finite; the "
                 f"largest value is {largest.largest:.3g} in {largest.place}"
             )
-        words = f"the first non-finite values come from {found.place}"
         if found.kind == "input":
-            return f"{words} ({found.nonfinite:.2%} of them)"
+            share = f"{found.nonfinite:.2%} of its values"
+            return f"the first non-finite values are in {found.place} ({share})"
+        words = f"the first non-finite values come from {found.place}"
         if found.inputs is not None:
             low, high = found.inputs
             words += f", called with values from {low:.3g} to {high:.3g}"

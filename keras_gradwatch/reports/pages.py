@@ -22,10 +22,11 @@ COLUMNS = (
 
 
 def write(logdirs, path):
-    """Writes the page of all runs in some directories to a file.
+    """Writes the dashboard of all runs in some directories to a file.
 
     Returns:
-        Pair of the list of `Run`s that it shows, and a list of str: why others are not.
+        Pair of the list of `Run`s that it shows, and a list of str, the reasons why
+        other runs are not shown.
 
     Raises:
         ImportError: If Bokeh is not installed.

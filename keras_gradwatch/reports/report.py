@@ -23,9 +23,9 @@ SCALED_BY_NORM = ("SGD", "LossScaleOptimizer", "Muon")
 DONE = {
     "skipped": "{} update{s} skipped",
     "reverted": "{} update{s} reverted",
-    "clipped": "{} event{s} in clipped steps",
+    "clipped": "gradients clipped in {} step{s} with an event",
     "rate reduced": "{} cut{s} of the learning rate",
-    "rate restored": "{} cut{s} undone",
+    "rate restored": "{} cut{s} of the learning rate undone",
     "rewound": "{} rollback{s}",
     "stopped": "training stopped",
 }
@@ -127,7 +127,7 @@ def _verdict(summary, found, why, stopped):
         words = found[0].headline
         words += f": {why[0].headline}" if why and why[0].headline else ""
     elif summary.tripped:
-        kinds = ", ".join(f"{k['count']} {n}" for n, k in _most(summary.kinds))
+        kinds = ", ".join(f"{k['count']}× {n}" for n, k in _most(summary.kinds))
         words = f"{summary.tripped} of {summary.steps} steps had an event ({kinds})"
     elif summary.error:
         words = f"Training ended with an error after {summary.steps} steps"

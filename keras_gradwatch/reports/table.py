@@ -42,7 +42,7 @@ def table(summary, found):
         padded = [c.rjust(len(h)) for c, h in zip(cells, COLUMNS, strict=True)]
         lines.append("  ".join([name.ljust(width), *padded]))
     if left_out > 0:
-        lines.append(f"and {left_out} less affected kernels")
+        lines.append(f"less affected kernels, not shown: {left_out}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The names of what is measured of each variable."""
+"""The names of the statistics that are measured for each variable."""
 
 NAMES = (
     "norm",

@@ -18,18 +18,18 @@ class Packed:
     """V tensors as matrices of float32.
 
     The small ones share a matrix with rows of `ROW` elements: each begins in a row of
-    its own, and its last row is filled up with zeros. Every other tensor is a matrix of
+    its own, and its last row is padded with zeros. Every other tensor is a matrix of
     one row.
 
     Args:
         tensors: List of V tensors or variables.
-        most: Number of elements up to which a tensor is small. One whose shape is not
-            known while a step is traced is not.
-        least: Number of small tensors from which on they are packed.
+        most: Number of elements up to which a tensor is small. A tensor of unknown
+            shape is not.
+        least: Smallest number of small tensors that are packed.
 
     Attributes:
         shapes: List of the V shapes, tuples.
-        padding: Array [V], the number of zeros that each tensor was filled up with.
+        padding: Array [V], the number of zeros that each tensor is padded with.
         shares: Whether any tensors share a matrix.
     """
 

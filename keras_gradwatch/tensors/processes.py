@@ -74,7 +74,7 @@ def everywhere(value, sharding):
 
 
 class Shards:
-    """What the devices of this process hold of an array, on the host.
+    """Host copy of the shards of a `jax.Array` that this process can address.
 
     Args:
         array: `jax.Array`.

@@ -9,8 +9,9 @@ from keras_gradwatch.train_step.watched import WatchedStep
 def run_step(model, monitor, step, *arguments):
     """Runs one training step.
 
-    Where `torch.compile` compiles the step, it compiles the model's own one. What is
-    done here, the loss and the update run between its parts, as `backward` does.
+    With `torch.compile`, only the model's own step is compiled. The code of this
+    package, the loss and the update run uncompiled between its parts, as `backward`
+    does.
 
     Args:
         model: The watched model.

@@ -112,11 +112,11 @@ class StepState:
         self.monitor.variable("gate").assign(ops.stack(list(self._gate.values())))
 
     def plan_next_look(self, alert):
-        """Notes which step looks closely next, whatever its gradients are.
+        """Sets the next step that takes the slow branch in any case.
 
         Args:
-            alert: Scalar bool, whether something happened in this step: then the next
-                one does.
+            alert: Scalar bool, whether something happened in this step: then it is the
+                next one.
         """
         following = self.number + 1
         every = ops.cast(self.control["sample_every"], "int32")

@@ -143,7 +143,7 @@ class WatchedStep:
             histograms.sample(self._state, names, application.shown)
 
     def _loss_of(self, optimizer, gradients):
-        """The loss of an application, and what it is multiplied by; None: unknown."""
+        """`(loss, factor)` of an application; None for what is unknown."""
         if id(optimizer) in self._losses:
             return self._losses[id(optimizer)]
         loss = self._differentiated.loss_of(gradients)

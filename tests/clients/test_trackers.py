@@ -152,7 +152,7 @@ def test_what_wandb_cannot_log_to(wandb):
         trained(loggers.WandbLog())
     with (
         wandb.init(project="digits") as run,
-        pytest.raises(ValueError, match="exclude each other"),
+        pytest.raises(ValueError, match="mutually exclusive"),
     ):
         loggers.WandbLog(run, start={})
 
@@ -236,7 +236,7 @@ def test_what_mlflow_cannot_log_to(mlflow):
         loggers.MLflowLog(3)
     with pytest.raises(ValueError, match=r"MLflowLog: `start` must be a dict.*'x'"):
         loggers.MLflowLog(start="x")
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="mutually exclusive"):
         loggers.MLflowLog("3", start={})
     with pytest.raises(ValueError, match=r"MLflowLog: there is no active run.*start"):
         trained(loggers.MLflowLog())

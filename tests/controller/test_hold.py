@@ -62,9 +62,10 @@ def test_every_update_after_one_that_did_harm_is_held(compile_it, digits):
     history = watching.history
     for words in (
         "of its norm (limit 50%)",
-        f"the loss went from {history.loss[0]:.3g} to {history.loss[1]:.3g}",
+        f"the loss went from {history.loss[0]:.3g} before it to "
+        f"{history.loss[1]:.3g} after it",
         "the weights were restored",
-        "updates are limited to 2.00% of the weights",
+        "updates are limited to 2.00% of their norm",
     ):
         assert words in event.message
     assert history.applied.tolist() == [True, False, *[True] * 4]

@@ -173,7 +173,7 @@ def test_no_alarm_for_ever_where_the_limits_are_drawn_rarely(cls):
 @READ
 def test_a_shift_down_is_no_alarm_and_is_followed(cls, every):
     values = np.concatenate([noise(60), noise(150, 1e-3, 1)])
-    values[200] = 1.0
+    values[200] = 30.0  # far above the first values, too
     assert run(cls(), values, every)[0] == [200]
 
 
@@ -201,7 +201,7 @@ def test_a_spike_in_the_warm_up_is_ignored(cls, every):
 def test_a_spike_in_every_epoch_trips_in_every_epoch(cls, every):
     """What trips must not widen the range until it passes for normal."""
     values = noise(2000)
-    values[10::40] *= 1e4
+    values[10::40] *= 1e6
     assert run(cls(), values, every)[0] == list(range(10, 2000, 40))
 
 
@@ -270,3 +270,41 @@ def test_bad_batches_among_the_first_ones_do_not_hide_later_ones(cls):
     tripped, state = run(cls(), values)
     assert tripped == bad[2:].tolist()
     assert abs(state["mean"]) < 0.5 and state["variance"] < 0.5
+
+
+@BASELINES
+@READ
+def test_a_value_like_the_first_ones_is_no_spike(cls, every):
+    """The only batch with a rare class is as far off as the first batches were."""
+    values = np.concatenate([noise(40), noise(200, 1e-4, 1)])
+    values[100::40] = 3.0
+    values[200] = 1e3
+    assert run(cls(), values, every)[0] == [200]
+
+
+@BASELINES
+@READ
+@pytest.mark.parametrize(("height", "passes"), [(300.0, True), (1e6, False)])
+def test_spikes_that_recur_are_data_unless_they_are_huge(cls, every, height, passes):
+    values = noise(900)
+    values[100::40] *= height
+    tripped, _ = run(cls(), values, every)
+    assert tripped == ([100, 140, 180] if passes else list(range(100, 900, 40)))
+
+
+@BASELINES
+def test_spikes_in_a_row_do_not_recur(cls):
+    values = noise(300)
+    values[100:103] *= 300.0
+    values[200] *= 300.0
+    assert run(cls(), values)[0] == [100, 101, 102, 200]
+
+
+@BASELINES
+def test_what_is_known_of_the_data_outlives_a_rollback(cls):
+    values = noise(400)
+    values[100::40] *= 300.0
+    _, state = run(cls(), values)
+    known = {name: state[name] for name in ("start", "recurred", "usual")}
+    cls().restart(state, 2)
+    assert same(state, {**cls().initial_state(2), **known}) and known["recurred"] == 3

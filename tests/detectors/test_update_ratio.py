@@ -69,5 +69,5 @@ def test_its_limit_and_what_it_reads():
 
 def test_the_words():
     assert UpdateRatio().describe("w", 0.7, 0.5) == (
-        "the update changed w by 70% of its norm (limit 50%)"
+        "an update changed w by 70% of its norm (limit 50%)"
     )

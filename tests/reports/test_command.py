@@ -114,7 +114,7 @@ def test_long_incidents_are_cut_short(tmp_path, capsys):
     (tmp_path / "events.jsonl").write_text(lines)
     assert command.main(["report", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "\n  step 4: ...\n  and 55 more events\n" in printed
+    assert "\n  step 4: ...\n  further events: 55\n" in printed
 
 
 def test_a_directory_whose_events_are_in_no_list(tmp_path, capsys):

@@ -149,7 +149,7 @@ def test_a_forward_pass_that_nothing_can_save():
     watching = run(model, 16 * x, y)
     assert named(watching)[0] == ["non-finite at the start"]
     text = watching.report()
-    assert "no learning rate and no clip can help" in text
+    assert "neither a lower learning rate nor clipping can help" in text
     assert "8 layers use `exponential`" in text
 
 
@@ -174,7 +174,7 @@ def test_single_bad_batches():
     watching = GradWatch(verbose=0)
     helper.fit(helper.regression(), helper.with_nan(x, 7, 8), y, [watching], epochs=2)
     assert named(watching) == (["bad batches"], [])
-    assert "2 of 100 steps, first step 7" in watching.report()
+    assert "2 of 100 steps (the first is step 7) have" in watching.report()
 
 
 @pytest.mark.thorough
@@ -199,7 +199,7 @@ def test_vanishing_gradients_are_told_and_explained(capsys):
     assert named(watching) == (["vanishing"], ["activation"])
     assert "10 layers use `sigmoid`" in watching.report()
     printed = capsys.readouterr().out
-    assert "reported only, nothing was changed" in printed
+    assert "reported only; nothing was changed" in printed
     assert printed.count("Diagnosis (vanishing)") == 1
     # The table of a deep model is short.
     lines = watching.report().splitlines()

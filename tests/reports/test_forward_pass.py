@@ -156,7 +156,7 @@ def test_inputs(data):
     x, y = data
     x[3, 2] = np.inf
     found = keras_gradwatch.trace_forward(model_of(), x, y)
-    assert str(found).endswith("come from `x` (0.62% of them)")
+    assert str(found).endswith("are in `x` (0.62% of its values)")
 
 
 def test_the_largest_value(data):

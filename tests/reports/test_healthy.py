@@ -186,3 +186,27 @@ def test_a_kernel_that_begins_at_zero_says_nothing_of_the_rate(start, kind):
     }
     kinds = [cause.kind for cause in explain(summary).causes]
     assert kinds == [kind]
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_data_in_order_that_end_with_what_is_hardest(learns):
+    """A series whose variance grows, without shuffling: its model has learned."""
+    rng = np.random.default_rng(0)
+    size = np.linspace(1, 3, 3200)[:, None]
+    x = size * rng.normal(size=(3200, 4))
+    y = x.sum(axis=1, keepdims=True) + 1.5 * size * rng.normal(size=(3200, 1))
+    model = keras.Sequential([keras.Input((4,)), LAYERS.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01 if learns else 1e-7), "mse")
+    watch = GradWatch(verbose=0)
+    model.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[watch])
+    kinds = [f.kind for f in watch.report().symptoms]
+    assert watch.summary.losses()[1] > watch.summary.losses()[0]
+    assert kinds == ([] if learns else ["not learning"])
+
+
+@pytest.mark.parametrize("first", [[0.9, 0.5, 0.2, 0.1, 0.05], [0.6]])
+def test_a_loss_that_is_0_after_a_few_steps(first):
+    """A hinge loss of classes that lie far apart."""
+    losses = np.r_[first, np.zeros(300)]
+    summary = summary_of("classes", losses, heads=[])
+    assert explain(summary).symptoms == []

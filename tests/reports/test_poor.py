@@ -53,7 +53,7 @@ HALF = np.linspace(2.3, 1.8, 300)  # of ten classes: little, and not nothing
     ("model", "cause", "fix"),
     [
         ({"narrowest": ["dense", 1]}, "structure", "Give `dense` at least 20 units"),
-        ({"dropout": 0.9}, "settings", "Use a dropout of at most 0.5"),
+        ({"dropout": 0.9}, "settings", "Use a dropout rate of at most 0.5"),
         ({"momentum": 0.999}, "rate", "Use a momentum of 0.9"),
         ({"recurrent": ["lstm", "relu"]}, "activation", "Use the default `tanh`"),
     ],
@@ -82,7 +82,7 @@ def test_a_rate_that_falls_too_soon():
     summary.rates, summary.slow = [0.1, 0.0], 200
     report = explain(summary)
     assert [finding.kind for finding in report.causes] == ["low rate"]
-    assert "in 200 of 300 steps it was below 1% of the first one" in report
+    assert "in 200 of 300 steps it was below 1% of its initial value" in report
     summary.slow = 50  # as at the end of a schedule
     assert not explain(summary).symptoms
 

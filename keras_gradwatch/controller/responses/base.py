@@ -66,7 +66,11 @@ class Response:
         """Called before the first batch of a `fit`."""
 
     def claims(self, moment, memory):
-        """Receives a step before the detectors; True if they must not judge it."""
+        """Receives a step before the detectors do.
+
+        Returns:
+            True to exclude the step from detection.
+        """
         del moment, memory
         return False
 

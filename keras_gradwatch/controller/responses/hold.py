@@ -26,9 +26,10 @@ class Hold(Response):
 
     An update over the bound of its detectors is applied, and the loss of the next step
     judges it, as in trust-region methods. If that loss is much worse than the losses
-    before, or not finite, the weights are restored, and later updates are limited to
-    the trust region. Otherwise the update is kept, and nothing is reported. An update
-    that is not finite or larger than `INSANE` is reverted in its own step.
+    before, or if the losses of two steps in a row are not finite, the weights are
+    restored, and later updates are limited to the trust region. Otherwise the update is
+    kept, and nothing is reported. An update that is not finite or larger than `INSANE`
+    is reverted in its own step.
 
     If the first loss of a later `fit` is worse than the last ones by the same margin,
     the data have changed, or targets follow the model. From then on, updates are judged
@@ -113,7 +114,8 @@ class Hold(Response):
             # One bad batch, which was skipped, says nothing about the update.
             self._suspect = trip, bound, True
             return False
-        words = f"the loss went from {_last(memory):.3g} to {moment.loss:.3g}"
+        before = f"{_last(memory):.3g} before it"
+        words = f"the loss went from {before} to {moment.loss:.3g} after it"
         if not self.acts:
             memory["until"] = float(moment.step + 1 + self.region.settings["quiet"])
             trip.row, trip.action = moment.row, "observed"
@@ -209,7 +211,7 @@ class Hold(Response):
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
         trip.row, trip.action = moment.row, "reverted"
-        trip.words = f"{words}, and updates are limited to {radius:.2%} of the weights"
+        trip.words = f"{words}, and updates are limited to {radius:.2%} of their norm"
         moment.trips[:] = [trip]
         moment.rows.scalars["trust_radius"][moment.row] = radius
         moment.controller.hold(True)
@@ -260,6 +262,7 @@ class Hold(Response):
             loan.cut(memory, moment, moment.controller, factor, self.min_lr)
             trip = self._largest(moment)
             trip.what = "the loss does not fall although updates are limited"
+            trip.what += f"; the limit is now {memory['radius']:.2%}"
             moment.trips.append(trip)
             if memory["cuts"] == 1:
                 self._try_beginning(moment, memory)
@@ -272,7 +275,7 @@ class Hold(Response):
             )
             trip.action = "clipped"
             trip.words = (
-                f"the update was limited to {memory['radius']:.2%} of the weights"
+                f"the update was limited to {memory['radius']:.2%} of the weights' norm"
             )
             moment.trips.append(trip)
             self._held = -math.inf

@@ -55,7 +55,7 @@ def give_back(memory, rows, controller, response):
 
 
 def give_all_back(memory, rows, controller, response, reason):
-    """Undoes all cuts; `reason` is a clause, the others as in `give_back`."""
+    """Undoes all cuts; `reason` is a clause, the rest are arguments of `give_back`."""
     if memory["lent"]:
         factor, memory["lent"] = math.prod(memory["lent"]), []
         _raise_rate(factor, rows, controller, response, reason)
@@ -68,5 +68,5 @@ def _raise_rate(factor, rows, controller, response, reason):
         return  # another rate was set in the meantime
     trip = Trip(len(rows) - 1, response.detectors[0], None, rate * times, rate)
     trip.what, trip.action = reason, RESTORED
-    trip.words = f"learning rate {rate:.3g} -> {rate * times:.3g}"
+    trip.words = f"a cut was undone: learning rate {rate:.3g} -> {rate * times:.3g}"
     rows.trips.append(trip)

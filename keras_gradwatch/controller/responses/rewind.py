@@ -169,7 +169,7 @@ class Rewind(Response):
                 controller.access.write(variable, np.full(variable.shape, first))
 
     def _can_probe(self, tripped, controller):
-        """Whether the loss alone has tripped, and the epoch is long enough."""
+        """Whether only `Divergence` has tripped, and enough steps are left."""
         of_loss = len(tripped) == 1 and isinstance(tripped[0].detector, Divergence)
         return of_loss and self._has_room(controller)
 
@@ -188,7 +188,7 @@ class Rewind(Response):
             trip.row, moment.trips[:] = moment.row, [trip]
         if not rose:
             if blamed:
-                controller.reset_detectors()
+                controller.restart_detectors()
                 trip.action = "rewound"
                 trip.words = f"the snapshot of step {probe.snapshot.step} was restored"
             else:
@@ -198,7 +198,7 @@ class Rewind(Response):
             self._go_back([trip], controller, memory, cuts=True)
             return
         probe.left.put_back(controller)
-        controller.reset_detectors()
+        controller.restart_detectors()
         controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
         self._best = np.inf
         trip.action = "observed"
@@ -233,7 +233,7 @@ class Rewind(Response):
             return
         self._dead.clear()
         # Reset the baselines: they come from the diverged run.
-        controller.reset_detectors()
+        controller.restart_detectors()
         if cuts:
             controller.tighten(self._factor)
         self._best = np.inf

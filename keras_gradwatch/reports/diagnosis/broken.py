@@ -92,9 +92,9 @@ def overflow(summary):
         return Finding(
             "float16 overflow",
             f"the model computes in float16, whose largest number is 65504, and step "
-            f"{bad['step']} is not finite",
+            f"{bad['step']} has non-finite values",
             'Compute in float32 (`keras.config.set_dtype_policy("float32")`), or use '
-            "`mixed_float16` with the last layer in float32 and targets of unit size.",
+            "`mixed_float16` with the last layer in float32 and targets of unit scale.",
             f"Values overflow float16 in step {bad['step']}",
         )
     if not bad or not bad["scale"] > 0 or not math.isfinite(bad["loss"]):
@@ -145,7 +145,8 @@ def forward(summary):
             f"Check {found['place']} for a division by 0, a logarithm of 0 or a large "
             "power, and keep the arguments away from 0 (`x / (y + 1e-7)`)."
         )
-    return f"; in its forward pass, {found['words']}", advice
+    step = summary.first_bad["step"]
+    return f"; in the forward pass of step {step}, {found['words']}", advice
 
 
 def sudden(summary):
@@ -159,8 +160,7 @@ def sudden(summary):
     return Finding(
         "sudden non-finite loss",
         f"the loss is not finite from step {bad['step']} on, although the "
-        "gradient norm was normal before"
-        + (words or ": check the data, logarithms and divisions"),
+        f"gradient norm was normal before{words}",
         advice
         or "Check the batch of that step, and keep the arguments of logarithms and "
         "divisions positive.",

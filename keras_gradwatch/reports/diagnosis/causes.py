@@ -128,7 +128,7 @@ def _activation(summary, kinds):
         if named:
             return Finding(
                 "activation",
-                f"{activations[named[0]]} layers use `{named[0]}`, which grows "
+                f"{_layers(activations[named[0]])} `{named[0]}`, so the outputs grow "
                 "exponentially from layer to layer",
                 "Use `relu` or `softplus` instead.",
                 f"`{named[0]}` grows without bound",
@@ -137,10 +137,10 @@ def _activation(summary, kinds):
     if "vanishing" in kinds and named and not _initializer(summary, kinds):
         return Finding(
             "activation",
-            f"{activations[named[0]]} layers use `{named[0]}`, which multiplies the "
+            f"{_layers(activations[named[0]])} `{named[0]}`, which multiplies the "
             f"gradient by at most {0.25 if 'sigmoid' in named[0] else 1} in each layer",
             "Use `relu` with `he_normal` weights in the hidden layers.",
-            f"{activations[named[0]]} layers use `{named[0]}`",
+            f"{_layers(activations[named[0]])} `{named[0]}`",
         )
     return None
 
@@ -193,8 +193,9 @@ def _inputs(summary, kinds):
         "inputs",
         f"the inputs of {first.name} are large: about {first.inputs:.2g} each, "
         "estimated from the gradients of the first step",
-        "Scale the inputs to about unit size (keras.layers.Normalization, or divide by "
-        f"{first.inputs:.2g}).",
+        "Scale the inputs to about unit scale: put a `keras.layers.Normalization` "
+        "layer first and `adapt` it to the training data, or divide by "
+        f"{first.inputs:.2g}.",
         f"the inputs are large (about {first.inputs:.2g} each)",
     )
 
@@ -217,7 +218,7 @@ def _targets(summary, kinds):
         f"the first loss is {summary.early[0]:.3g}, an error of about {size:.2g} per "
         f"target, but the model's outputs are only about {outputs:.2g}: the targets "
         "are large",
-        f"Scale the targets to about unit size (subtract their mean, divide by about "
+        f"Scale the targets to about unit scale (subtract their mean, divide by about "
         f"{size:.2g}), and undo it on the predictions.",
         f"the targets are large (about {size:.2g} each)",
     )
@@ -229,21 +230,21 @@ def _initializer(summary, kinds):
     small = [k for k in known if k.gain < SMALL_GAIN]
     advice = (
         "Use `he_normal` for relu, `glorot_uniform` for tanh, `orthogonal` with gain 1 "
-        "for recurrent weights; or a normalization after each layer."
+        "for recurrent weights; or add a normalization layer after each layer."
     )
     if large:
         worst = max(large, key=lambda k: k.gain)
-        usual = "1 (orthogonal)" if worst.recurrent else "1.4 (he_normal)"
+        usual = "orthogonal: 1" if worst.recurrent else "he_normal: 1.4"
         words = f"the weights of {_count(large)} were large at the first step"
         headline = "the initial weights are too large"
     elif len(small) > len(known) / 2 and not acute(summary):
-        worst, usual = min(small, key=lambda k: k.gain), "1.4 (he_normal)"
+        worst, usual = min(small, key=lambda k: k.gain), "he_normal: 1.4"
         words = f"the weights of {_count(small)} were small at the first step"
         headline = "the initial weights are too small"
     else:
         every = [_shrinks(n, kinds, advice) for n in networks(summary)]
         return next(filter(None, every), None)
-    words += f": √fan_in · std is {worst.gain:.2g} in {worst.name} (typical: {usual})"
+    words += f": √fan_in · std is {worst.gain:.2g} in {worst.name} ({usual})"
     return Finding("initializer", words, advice, headline)
 
 
@@ -303,7 +304,7 @@ def _large_rate(summary):
     return Finding(
         "rate",
         f"the learning rate is too high: at {rate:.3g} the largest update of a kernel "
-        f"was {largest:.2g} times its weights (0.001 to 0.01 is typical)",
+        f"was {largest:.2g} times the norm of its weights (0.001 to 0.01 is typical)",
         f"Lower the learning rate from {rate:.3g} to about {lower:.1g}.",
         f"the learning rate of {rate:.3g} is too high",
     )
@@ -337,7 +338,7 @@ def _small_rate(summary, kinds):
     return Finding(
         "low rate",
         f"the learning rate is too low: at {rate:.3g} the largest update of a kernel "
-        f"was {largest:.2g} times its weights (0.001 to 0.01 is typical)",
+        f"was {largest:.2g} times the norm of its weights (0.001 to 0.01 is typical)",
         f"Raise the learning rate from {rate:.3g} to about {times * rate:.1g}.",
         f"the learning rate of {rate:.3g} is too low",
     )
@@ -383,6 +384,10 @@ def _spikes(summary, kinds):
 
 def _largest_gain(kernel):
     return LARGE_RECURRENT_GAIN if kernel.recurrent else LARGE_GAIN
+
+
+def _layers(count):
+    return "1 layer uses" if count == 1 else f"{count} layers use"
 
 
 def _count(named):

@@ -95,8 +95,8 @@ def _sequences(head, array):
     return Finding(
         "labels",
         f"a label sequence of the first batch needs {array['frames']} output steps "
-        f"(its length, and one step between equal neighbors), and `{head['layer']}` "
-        f"has {steps}: its CTC loss is infinite",
+        "(its length plus one for each pair of equal neighbors), and "
+        f"`{head['layer']}` has {steps}: its CTC loss is infinite",
         "Reduce strides and pooling along the time axis, or shorten the labels.",
         "a label sequence is longer than the outputs",
     )
@@ -128,9 +128,10 @@ def large_inputs(summary):
         f"the inputs{_named(worst)} are large: {worst['low']:.3g} to "
         f"{worst['high']:.3g} in the first batch, a root mean square of "
         f"{worst['rms']:.2g}{_mostly(worst)}",
-        "Scale the inputs to about unit size: add `keras.layers.Normalization()` in "
-        f"front, or divide by {worst['rms']:.2g}.",
-        f"the inputs are large (up to {worst['high']:.3g})",
+        "Scale the inputs to about unit scale: put a `keras.layers.Normalization` "
+        "layer first and `adapt` it to the training data, or divide by "
+        f"{worst['rms']:.2g}.",
+        f"the inputs are large ({worst['low']:.3g} to {worst['high']:.3g})",
     )
 
 
@@ -151,15 +152,15 @@ def large_targets(summary):
                 "targets",
                 f"the targets{_named(array)} are large: {array['low']:.3g} to "
                 f"{array['high']:.3g} in the first batch",
-                "Scale the targets to about unit size (subtract their mean, divide by "
+                "Scale the targets to about unit scale (subtract their mean, divide by "
                 f"about {array['rms']:.2g}), and undo it on the predictions.",
-                f"the targets are large (up to {array['high']:.3g})",
+                f"the targets are large ({array['low']:.3g} to {array['high']:.3g})",
             )
     return None
 
 
 def guessing(summary):
-    """The loss of an answer that does not depend on the inputs; None: not known.
+    """The loss of a constant prediction; None: not known.
 
     As `constant_answer`, but the estimate for a squared error is not used where the
     losses contradict it, or where a later `fit` may have other targets.
@@ -177,7 +178,7 @@ def guessing(summary):
 
 
 def constant_answer(summary):
-    """The loss of the best answer that is always the same; None: not known."""
+    """The loss of the best constant prediction; None: not known."""
     if summary.model.get("penalized"):
         return None  # the loss has further terms
     return loss_of_guessing(summary)
@@ -215,7 +216,7 @@ def uncertainty(summary):
 
 
 def has_soft_targets(summary):
-    """Whether targets of a crossentropy are probabilities: its least value is not 0."""
+    """Whether targets of a crossentropy are probabilities: its minimum is above 0."""
     crossentropy = ("binary", "classes")
     return any(
         head["family"] in crossentropy and not array["integers"]
@@ -308,7 +309,7 @@ def _nonfinite(what, array):
 
 
 def _labels(head, array):
-    """Class numbers that the last layer has no unit for."""
+    """Class indices that the last layer has no unit for."""
     sparse = head["family"] == "classes" and "sparse" in head["loss"].lower()
     if not sparse or not head["units"] or head.get("ignores") is not None:
         return None
@@ -348,7 +349,7 @@ def _probabilities(head, array):
 
 
 def _class_numbers(head, array):
-    """Class numbers under a loss for regression, where accuracy is asked for."""
+    """Class indices under a loss for regression, where accuracy is asked for."""
     classes = array["integers"] and 2 < array.get("distinct", 0) <= MANY_CLASSES
     within = array["low"] >= 0 and array["high"] < MANY_CLASSES
     if head["family"] != "regression" or not head["accuracy"] or head["units"] != 1:
@@ -358,7 +359,7 @@ def _class_numbers(head, array):
     units = int(array["high"]) + 1
     return Finding(
         "settings",
-        f"the targets{_named(array)} are class numbers up to {array['high']:g} "
+        f"the targets{_named(array)} are class indices up to {array['high']:g} "
         f"(the metric is accuracy), but {head['loss']} is a loss for regression",
         "Compile with `loss=keras.losses.SparseCategoricalCrossentropy("
         f"from_logits=True)`, and no activation in the last layer; give "
@@ -391,11 +392,14 @@ def _out_of_range(head, array):
     if within and not negative:
         return None
     if negative:
-        what = f"the loss {head['loss']} expects values from 0 on"
+        what = f"the loss {head['loss']} expects values of at least 0"
         advice = 'Compile with a loss that takes negative targets, such as `"mse"`.'
     else:
         what = f"the activation {head['activation']} of the last layer "
-        what += f"`{head['layer']}` gives values from {low:g} to {high:g}"
+        limits = (
+            f"from {low:g} to {high:g}" if math.isfinite(high) else f"above {low:g}"
+        )
+        what += f"`{head['layer']}` gives values {limits}"
         advice = f"Remove the activation of `{head['layer']}`, or scale the targets."
     return Finding(
         "settings",

@@ -35,7 +35,7 @@ def outweighed(summary):
         "not learning",
         f"the loss without the regularizers is about {data_loss:.3g} in the latest "
         f"steps; always predicting the same value would give {constant:.3g}",
-        headline="The model is no better than a constant guess after "
+        headline="The model is no better than a constant prediction after "
         f"{summary.steps} steps",
     )
 
@@ -48,8 +48,9 @@ def strong_penalty(summary):
     return Finding(
         "settings",
         f"the regularizers add {penalty:.3g} to the loss at the first step, and have "
-        f"reduced the norm of the weights to {kept**0.5:.0%}",
-        "Divide the factors of the regularizers by 100, such as L2(1e-4).",
+        f"reduced the norm of the weights to {kept**0.5:.0%} of its first value",
+        "Divide the factors of the regularizers by 100 (for example, L2(1e-4) instead "
+        "of L2(1e-2)).",
         "the regularizers outweigh the loss",
     )
 

@@ -73,7 +73,7 @@ def narrow(summary):
         return None
     return Finding(
         "structure",
-        f"layer `{name}` has a single unit, which is too narrow for {classes} classes",
+        f"layer `{name}` has a single unit: too few for {classes} classes",
         f"Give `{name}` at least {max(8, 2 * classes)} units.",
         f"`{name}` is too narrow",
     )
@@ -84,7 +84,14 @@ def high_momentum(summary):
     momentum, rate = summary.model.get("momentum", 0.0), summary.top_rate
     if not momentum >= MOMENTUM:
         return None
-    times = 1 / (1 - momentum) if momentum < 1 else float("inf")
+    if momentum >= 1:
+        return Finding(
+            "rate",
+            f"a momentum of {momentum:g} never forgets a gradient",
+            "Use a momentum of 0.9.",
+            f"the momentum of {momentum:g} is too high",
+        )
+    times = 1 / (1 - momentum)
     return Finding(
         "rate",
         f"a momentum of {momentum:g} multiplies the learning rate of {rate:.3g} by "
@@ -116,7 +123,7 @@ def _decayed(summary):
     return Finding(
         "low rate",
         f"the learning rate fell from {first:.3g} to {last:.3g}: in {summary.slow} of "
-        f"{summary.steps} steps it was below 1% of the first one",
+        f"{summary.steps} steps it was below 1% of its initial value",
         "Let the learning rate fall later, or not as far.",
         f"the learning rate fell to {last:.3g}",
     )
@@ -128,9 +135,9 @@ def _dropout(summary):
         return None
     return Finding(
         "settings",
-        f"a dropout of {rate:.2g} removes most of the units",
-        "Use a dropout of at most 0.5.",
-        "the dropout is too large",
+        f"a dropout rate of {rate:.2g} removes most of the units",
+        "Use a dropout rate of at most 0.5.",
+        "the dropout rate is too high",
     )
 
 

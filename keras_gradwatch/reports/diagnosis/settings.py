@@ -74,9 +74,9 @@ def doubts(summary):
         found.append(
             Finding(
                 "settings",
-                f"a dropout of {model['dropout']:.2g} removes most of the units",
-                "Use a dropout of at most 0.5.",
-                "the dropout is too large",
+                f"a dropout rate of {model['dropout']:.2g} removes most of the units",
+                "Use a dropout rate of at most 0.5.",
+                "the dropout rate is too high",
             )
         )
     return found
@@ -155,7 +155,7 @@ def _logarithm(head):
         return None
     return _finding(
         head,
-        f"may be negative, but the loss {head['loss']} takes its logarithm",
+        f"may have negative outputs, but the loss {head['loss']} takes their logarithm",
         'Use `activation="softplus"` or `"exponential"` in the last layer.',
     )
 
@@ -190,7 +190,7 @@ def _unusual(head, known):
     if family == "logarithm" and activation in MAY_BE_NEGATIVE:
         return _finding(
             head,
-            f"may be negative, where the loss {head['loss']} has no gradient",
+            f"may have negative outputs, where the loss {head['loss']} has no gradient",
             'Use `activation="softplus"` in the last layer.',
         )
     if family == "binary" and activation == "softmax":

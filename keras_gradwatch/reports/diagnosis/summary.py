@@ -13,6 +13,8 @@ from keras_gradwatch.records.rows import APPLIED
 
 # Losses that are averaged at the begin and at the end of a run.
 WINDOW = 50
+# Of these, the very first ones.
+FEW = 5
 # Fraction of the first learning rate below which next to nothing is learned.
 SLOW = 0.01
 # Steps of log₁₀ in which norms are counted: within 6% of each other.
@@ -56,6 +58,7 @@ class RunSummary:
         fits: Number of `fit` calls.
         fit_steps: Number of steps of the newest `fit`.
         fit_early: Its first finite losses, `WINDOW` at most.
+        epoch_early: The same of its newest epoch; None: that is the first one.
         norm: `first`, `last` and `largest` finite global norm.
         levels: Count of healthy steps by global norm, in bins of `RESOLUTION` of
             log₁₀.
@@ -91,6 +94,7 @@ class RunSummary:
     fits: int = 0
     fit_steps: int = 0
     fit_early: list = field(default_factory=list)
+    epoch_early: list | None = None
     norm: dict = field(default_factory=dict)
     levels: dict = field(default_factory=dict)
     first_bad: dict = field(default_factory=dict)
@@ -105,7 +109,11 @@ class RunSummary:
         """Called before a `fit`: its data and targets may differ from earlier ones."""
         self.fits += 1
         self.error = None
-        self.fit_steps, self.fit_early = 0, []
+        self.fit_steps, self.fit_early, self.epoch_early = 0, [], None
+
+    def begin_epoch(self):
+        """Called before an epoch; those of the data begin alike."""
+        self.epoch_early = []
 
     def take(self, rows, events):
         """Takes newly drained `Rows` and their `Event`s in."""
@@ -124,6 +132,8 @@ class RunSummary:
         self.early = (self.early + losses)[:WINDOW]
         self.fit_steps += len(rows)
         self.fit_early = (self.fit_early + losses)[:WINDOW]
+        if self.epoch_early is not None:
+            self.epoch_early = (self.epoch_early + losses)[:WINDOW]
         self.recent = (self.recent + losses)[-WINDOW:]
         self._take_norms(rows, events)
         self._take_variables(rows)
@@ -165,6 +175,22 @@ class RunSummary:
         """`(early, recent)` loss, medians: a spike is to change neither."""
         early, recent = self._windows()
         return statistics.median(early), statistics.median(recent)
+
+    def first_loss(self):
+        """The median of the first few of the early losses."""
+        early, _ = self._windows()
+        return statistics.median(early[:FEW])
+
+    def reached(self):
+        """The loss that the model has reached, a median.
+
+        Of the newest losses, or of the first ones of the newest epoch, if that is less:
+        data in a fixed order may end with what is hardest.
+        """
+        _, recent = self._windows()
+        begin = self.epoch_early or []
+        found = [recent] + [begin[: len(recent)]] * (len(begin) >= len(recent))
+        return min(map(statistics.median, found))
 
     def noise(self):
         """The standard error of `early - recent`, from the spread of the losses."""

@@ -47,7 +47,8 @@ REVIVE = (
 ENOUGH_LOSSES = 100
 # Fewest steps after which a model should be better than a constant answer.
 ENOUGH_STEPS = 150
-# A loss below this fraction of that of a constant answer is a good one.
+# A loss below this fraction of the first one, or of that of a constant prediction, is a
+# good one.
 GOOD = 0.2
 # A run below this fraction of it, or that begins below that one, has learned before.
 KNOWN, BELOW = 0.5, 0.85
@@ -120,7 +121,7 @@ def _non_finite_start(summary):
             f"the loss is {bad['loss']:g}, but all gradients are finite"
             + (
                 words
-                or ": a term of the loss, a regularizer or a metric takes the "
+                or ": probably a term of the loss or a regularizer takes the "
                 "logarithm of a negative number, or divides 0 by 0"
             ),
             advice
@@ -136,12 +137,13 @@ def _non_finite_start(summary):
             "at the first step the loss and the gradient of the first layer's bias are "
             "finite, but the gradient of its kernel is not: the inputs contain NaN or "
             "infinite values",
-            headline="The gradients are not finite from the first step on",
+            "Remove or fill the non-finite values of the inputs (`np.nan_to_num`).",
+            "The gradients are not finite from the first step on",
         )
     return Finding(
         "non-finite at the start",
         "the loss of the very first step is not finite, before any update was made, so "
-        "no learning rate and no clip can help"
+        "neither a lower learning rate nor clipping can help"
         + (
             words
             or "; the forward pass overflows or divides by zero with these weights "
@@ -162,15 +164,18 @@ def _explosion(summary):
     if "update" in summary.kinds:
         first = summary.kinds["update"]["first"]
         words.append(
-            f"at step {first['step']} the update of {first['variable']} was "
-            f"{first['value']:.3g} times the size of its weights"
+            f"an update of {first['variable']} was {first['value']:.3g} times the norm "
+            f"of its weights (seen in step {first['step']})"
         )
     spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
     if not words and (_shift(summary) or _are_mild(spikes, summary)):
         spikes = []
     if spikes:
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
-        words.append(f"{first['kind']} at step {first['step']} ({first['value']:.3g})")
+        words.append(
+            f"{first['kind']} at step {first['step']} (value {first['value']:.3g}, "
+            f"baseline {first['baseline']:.3g})"
+        )
     before = bad.get("before") if bad else None
     if before is not None and not broken.rare(summary):
         words.append(
@@ -200,7 +205,9 @@ def _shift(summary):
         f"since step {first['step']} the loss has stayed near {event['value']:.3g}, up "
         f"from {event['baseline']:.3g}, and it is just as high with earlier weights: "
         "the data or the loss function must have changed",
-        headline=f"The scale of the loss changed at step {first['step']}",
+        "Check what changed at that step. If the change was intended, nothing needs to "
+        "be done.",
+        f"The scale of the loss changed at step {first['step']}",
     )
 
 
@@ -243,11 +250,12 @@ def _bad_batches(summary):
     words, advice = broken.forward(summary)
     return Finding(
         "bad batches",
-        f"{count} of {summary.steps} steps, first step {first['step']}, have "
-        f"non-finite values, while the steps around them are finite{words}",
+        f"{count} of {summary.steps} steps (the first is step {first['step']}) "
+        f"{'has' if count == 1 else 'have'} non-finite values, but the steps around "
+        f"{'it' if count == 1 else 'them'} are finite{words}",
         advice
-        or "Check that batch: np.isfinite(x).all(), and the same for the targets. Then "
-        "check divisions and logarithms in the loss.",
+        or "Check the data (`np.isfinite(x).all()`, and the same for the targets), "
+        "then divisions and logarithms in the loss.",
         f"{count} of {summary.steps} steps had non-finite values; the first was step "
         f"{first['step']}",
     )
@@ -338,7 +346,7 @@ def _vanishing(summary):
         f"the gradient does not reach {event['variable']}: the norm is "
         f"{event['value']:.3g} there and {event['baseline']:.3g} in the last kernel "
         f"(step {event['step']}), although the global norm of {norm:.3g} looks normal"
-        + ("; it did reach it at the first step" if early else ""),
+        + ("; at the first step the gradient did reach it" if early else ""),
         "Use fewer layers, or add a normalization after each of them, or residual "
         "connections.",
         f"Gradients vanish: they do not reach {event['variable']}",
@@ -384,6 +392,10 @@ def _not_learning(summary):
     known = min(summary.steps, len(summary.recent) + len(summary.early))
     if known < ENOUGH_LOSSES or _learns(summary) or summary.warms_up:
         return None
+    # What is easy is learned in a few steps.
+    reached, solved = summary.reached(), 0 < max(summary.early)
+    if reached < GOOD * summary.first_loss() or (reached == 0 and solved):
+        return None
     if not summary.is_comparable or _knows(summary) or has_soft_targets(summary):
         return None
     early, recent = summary.losses()
@@ -406,7 +418,7 @@ def _guesses(summary):
     constant = guessing(summary)
     if not constant or summary.steps < ENOUGH_STEPS or not summary.recent:
         return None
-    _, recent = summary.losses()
+    recent = summary.reached()
     likely = constant + uncertainty(summary)
     if not recent > LEARNED * likely or summary.warms_up:
         return None
@@ -415,7 +427,8 @@ def _guesses(summary):
         f"the loss is {recent:.4g} in the latest steps; always predicting the same "
         f"value would give {constant:.4g}",
         OVERFIT,
-        f"The model is no better than a constant guess after {summary.steps} steps",
+        "The model is no better than a constant prediction after "
+        f"{summary.steps} steps",
     )
 
 
@@ -431,18 +444,18 @@ def _large_first_loss(summary):
         "large first loss",
         f"the first loss is {summary.early[0]:.3g}; always predicting the same value "
         f"would give {constant:.3g}",
-        headline=f"The first loss is {summary.early[0] / constant:.2g} times that of "
-        "guessing",
+        headline=f"The first loss is {summary.early[0] / constant:.2g} times that of a "
+        "constant prediction",
     )
 
 
 def _learns(summary):
     if not summary.early:
         return False
-    early, recent = summary.losses()
+    early, _ = summary.losses()
     # What weight regularizers add hardly falls.
     size = abs(early) - summary.model.get("penalty", 0.0)
-    return early - recent > (1 - LEARNED) * max(size, 0.0)
+    return early - summary.reached() > (1 - LEARNED) * max(size, 0.0)
 
 
 def _knows(summary):
