@@ -272,5 +272,5 @@ class Rows:
             "observed": ["reported only; nothing was changed"],
         }[action]
         if followed and factor < 1:
-            parts.append(f"learning rate cut: {rate:.3g} -> {rate * factor:.3g}")
+            parts.append(f"learning rate {rate:.3g} -> {rate * factor:.3g}")
         return ", ".join(parts)

@@ -1,5 +1,7 @@
 """Going back to a snapshot, in real runs."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -297,3 +299,16 @@ def test_a_probe_ends_where_a_callback_ends_the_epoch():
     # Adam's updates are at most as large as its rate.
     assert np.abs(model.get_weights()[0] - own).max() < 0.005
     assert "divergence" not in {e.kind for e in watch.events if e.value > 1}
+
+
+def test_single_losses_are_no_measure_of_a_snapshot():
+    """With batches of one row, the least loss is far below all others."""
+    x, y = helper.regression_data(400)
+    x[380] *= 1e6
+    model = helper.regression(keras.optimizers.SGD(1e-4))
+    rewind = RewindOnExplosion(
+        snapshot_freq=20, update_freq=1, detector=NormThreshold(1e5), verbose=0
+    )
+    model.fit(x, y, 1, verbose=0, shuffle=False, callbacks=[rewind])
+    restored = re.search(r"the snapshot of step (\d+)", rewind.events[0].message)
+    assert rewind.events[0].step == 380 and int(restored[1]) >= 300

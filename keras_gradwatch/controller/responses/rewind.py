@@ -18,8 +18,9 @@ from keras_gradwatch.detectors import Divergence
 from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
-# A snapshot is healthy if the loss is at most this many times the best one so far.
-HEALTHY = 2.0
+# A snapshot is healthy if the median of the newest losses, so many at least and at most,
+# is no more than this many times the best such median so far.
+FEWEST, WINDOW, HEALTHY = 5, 20, 2.0
 # Steps in a row without a finite gradient after which it may be the weights.
 STUCK = 20
 # A run goes back to its beginning where that brings the loss down by this factor.
@@ -74,6 +75,7 @@ class Rewind(Response):
         self._dead = set()  # the applications whose networks have died
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
+        self._forget_losses()
 
     def initial_memory(self):
         return {**initial_streak(), **loan.initial_loan(), "quiet": QUIET}
@@ -81,7 +83,8 @@ class Rewind(Response):
     def begin(self, controller, memory):
         """Takes the first snapshot of a `fit`."""
         self.count, self.stopped = 0, False
-        self._best, self._probe = np.inf, None
+        self._probe = None
+        self._forget_losses()
         self._dead.clear()
         self._snapshots = [Snapshot(controller)]
 
@@ -200,7 +203,7 @@ class Rewind(Response):
         probe.left.put_back(controller)
         controller.restart_detectors()
         controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
-        self._best = np.inf
+        self._forget_losses()
         trip.action = "observed"
         trip.words = (
             f"it is just as high with the weights of step {probe.snapshot.step}, so "
@@ -236,7 +239,7 @@ class Rewind(Response):
         controller.restart_detectors()
         if cuts:
             controller.tighten(self._factor)
-        self._best = np.inf
+        self._forget_losses()
         self.count += 1
         # Where that one does not hold either, the next way is further back.
         del self._snapshots[1:]
@@ -244,15 +247,26 @@ class Rewind(Response):
 
     def _is_healthy(self, rows):
         """Whether the model is worth keeping after these steps."""
-        loss = rows.scalars["loss"]
-        known = loss[np.isfinite(loss)]
         norms = rows.statistic("norm")
         measured = np.isfinite(norms).any(axis=1)  # not within an accumulation window
         norms = norms[measured][-1] if measured.any() else norms[-1]
-        level = float(np.median(known)) if len(known) else np.nan
-        # A loss that is not known, or below 0, is no measure.
-        healthy = not level > 0 or level <= HEALTHY * self._best
-        if level > 0:
-            self._best = min(self._best, level)
         alive = (norms > 0).sum() > 1 or len(norms) < 2
-        return bool(healthy and alive)
+        return bool(self._is_low(rows.scalars["loss"]) and alive)
+
+    def _is_low(self, losses):
+        """Takes new losses in; whether they are as low as those before."""
+        losses = losses[np.isfinite(losses)].tolist()
+        before = float(np.median(self._losses)) if self._losses else np.inf
+        self._losses = (self._losses + losses)[-WINDOW:]
+        level = float(np.median(self._losses)) if self._losses else np.nan
+        if not level > 0:
+            return True  # a loss that is not known, or below 0, is no measure
+        low = level <= HEALTHY * self._best
+        # The least of many single losses would be far below all others.
+        if len(self._losses) >= FEWEST:
+            self._best = min(self._best, level)
+        # A loss that begins to rise does not move that median at once.
+        return low and (not losses or float(np.median(losses)) <= HEALTHY * before)
+
+    def _forget_losses(self):
+        self._losses, self._best = [], np.inf
