@@ -509,6 +509,7 @@ FAULTS = [
 
 # What a report may call each fault; a cause that is named as a symptom is right, too.
 EXPLODED = {
+    "spikes",
     "explosion",
     "explosion at the first step",
     "non-finite at the start",

@@ -61,7 +61,7 @@ def head(units, activation=None):
             "applies another one",
             "Remove the activation",
         ),
-        (head(1), "poisson", "takes its logarithm", "softplus"),
+        (head(1), "poisson", "takes their logarithm", "softplus"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

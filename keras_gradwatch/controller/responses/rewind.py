@@ -18,8 +18,8 @@ from keras_gradwatch.detectors import Divergence
 from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
-# A snapshot is healthy if the median of the newest losses, so many at least and at most,
-# is no more than this many times the best such median so far.
+# A snapshot is healthy if the median of the newest losses, so many at least and at
+# most, is no more than this many times the best such median so far.
 FEWEST, WINDOW, HEALTHY = 5, 20, 2.0
 # Steps in a row without a finite gradient after which it may be the weights.
 STUCK = 20

@@ -365,7 +365,7 @@ def _rate_of_event(summary):
 def _spikes(summary, kinds):
     spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
     limit = clip(summary)
-    if not spikes or "explosion" not in kinds:
+    if not spikes or not kinds & {"explosion", "spikes"}:
         return None
     advice = "Look at the batches of these steps for outliers"
     if limit is not None:

@@ -25,8 +25,11 @@ STATES = ("vanishing", "dead units", "oscillation")
 DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
 # First kernel's gradient over the last one's: AutoTrainer's sign of an explosion.
 GROWTH = 70.0
-# Fraction of the steps, and times the baseline, up to which spikes are no explosion.
-RARE, MILD = 0.01, 100.0
+# Fraction of the steps, and number, up to which spikes are no explosion; times the
+# baseline up to which they are not named at all.
+RARE, FEW, MILD = 0.01, 5, 100.0
+# What is only done about more than a few spikes.
+SERIOUS = {"reverted", "rate reduced", "rewound", "stopped"}
 # A norm below this is no explosion by itself.
 LARGE_NORM = 1.0
 # First kernel's gradient over the last one's, and kernels, of one that vanishes.
@@ -74,6 +77,7 @@ def symptoms(summary):
         broken.sudden,
         _explosion,
         _shift,
+        _spikes,
         _bad_batches,
         _no_gradient,
         _dead_network,
@@ -168,7 +172,7 @@ def _explosion(summary):
             f"of its weights (seen in step {first['step']})"
         )
     spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
-    if not words and (_shift(summary) or _are_mild(spikes, summary)):
+    if not words and (_shift(summary) or _are_few(spikes, summary)):
         spikes = []
     if spikes:
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
@@ -211,17 +215,37 @@ def _shift(summary):
     )
 
 
+def _spikes(summary):
+    """A few large spikes in a run that goes on as before."""
+    kinds = [k for k in acute(summary) if k != "nonfinite"]
+    if not _are_few(kinds, summary) or _are_mild(kinds, summary):
+        return None
+    first = min((summary.kinds[k]["first"] for k in kinds), key=_step)
+    count = max(summary.kinds[k]["count"] for k in kinds)
+    return Finding(
+        "spikes",
+        f"{first['kind']} at step {first['step']} (value {first['value']:.3g}, "
+        f"baseline {first['baseline']:.3g}), {count} of this kind in {summary.steps} "
+        "steps; the run continues as before",
+        headline=f"{count} of {summary.steps} steps had a {first['kind']}; the first "
+        f"was step {first['step']}",
+    )
+
+
+def _are_few(kinds, summary):
+    """Whether all that tripped is a spike now and then."""
+    most = max(FEW, RARE * summary.steps)
+    counts = [summary.kinds[kind]["count"] for kind in kinds]
+    spikes = all(kind.endswith("spike") for kind in kinds)
+    return (
+        spikes and max(counts, default=0) <= most and not SERIOUS & {*summary.actions}
+    )
+
+
 def _are_mild(kinds, summary):
-    """Whether all that tripped is a small spike now and then, which is no harm."""
-    for kind in kinds:
-        events = summary.kinds[kind]
-        most = max(1, RARE * summary.steps)
-        if not kind.endswith("spike") or events["count"] > most:
-            return False
-        for event in (events["first"], events["last"]):
-            if not event["value"] < MILD * event["baseline"]:
-                return False
-    return True
+    """Whether these spikes are small, which is no harm."""
+    events = [summary.kinds[k][which] for k in kinds for which in ("first", "last")]
+    return all(event["value"] < MILD * event["baseline"] for event in events)
 
 
 def _grows_backwards(summary):
@@ -393,7 +417,7 @@ def _not_learning(summary):
     if known < ENOUGH_LOSSES or _learns(summary) or summary.warms_up:
         return None
     # What is easy is learned in a few steps.
-    reached, solved = summary.reached(), 0 < max(summary.early)
+    reached, solved = summary.reached(), max(summary.early) > 0
     if reached < GOOD * summary.first_loss() or (reached == 0 and solved):
         return None
     if not summary.is_comparable or _knows(summary) or has_soft_targets(summary):
