@@ -69,9 +69,13 @@ def note_peaks(state, application, norm, loss, taken):
 
 
 def _beyond_peaks(state, application, found):
-    """Whether norm or loss are far beyond those of all steps so far, a scalar bool."""
+    """Whether norm or loss are far beyond those of all steps so far, a scalar bool.
+
+    Once there are limits, those hold.
+    """
     peaks = ops.copy(state.monitor.variable("peaks"))[application.index]
     far = (peaks[:2] > 0) & (found > PEAK * peaks[:2])
+    far = far & ops.isinf(state.limits_of(application.index)[HIGH, NORM : LOSS + 1])
     return ops.any(far) & (peaks[2] >= FIRST)
 
 
