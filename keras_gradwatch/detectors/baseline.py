@@ -32,10 +32,12 @@ class LogBaseline(Detector):
     Formula: with ℓ = log of the quantity, and μ, σ the running mean and standard
     deviation of ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps
     were seen; and from the fourth step on if the quantity is more than `PEAK` times
-    the largest of the newest 100 to 200 steps, however large σ is. After warm-up it
-    must also be more than `factor` times the largest of the first `warmup` steps: a
-    batch that the model has yet to learn, such as the only one with a rare class, may
-    be as far off as the first batches were.
+    the largest of the newest 100 to 200 steps, however large σ is.
+
+    After warm-up, the limit is at least `factor` times the largest of the first
+    `warmup` steps: a batch that the model has yet to learn, such as one with a rare
+    class, may be as far off as the first batches were. A spike below it trips, but its
+    update is not skipped.
 
     Spikes that recur are part of the data, such as rare targets of a heavy-tailed
     distribution. After three of them, apart from each other and each at most
@@ -109,9 +111,14 @@ class LogBaseline(Detector):
         state.update(self.initial_state(num_variables) | kept)
 
     def limits(self, state):
-        """From 0 up to the smallest value that is a spike."""
+        """From 0 up to the smallest spike whose update is skipped."""
         if state["first"]:
             return {self.judged: (0.0, math.inf)}
+        high = max(self._smallest(state), self.settings["factor"] * state["start"])
+        return {self.judged: (0.0, high)}
+
+    def _smallest(self, state):
+        """The value up to which nothing is a spike."""
         high, peak = math.inf, max(state["peak"], state["last_peak"])
         if state["seen"] >= self.settings["warmup"]:
             exponent = state["mean"] + self._reach(state)
@@ -121,15 +128,16 @@ class LogBaseline(Detector):
             peak = math.exp(np.quantile(known, 0.75))
         if state["seen"] >= FIRST and peak > 0:
             high = min(high, PEAK * peak)
-        high = max(high, self.settings["factor"] * state["start"])
         if state["recurred"] >= RECURRENT:
             high = max(high, ROOM * state["usual"])
-        return {self.judged: (0.0, high)}
+        return high
 
     def observe(self, step, state):
         value = step.quantity(self.judged)
         first, state["first"] = state["first"], 0.0
         spike = self.crossed(step, state) is not None
+        if not first and value <= self.settings["factor"] * state["start"]:
+            spike = spike or value > self._smallest(state)
         if first and spike:
             state.update(self.initial_state(0))
             spike = False

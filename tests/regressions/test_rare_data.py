@@ -33,7 +33,8 @@ def test_a_rare_class_is_learned_as_in_stock_keras():
         model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
         model.fit(x, y, **SETTINGS, callbacks=watching)
         found.append(model.predict(x, verbose=0))
-    assert watching[0].events == []
+    assert all(event.action == "observed" for event in watching[0].events)
+    assert len({event.step for event in watching[0].events}) <= 3
     assert found[0][y == 1].mean() > 30 * found[0][y == 0].mean()
     helper.assert_same(found[1], found[0], 1e-5)
 
