@@ -3,30 +3,38 @@
 import math
 
 import keras
+import numpy as np
 
 from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number, whole
 
 # The logarithm of a smaller loss says nothing any more.
 TINY = 1e-12
+# A median that is less than its largest value in `steps` steps by this factor falls.
+FALLS = 1.25
+# So many times `steps` the loss must stay high: what a run learns from rare data may
+# raise it for a while.
+LASTING = 2
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Divergence(Detector):
     """Trips when the loss stays far above its best level, and above its initial level.
 
-    Formula: with m the running mean of log L over about `steps` steps (decay
-    1 − 1/`steps`), m₀ its value after the first `steps` steps and m* its smallest value
-    since, it trips when `m > max(m₀, m* + log factor)` for `steps` steps in a row. It
-    trips once, and again only after the loss has come down in between.
+    Formula: with m the median of the newest `steps` losses, m₀ that of the first
+    `steps` losses and m* the smallest one since, it trips when `m > max(m₀, m* ·
+    factor)` for 2 · `steps` steps in a row, and m no longer falls. If m has fallen by a
+    fifth since its largest value in them, the run recovers by itself, and is judged
+    again after as many steps. It trips once, and again only after the loss has come
+    down in between.
 
-    A single spike does not move the mean of logarithms far, and noise alone does not
-    raise the loss above its initial level. A loss that is unknown or not above 0 is
-    never judged.
+    Spikes do not move the median, and noise alone does not raise the loss above its
+    initial level. A loss that is unknown or not above 0 is never judged.
 
     Args:
         factor: How many times its best level the loss must be, > 1. Defaults to `10.0`.
-        steps: Length of the mean, and steps in a row, >= 1. Defaults to `20`.
+        steps: Length of the median, and half of the steps in a row, >= 1. Defaults to
+            `20`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -51,9 +59,11 @@ class Divergence(Detector):
         }
 
     def initial_state(self, num_variables):
-        """Running mean, its first and its least value, steps seen, steps in a row."""
+        """The newest losses, medians of them, steps in a row, and whether it tripped."""
         del num_variables
-        return dict.fromkeys(("mean", "first", "least", "seen", "streak"), 0.0)
+        names = ("first", "least", "largest", "seen", "streak", "tripped")
+        newest = np.zeros(self.settings["steps"])
+        return {**dict.fromkeys(names, 0.0), "newest": newest}
 
     def begin_fit(self, state):
         """Resets the baseline: other data have another loss."""
@@ -63,20 +73,26 @@ class Divergence(Detector):
         if not 0 < step.loss < math.inf:
             return None
         steps, factor = self.settings["steps"], self.settings["factor"]
-        level = math.log(max(step.loss, TINY))
+        state["newest"][int(state["seen"]) % steps] = max(step.loss, TINY)
         state["seen"] += 1
-        # A plain average while values are few.
-        state["mean"] += (level - state["mean"]) / min(state["seen"], steps)
-        mean = state["mean"]
-        if state["seen"] <= steps:
-            state["first"] = state["least"] = mean
+        if state["seen"] < steps:
             return None
-        state["least"] = least = min(mean, state["least"])
-        above = mean > max(state["first"], least + math.log(factor))
-        state["streak"] = state["streak"] + 1 if above else 0.0
-        if state["streak"] != steps:
+        level = float(np.median(state["newest"]))
+        if state["seen"] == steps:
+            state["first"] = state["least"] = level
+        state["least"] = least = min(level, state["least"])
+        if not level > max(state["first"], least * factor):
+            state.update(streak=0.0, tripped=0.0)
             return None
-        return Verdict(None, math.exp(mean), math.exp(least))
+        state["largest"] = max(level, state["largest"]) if state["streak"] else level
+        state["streak"] += 1
+        if state["streak"] < LASTING * steps or state["tripped"]:
+            return None
+        if level * FALLS < state["largest"]:
+            state["streak"] = 0.0  # it is judged again after as many steps
+            return None
+        state["tripped"] = 1.0
+        return Verdict(None, level, least)
 
     def describe(self, variable, value, baseline):
         del variable
