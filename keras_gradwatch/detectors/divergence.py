@@ -59,7 +59,7 @@ class Divergence(Detector):
         }
 
     def initial_state(self, num_variables):
-        """The newest losses, medians of them, steps in a row, and whether it tripped."""
+        """The newest losses, medians of them, steps in a row, whether it tripped."""
         del num_variables
         names = ("first", "least", "largest", "seen", "streak", "tripped")
         newest = np.zeros(self.settings["steps"])
