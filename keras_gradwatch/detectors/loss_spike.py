@@ -14,6 +14,10 @@ class LossSpike(LogBaseline):
     on also if |loss| is more than 100 times the largest of the newest 100 to 200. A
     loss of 0 is ignored.
 
+    The update is skipped if |loss| is also more than `factor` times the largest of the
+    first `warmup` steps. After three spikes apart from each other, of at most 10,000
+    times that loss, values up to twice the largest of them are data, and do not trip.
+
     The loss is that of the step, not the running mean over the epoch that Keras logs.
     If the loss of a custom `train_step` is unknown, the detector never trips.
 

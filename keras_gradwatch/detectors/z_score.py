@@ -15,6 +15,10 @@ class ZScore(LogBaseline):
     alike. From the fourth step on it also trips if ‖g‖ is more than 100 times the
     largest of the newest 100 to 200 steps. A norm of 0 is ignored.
 
+    The update is skipped if ‖g‖ is also more than `factor` times the largest norm of
+    the first `warmup` steps. After three spikes apart from each other, of at most 1,000
+    times that norm, values up to twice the largest of them are data, and do not trip.
+
     Args:
         z: Standard deviations above the mean, > 0. Defaults to `6.0`.
         factor: A spike is at least this many times the baseline, > 1. Defaults to
