@@ -23,6 +23,7 @@ from keras_gradwatch.train_step.state import (
     RATE,
     SOFT,
     STEP,
+    UNLIMITED,
 )
 
 # Within an execution, a step is left out whose norm or loss is this many times the
@@ -75,7 +76,8 @@ def _beyond_peaks(state, application, found):
     """
     peaks = ops.copy(state.monitor.variable("peaks"))[application.index]
     far = (peaks[:2] > 0) & (found > PEAK * peaks[:2])
-    far = far & ops.isinf(state.limits_of(application.index)[HIGH, NORM : LOSS + 1])
+    limits = state.limits_of(application.index)[HIGH, NORM : LOSS + 1]
+    far = far & (limits >= np.float32(UNLIMITED))
     return ops.any(far) & (peaks[2] >= FIRST)
 
 

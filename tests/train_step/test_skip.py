@@ -593,3 +593,16 @@ def test_a_log_of_unknown_rank():
     model.compile("sgd", "mse")
     x, y = helper.regression_data(16)
     assert helper.fit(model, x, y, [SkipOnExplosion(verbose=0)])["odd"] == [1.5]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.jax
+def test_a_spike_within_the_first_execution():
+    """Before any limits are drawn, the largest steps so far are the measure."""
+    x, y = helper.regression_data(160)
+    x[48:56] *= 1e5
+    model = helper.regression(keras.optimizers.SGD(1e-3))
+    model.compile(model.optimizer, "mse", steps_per_execution=20)
+    skip = SkipOnExplosion(verbose=0)
+    helper.fit(model, x, y, [skip])
+    assert {(e.step, e.action) for e in skip.events} == {(6, "skipped")}
