@@ -34,7 +34,8 @@ class GradWatch(Logging, Showing, Response):
     |---|---|
     | a gradient is NaN or infinite | the update is skipped |
     | only the loss is NaN or infinite | reported only; the update is applied |
-    | the norm or the loss spikes | the update is skipped |
+    | the norm or the loss spikes, far above the first steps, too | the update is \
+skipped; moderate spikes that recur are data |
     | at least three spikes in a row, more than chance explains | the learning rate is \
 cut, too; after 200 healthy steps the cut is undone |
     | `max_events` such steps in a row | training ends, with a report |

@@ -26,7 +26,8 @@ class TerminateOnExplosion(Response):
     """Stops training when a detector trips, and keeps the last healthy weights.
 
     No update is applied from the `limit`-th tripped step on. `fit` ends when the
-    recorded steps are next read.
+    recorded steps are next read. The update of a spike less than 10 times as large as
+    the first steps is applied, and training stops after it; see `detectors.ZScore`.
 
     Args:
         detector: `detectors.Detector` to follow. Defaults to `None`, which is

@@ -143,7 +143,7 @@ class Controller:
         self.push_limits()
 
     def restart_detectors(self):
-        """Tells every detector that the run continues from earlier weights."""
+        """Tells every detector that the run has gone back, or its data changed."""
         self._observer.restart(self.plan)
 
     def _remembered(self, label, response):

@@ -38,7 +38,7 @@ class Observer:
         self._restored = []
 
     def restart(self, plan):
-        """Tells every detector that the run continues from earlier weights."""
+        """Tells every detector that the run has gone back, or its data changed."""
         count = self._checked[1] if self._checked else 0
         for states in self._states:
             for label, detector in plan.labelled:

@@ -79,12 +79,13 @@ class Detector(Method):
         """
 
     def restart(self, state, num_variables):
-        """Called when the run continues from earlier weights: begins anew.
+        """Called after a rollback, or after the data have changed: begins anew.
 
         Args:
             state: Dict, to be updated in place.
             num_variables: V, as for `initial_state`.
         """
+        state.clear()
         state.update(self.initial_state(num_variables))
 
     def limits(self, state):

@@ -106,8 +106,8 @@ class LogBaseline(Detector):
         state["first"] = 1.0
 
     def restart(self, state, num_variables):
-        """Begins anew, but for what is known of the data."""
-        kept = {name: state[name] for name in ("start", "recurred", "usual")}
+        """Begins anew, but for the spikes that recur."""
+        kept = {name: state[name] for name in ("recurred", "usual")}
         state.update(self.initial_state(num_variables) | kept)
 
     def limits(self, state):
@@ -117,8 +117,13 @@ class LogBaseline(Detector):
         high = max(self._smallest(state), self.settings["factor"] * state["start"])
         return {self.judged: (0.0, high)}
 
-    def _smallest(self, state):
-        """The value up to which nothing is a spike."""
+    def _smallest(self, state, usual=True):
+        """The value up to which nothing is a spike.
+
+        Args:
+            state: The state.
+            usual: Whether spikes that recur are none.
+        """
         high, peak = math.inf, max(state["peak"], state["last_peak"])
         if state["seen"] >= self.settings["warmup"]:
             exponent = state["mean"] + self._reach(state)
@@ -128,7 +133,7 @@ class LogBaseline(Detector):
             peak = math.exp(np.quantile(known, 0.75))
         if state["seen"] >= FIRST and peak > 0:
             high = min(high, PEAK * peak)
-        if state["recurred"] >= RECURRENT:
+        if usual and state["recurred"] >= RECURRENT:
             high = max(high, ROOM * state["usual"])
         return high
 
@@ -136,11 +141,12 @@ class LogBaseline(Detector):
         value = step.quantity(self.judged)
         first, state["first"] = state["first"], 0.0
         spike = self.crossed(step, state) is not None
-        if not first and value <= self.settings["factor"] * state["start"]:
+        if value <= self.settings["factor"] * state["start"]:
             spike = spike or value > self._smallest(state)
         if first and spike:
-            state.update(self.initial_state(0))
+            self.restart(state, 0)
             spike = False
+        odd = spike or value > self._smallest(state, usual=False)
         verdict = Verdict(None, value, math.exp(state["mean"])) if spike else None
         if not TINY < value < math.inf:
             return verdict
@@ -157,16 +163,17 @@ class LogBaseline(Detector):
         state["seen"] = seen + 1
         if restart:
             state |= {"mean": level, "streak": 0.0, "peak": value, "last_peak": 0.0}
-            return verdict
         if not warm:
             state["early"][int(seen)] = level
+        if restart:
+            return verdict
         weight = running.weight(seen + 1, settings["decay"])
         distance = level - mean
         if warm:
             reach = self._reach(state)
             distance = max(-reach, min(distance, reach))
         state["mean"] = mean + weight * distance
-        if not spike:
+        if not odd:
             state["variance"] = (1 - weight) * (
                 state["variance"] + weight * distance**2
             )
@@ -180,12 +187,11 @@ class LogBaseline(Detector):
     def _end_warmup(self, state):
         """Draws the baseline from those of the first values that are no spikes."""
         levels = state["early"]
-        start = math.exp(levels.max())
+        state["start"] = math.exp(levels.max())
         if len(levels) > QUARTILE_FIRST:
             levels = levels[levels <= np.quantile(levels, 0.75) + math.log(PEAK)]
             state["mean"], state["variance"] = float(levels.mean()), float(levels.var())
-            start = state["peak"] = math.exp(levels.max())
-        state["start"] = max(state["start"], start)
+            state["start"] = state["peak"] = math.exp(levels.max())
 
     def _reach(self, state):
         """How far above the mean a spike begins, on the log scale."""

@@ -8,10 +8,8 @@ import numpy as np
 from keras_gradwatch.detectors.base import Detector, Verdict
 from keras_gradwatch.methods import number, whole
 
-# The logarithm of a smaller loss says nothing any more.
-TINY = 1e-12
-# A median that is less than its largest value in `steps` steps by this factor falls.
-FALLS = 1.25
+# A median that is less than its largest value by this factor falls.
+FALLS = 1.5
 # So many times `steps` the loss must stay high: what a run learns from rare data may
 # raise it for a while.
 LASTING = 2
@@ -24,7 +22,7 @@ class Divergence(Detector):
     Formula: with m the median of the newest `steps` losses, m₀ that of the first
     `steps` losses and m* the smallest one since, it trips when `m > max(m₀, m* ·
     factor)` for 2 · `steps` steps in a row, and m no longer falls. If m has fallen by a
-    fifth since its largest value in them, the run recovers by itself, and is judged
+    third since its largest value in them, the run recovers by itself, and is judged
     again after as many steps. It trips once, and again only after the loss has come
     down in between.
 
@@ -73,7 +71,7 @@ class Divergence(Detector):
         if not 0 < step.loss < math.inf:
             return None
         steps, factor = self.settings["steps"], self.settings["factor"]
-        state["newest"][int(state["seen"]) % steps] = max(step.loss, TINY)
+        state["newest"][int(state["seen"]) % steps] = step.loss
         state["seen"] += 1
         if state["seen"] < steps:
             return None

@@ -25,7 +25,7 @@ SCALARS = (
 ADDED = (
     "trust_radius",  # fraction of a kernel that an update may change; NaN: any
     "rate_factor",  # of the learning rate after the step; 1: not cut
-    "limit_global_norm",  # above which a detector trips in this step; NaN: not known
+    "limit_global_norm",  # above which this update is skipped; NaN: not known
     "limit_loss",  # the same of the loss
 )
 """What the host adds to them, for the whole step."""
@@ -263,9 +263,10 @@ class Rows:
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
         if held:
             clipped = f"the update was limited to {radius:.2%} of the weights' norm"
+        made = "applied" if self.scalars["outcome"][t] == APPLIED else "skipped"
         parts = {
             "skipped": ["the update was skipped"],
-            "stopped": ["the update was skipped; training stopped"],
+            "stopped": [f"the update was {made}; training stopped"],
             "reverted": ["the weights were restored"],
             "clipped": [clipped],
             "rate reduced": [clipped if held else "the update was applied"],

@@ -303,10 +303,31 @@ def test_spikes_in_a_row_do_not_recur(cls):
 
 
 @BASELINES
-def test_what_is_known_of_the_data_outlives_a_rollback(cls):
+def test_spikes_that_recur_outlive_a_rollback(cls):
     values = noise(400)
     values[100::40] *= 300.0
     _, state = run(cls(), values)
-    known = {name: state[name] for name in ("start", "recurred", "usual")}
+    known = {name: state[name] for name in ("recurred", "usual")}
     cls().restart(state, 2)
     assert same(state, {**cls().initial_state(2), **known}) and known["recurred"] == 3
+
+
+@BASELINES
+def test_spikes_that_recur_do_not_widen_the_range(cls):
+    """Once in ten steps: without that, the range would be 50 times as wide."""
+    values = noise(900)
+    values[100::10] *= 300.0
+    _, state = run(cls(), values)
+    usual = values[[100, 110, 120]].max()
+    assert cls().limits(state)[cls.judged][1] <= 2.0 * usual
+
+
+@BASELINES
+def test_a_later_fit_may_begin_like_the_first_one(cls):
+    """Cross-validation begins each `fit` with the first weights."""
+    watch = Watch(cls())
+    for _ in range(2):
+        watch.detector.begin_fit(watch.state)
+        falls = np.geomspace(2.3, 0.02, 200)
+        watch.sequence(cls.judged, falls * noise(200))
+    assert watch.tripped == []

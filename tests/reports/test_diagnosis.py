@@ -443,3 +443,13 @@ def test_a_batch_with_nothing_to_learn_has_no_dead_units():
         return [finding.kind for finding in explain(summary).symptoms]
 
     assert report(0.0) == ["dead units"] and report(1.0) == []
+
+
+def test_a_lasting_shift_is_no_matter_of_a_few_spikes():
+    """It trips `patience` times, and the loss stays up."""
+    summary = summed_up(*[("loss spike", {"value": 1e5})] * 5)
+    assert explain(summary).exploded
+    few = summed_up(*[("loss spike", {"value": 1e5})] * 3)
+    assert not explain(few).exploded
+    few.early, few.recent = [0.1] * 50, [9e4] * 50
+    assert explain(few).exploded

@@ -210,3 +210,18 @@ def test_a_loss_that_is_0_after_a_few_steps(first):
     losses = np.r_[first, np.zeros(300)]
     summary = summary_of("classes", losses, heads=[])
     assert explain(summary).symptoms == []
+
+
+def test_a_loss_below_0_that_stands_still():
+    summary = summary_of("classes", np.full(300, -1.0), heads=[])
+    assert [f.kind for f in explain(summary).symptoms] == ["not learning"]
+
+
+@pytest.mark.parametrize(("end", "named"), [(2.3, True), (0.5, False)])
+def test_what_was_learned_may_be_lost_in_the_last_epoch(end, named):
+    losses = [np.geomspace(2.3, 0.5, 400), np.full(400, 0.5)]
+    losses += [np.full(100, 0.5), np.full(300, end)]
+    summary = summary_of("classes", np.concatenate(losses))
+    summary.epoch_early, summary.epoch_end = [0.5] * 50, 0.5
+    kinds = [f.kind for f in explain(summary).symptoms]
+    assert kinds == (["not learning"] if named else [])

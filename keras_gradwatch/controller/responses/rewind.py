@@ -266,7 +266,8 @@ class Rewind(Response):
         if len(self._losses) >= FEWEST:
             self._best = min(self._best, level)
         # A loss that begins to rise does not move that median at once.
-        return low and (not losses or float(np.median(losses)) <= HEALTHY * before)
+        rises = losses and 0 < HEALTHY * before < float(np.median(losses))
+        return low and not rises
 
     def _forget_losses(self):
         self._losses, self._best = [], np.inf

@@ -80,6 +80,8 @@ def causes(summary, symptoms):
     wrong = certain(summary)
     if wrong or kinds <= NAMED:
         return wrong[:MAX_CAUSES]
+    if kinds == {"spikes"}:
+        return [_spikes(summary, kinds)]
     if "large first loss" in kinds:
         return [large_inputs(summary)]
     if "learns poorly" in kinds:

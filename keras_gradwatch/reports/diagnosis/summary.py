@@ -15,6 +15,8 @@ from keras_gradwatch.records.rows import APPLIED
 WINDOW = 50
 # Of these, the very first ones.
 FEW = 5
+# Up to this many times the loss at the end of an epoch, that of the next one is alike.
+ALIKE = 1.3
 # Fraction of the first learning rate below which next to nothing is learned.
 SLOW = 0.01
 # Steps of log₁₀ in which norms are counted: within 6% of each other.
@@ -59,6 +61,7 @@ class RunSummary:
         fit_steps: Number of steps of the newest `fit`.
         fit_early: Its first finite losses, `WINDOW` at most.
         epoch_early: The same of its newest epoch; None: that is the first one.
+        epoch_end: The median of the newest losses when that epoch began.
         norm: `first`, `last` and `largest` finite global norm.
         levels: Count of healthy steps by global norm, in bins of `RESOLUTION` of
             log₁₀.
@@ -95,6 +98,7 @@ class RunSummary:
     fit_steps: int = 0
     fit_early: list = field(default_factory=list)
     epoch_early: list | None = None
+    epoch_end: float = math.nan
     norm: dict = field(default_factory=dict)
     levels: dict = field(default_factory=dict)
     first_bad: dict = field(default_factory=dict)
@@ -114,6 +118,8 @@ class RunSummary:
     def begin_epoch(self):
         """Called before an epoch; those of the data begin alike."""
         self.epoch_early = []
+        if self.recent:
+            self.epoch_end = self.losses()[1]
 
     def take(self, rows, events):
         """Takes newly drained `Rows` and their `Event`s in."""
@@ -184,13 +190,15 @@ class RunSummary:
     def reached(self):
         """The loss that the model has reached, a median.
 
-        Of the newest losses, or of the first ones of the newest epoch, if that is less:
-        data in a fixed order may end with what is hardest.
+        Of the newest losses, or of the first ones of the newest epoch, if that is less
+        and the loss is not above that at the end of the epoch before: data in a fixed
+        order may end with what is hardest.
         """
         _, recent = self._windows()
-        begin = self.epoch_early or []
-        found = [recent] + [begin[: len(recent)]] * (len(begin) >= len(recent))
-        return min(map(statistics.median, found))
+        level, begin = statistics.median(recent), self.epoch_early or []
+        if len(begin) < len(recent) or level > ALIKE * self.epoch_end:
+            return level
+        return min(level, statistics.median(begin[: len(recent)]))
 
     def noise(self):
         """The standard error of `early - recent`, from the spread of the losses."""

@@ -26,10 +26,12 @@ DECISIVE = {"no gradient", "non-finite at the start", "undefined derivative"}
 # First kernel's gradient over the last one's: AutoTrainer's sign of an explosion.
 GROWTH = 70.0
 # Fraction of the steps, and number, up to which spikes are no explosion; times the
-# baseline up to which they are not named at all.
-RARE, FEW, MILD = 0.01, 5, 100.0
-# What is only done about more than a few spikes.
+# baseline up to which they are not named at all. A lasting shift has `patience` = 5.
+RARE, FEW, MILD = 0.01, 4, 100.0
+# What `GradWatch` only does about more than a few spikes.
 SERIOUS = {"reverted", "rate reduced", "rewound", "stopped"}
+# How much lower than a spike the norm or the loss is at the end of a run that goes on.
+BACK = 3.0
 # A norm below this is no explosion by itself.
 LARGE_NORM = 1.0
 # First kernel's gradient over the last one's, and kernels, of one that vanishes.
@@ -172,7 +174,8 @@ def _explosion(summary):
             f"of its weights (seen in step {first['step']})"
         )
     spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
-    if not words and (_shift(summary) or _are_few(spikes, summary)):
+    few = _are_few(spikes, summary) or _are_small(spikes, summary)
+    if not words and (_shift(summary) or few):
         spikes = []
     if spikes:
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
@@ -218,10 +221,12 @@ def _shift(summary):
 def _spikes(summary):
     """A few large spikes in a run that goes on as before."""
     kinds = [k for k in acute(summary) if k != "nonfinite"]
-    if not _are_few(kinds, summary) or _are_mild(kinds, summary):
+    if not kinds or not _are_few(kinds, summary) or _are_mild(kinds, summary):
+        return None
+    if summary.first_bad and not broken.rare(summary):
         return None
     first = min((summary.kinds[k]["first"] for k in kinds), key=_step)
-    count = max(summary.kinds[k]["count"] for k in kinds)
+    count = summary.kinds[first["kind"]]["count"]
     return Finding(
         "spikes",
         f"{first['kind']} at step {first['step']} (value {first['value']:.3g}, "
@@ -233,13 +238,27 @@ def _spikes(summary):
 
 
 def _are_few(kinds, summary):
-    """Whether all that tripped is a spike now and then."""
-    most = max(FEW, RARE * summary.steps)
+    """Whether all that tripped is a spike now and then, and all is as before."""
+    if SERIOUS & {*summary.actions} or not _are_rare(kinds, summary, FEW):
+        return False
+    now = {"norm spike": summary.norm.get("last", 0.0)}
+    if summary.recent:
+        now["loss spike"] = abs(summary.losses()[1])
+    last = [
+        (now.get(kind, 0.0), summary.kinds[kind]["last"]["value"]) for kind in kinds
+    ]
+    return all(BACK * value < spike for value, spike in last)
+
+
+def _are_small(kinds, summary):
+    """Whether all that tripped is a small spike now and then, which is no harm."""
+    return _are_rare(kinds, summary, 1) and _are_mild(kinds, summary)
+
+
+def _are_rare(kinds, summary, few):
+    most = max(few, RARE * summary.steps)
     counts = [summary.kinds[kind]["count"] for kind in kinds]
-    spikes = all(kind.endswith("spike") for kind in kinds)
-    return (
-        spikes and max(counts, default=0) <= most and not SERIOUS & {*summary.actions}
-    )
+    return all(k.endswith("spike") for k in kinds) and max(counts, default=0) <= most
 
 
 def _are_mild(kinds, summary):
@@ -417,8 +436,10 @@ def _not_learning(summary):
     if known < ENOUGH_LOSSES or _learns(summary) or summary.warms_up:
         return None
     # What is easy is learned in a few steps.
-    reached, solved = summary.reached(), max(summary.early) > 0
-    if reached < GOOD * summary.first_loss() or (reached == 0 and solved):
+    reached, first = summary.reached(), summary.first_loss()
+    if first > 0 and reached < GOOD * first:
+        return None
+    if reached == 0 and max(summary.early) > 0:
         return None
     if not summary.is_comparable or _knows(summary) or has_soft_targets(summary):
         return None
