@@ -485,7 +485,7 @@ FAULTS = [
         "division by 0",
         lambda p: p.body in ("mlp", "words"),
         _edit(extra="division", activation="relu"),
-        "divi",
+        "divi|`extra`",
         "divi",
     ),
     Fault(
@@ -519,7 +519,7 @@ STUCK = {"not learning", "learns poorly", "no gradient", "dead units", "vanishin
 SYMPTOMS = {
     # A protected run with such weights or rates may only stay poor.
     "explosion": EXPLODED | {"dead units", "not learning", "learns poorly"},
-    "last layer": STUCK | EXPLODED,
+    "last layer": STUCK | EXPLODED | {"non-finite loss"},
     "inputs": EXPLODED | STUCK | {"large first loss", "oscillation"},
     "targets": EXPLODED | STUCK | {"large first loss"},
     "labels": STUCK | EXPLODED,

@@ -15,6 +15,8 @@ from keras_gradwatch.records.rows import APPLIED
 WINDOW = 50
 # Of these, the very first ones.
 FEW = 5
+# Standard errors by which a loss is surely lower than another one.
+SURELY = 4.0
 # Up to this many times the loss at the end of an epoch, that of the next one is alike.
 ALIKE = 1.3
 # Fraction of the first learning rate below which next to nothing is learned.
@@ -190,15 +192,16 @@ class RunSummary:
     def reached(self):
         """The loss that the model has reached, a median.
 
-        Of the newest losses, or of the first ones of the newest epoch, if that is less
-        and the loss is not above that at the end of the epoch before: data in a fixed
-        order may end with what is hardest.
+        Of the newest losses, or of the first ones of the newest epoch, if that is surely
+        less and the loss is not above that at the end of the epoch before: data in a
+        fixed order may end with what is hardest.
         """
         _, recent = self._windows()
         level, begin = statistics.median(recent), self.epoch_early or []
         if len(begin) < len(recent) or level > ALIKE * self.epoch_end:
             return level
-        return min(level, statistics.median(begin[: len(recent)]))
+        lower = statistics.median(begin[: len(recent)])
+        return lower if lower < level - SURELY * self.noise() else level
 
     def noise(self):
         """The standard error of `early - recent`, from the spread of the losses."""
