@@ -192,9 +192,9 @@ class RunSummary:
     def reached(self):
         """The loss that the model has reached, a median.
 
-        Of the newest losses, or of the first ones of the newest epoch, if that is surely
-        less and the loss is not above that at the end of the epoch before: data in a
-        fixed order may end with what is hardest.
+        Of the newest losses, or of the first ones of the newest epoch, if that is
+        surely less and the loss is not above that at the end of the epoch before: data
+        in a fixed order may end with what is hardest.
         """
         _, recent = self._windows()
         level, begin = statistics.median(recent), self.epoch_early or []
