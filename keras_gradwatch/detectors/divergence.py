@@ -10,8 +10,8 @@ from keras_gradwatch.methods import number, whole
 
 # A median that is less than its largest value by this factor falls.
 FALLS = 1.5
-# So many times `steps` the loss must stay high: what a run learns from rare data may
-# raise it for a while.
+# So many times `steps` are in a median, and so long the loss must stay high: what a run
+# learns from rare data may raise it for a while.
 LASTING = 2
 
 
@@ -19,8 +19,8 @@ LASTING = 2
 class Divergence(Detector):
     """Trips when the loss stays far above its best level, and above its initial level.
 
-    Formula: with m the median of the newest `steps` losses, m₀ that of the first
-    `steps` losses and m* the smallest one since, it trips when `m > max(m₀, m* ·
+    Formula: with m₀ the median of the first `steps` losses, m that of the newest
+    2 · `steps` losses and m* its smallest value, it trips when `m > max(m₀, m* ·
     factor)` for 2 · `steps` steps in a row, and m no longer falls. If m has fallen by a
     third since its largest value in them, the run recovers by itself, and is judged
     again after as many steps. It trips once, and again only after the loss has come
@@ -31,8 +31,8 @@ class Divergence(Detector):
 
     Args:
         factor: How many times its best level the loss must be, > 1. Defaults to `10.0`.
-        steps: Length of the median, and half of the steps in a row, >= 1. Defaults to
-            `20`.
+        steps: Half of the losses in a median, and of the steps in a row, >= 1. Defaults
+            to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -60,7 +60,7 @@ class Divergence(Detector):
         """The newest losses, medians of them, steps in a row, whether it tripped."""
         del num_variables
         names = ("first", "least", "largest", "seen", "streak", "tripped")
-        newest = np.zeros(self.settings["steps"])
+        newest = np.zeros(LASTING * self.settings["steps"])
         return {**dict.fromkeys(names, 0.0), "newest": newest}
 
     def begin_fit(self, state):
@@ -70,21 +70,24 @@ class Divergence(Detector):
     def observe(self, step, state):
         if not 0 < step.loss < math.inf:
             return None
-        steps, factor = self.settings["steps"], self.settings["factor"]
+        first, factor = self.settings["steps"], self.settings["factor"]
+        steps = LASTING * first
         state["newest"][int(state["seen"]) % steps] = step.loss
         state["seen"] += 1
+        if state["seen"] == first:
+            state["first"] = float(np.median(state["newest"][:first]))
         if state["seen"] < steps:
             return None
         level = float(np.median(state["newest"]))
         if state["seen"] == steps:
-            state["first"] = state["least"] = level
+            state["least"] = level
         state["least"] = least = min(level, state["least"])
         if not level > max(state["first"], least * factor):
             state.update(streak=0.0, tripped=0.0)
             return None
         state["largest"] = max(level, state["largest"]) if state["streak"] else level
         state["streak"] += 1
-        if state["streak"] < LASTING * steps or state["tripped"]:
+        if state["streak"] < steps or state["tripped"]:
             return None
         if level * FALLS < state["largest"]:
             state["streak"] = 0.0  # it is judged again after as many steps
