@@ -36,8 +36,11 @@ FAULTS = ["gradient not finite", "loss not finite", *LARGE]
 def test_every_fault_is_found_in_its_own_step_and_no_other_alarm_follows(quick, fault):
     found = quick[0].of(fault, "GradWatch")
     assert len(found) >= 16
-    assert all(f.own == 1 and set(f.delays) == {0} for f in found)
-    assert all(f.more == 0 for f in found)
+    # Spikes of 100 or 1,000 that recur are data from the fourth one on.
+    recur = quick[0].of(fault, "GradWatch", "once an epoch")
+    spikes = "finite" not in fault
+    assert all(f.own == 1 or (spikes and f in recur and f.own > 0) for f in found)
+    assert all(set(f.delays) == {0} and f.more == 0 for f in found)
 
 
 def test_what_is_small_passes(quick):

@@ -281,8 +281,11 @@ def test_what_is_no_record(content, words, tmp_path):
         (b"\xff\xfe\n", "decode"),
         (b"[1]\n", "a line must be a dict"),
         (b'{"rows": 1, "bytes": -3}\n', "`bytes` must be an integer"),
-        (b'{"rows": 3, "bytes": 4}\nabcd', "3 of 72 bytes each are not 4 bytes"),
-        (b'{"rows": "x", "bytes": 4}\nabcd', "x of 72 bytes"),
+        (
+            b'{"rows": 3, "bytes": 4}\nabcd',
+            "expected 3 items of 72 bytes, found 4 bytes",
+        ),
+        (b'{"rows": "x", "bytes": 4}\nabcd', "expected x items of 72 bytes"),
         (b'{"samples": 1, "bytes": 4}\nabcd', "statistics"),
         (b'{"events": [{"step": 1}]}\n', "missing"),
         (b'{"report": 3}\n', "not iterable"),
@@ -308,7 +311,7 @@ def test_steps_that_do_not_ascend(tmp_path):
     block = data.index(b"\n") + 1
     with open(path, "ab") as file:
         file.write(data[block:])
-    with pytest.raises(ValueError, match="steps do not ascend"):
+    with pytest.raises(ValueError, match="not in ascending order"):
         load(tmp_path)
 
 
