@@ -309,6 +309,21 @@ def page(found, families):
     counts = Counter(bool(o.report.symptoms) for o in unharmed)
     lines += [
         "",
+        "## Why it misses",
+        "",
+        "- A model that learns a part (too few epochs, no hidden layer, one"
+        " unit, targets that are too large) looks like a",
+        "  healthy model on hard data. A high loss alone is not reported.",
+        "- With small batches and noisy losses, a loss that does not fall "
+        "cannot be told from one that falls slowly: a",
+        "  learning rate that is too low, and equal inputs, are missed there.",
+        "- Equal targets are only reported if the loss of every recent "
+        "batch is nearly 0.",
+        "- Most repairs that fail are right edits that do not suffice (the "
+        "learning rate of the healthy program was chosen",
+        "  with another scale), or are not mechanical: "
+        "`benchmarks/repairs.py` does not rewrite a layer.",
+        "",
         "## Faults without an effect",
         "",
         f"{len(unharmed)} of the faulty programs score like the healthy ones; the "
