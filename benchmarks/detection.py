@@ -435,6 +435,9 @@ SHORT = """\
   within 6 deviations. The bound of 100 times is not lower because healthy runs need
   the room: see the largest jumps with batch size 1. OLMo-core finds small spikes
   after 63 steps, at the price of false alarms.
+- **Spikes that recur.** Once an epoch, spikes of up to 1,000 times the first norms, or
+  10,000 times the first losses, are found three times; then they are taken for
+  [rare data](../methods/z_score.md).
 - **The first three steps** are judged only by `NonFinite` and the trust bound.
 - **A lasting rise** causes at most `patience` = 5 alarms and then becomes the new
   level. `Divergence` decides whether the run has diverged. A fall causes no alarm.
