@@ -16,9 +16,9 @@ FIRST = 3
 QUARTILE_FIRST = 8
 # Length of a window for the largest step; the last full window counts, too.
 WINDOW = 100
-# Spikes apart from each other after which such a spike is usual, and how many times the
-# largest of them a value may then be.
-RECURRENT, ROOM = 3, 2.0
+# Spikes apart from each other after which such a spike is usual; how many times the
+# largest of them a value may then be; and how many times the next of them may be.
+RECURRENT, ROOM, GROWTH = 3, 2.0, 4.0
 # Up to this a value says nothing about the level: a hinge loss that is satisfied has
 # no gradient, and its logarithm would move the baseline to nowhere.
 TINY = 1e-30
@@ -42,7 +42,8 @@ class LogBaseline(Detector):
     Spikes that recur are part of the data, such as rare targets of a heavy-tailed
     distribution. After three of them, apart from each other and each at most
     `reach_of_data` times the largest of the first steps, values up to twice the largest
-    of them no longer trip.
+    of them no longer trip; a spike of up to four times the largest of them trips, and
+    is one of them from then on.
 
     During warm-up, from the ninth step on, the upper quartile replaces the largest one.
     At the end of warm-up, mean, deviation and largest step are computed from the steps
@@ -157,7 +158,10 @@ class LogBaseline(Detector):
         warm = seen >= settings["warmup"]
         if spike and not warm and not restart:
             return verdict
-        if state["streak"] == 1 and value <= self.reach_of_data * state["start"]:
+        reach = self.reach_of_data * state["start"]
+        if state["recurred"] >= RECURRENT:
+            reach = max(reach, GROWTH * state["usual"])
+        if state["streak"] == 1 and value <= reach:
             state["recurred"] += 1
             state["usual"] = max(state["usual"], value)
         state["seen"] = seen + 1

@@ -331,3 +331,12 @@ def test_a_later_fit_may_begin_like_the_first_one(cls):
         falls = np.geomspace(2.3, 0.02, 200)
         watch.sequence(cls.judged, falls * noise(200))
     assert watch.tripped == []
+
+
+@BASELINES
+def test_spikes_that_recur_may_grow(cls):
+    """Beyond the reach of the first ones, in steps of less than four times."""
+    values = noise(900)
+    values[100::20] *= np.geomspace(300.0, 3e5, 40)
+    tripped, _ = run(cls(), values)
+    assert tripped[:3] == [100, 120, 140] and len(tripped) < 20
