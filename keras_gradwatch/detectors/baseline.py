@@ -115,16 +115,13 @@ class LogBaseline(Detector):
         """From 0 up to the smallest spike whose update is skipped."""
         if state["first"]:
             return {self.judged: (0.0, math.inf)}
-        high = max(self._smallest(state), self.settings["factor"] * state["start"])
-        return {self.judged: (0.0, high)}
+        start = self.settings["factor"] * state["start"]
+        return {
+            self.judged: (0.0, max(self._range(state), ROOM * _usual(state), start))
+        }
 
-    def _smallest(self, state, usual=True):
-        """The value up to which nothing is a spike.
-
-        Args:
-            state: The state.
-            usual: Whether spikes that recur are none.
-        """
+    def _range(self, state):
+        """The value up to which nothing is a spike, whatever recurs."""
         high, peak = math.inf, max(state["peak"], state["last_peak"])
         if state["seen"] >= self.settings["warmup"]:
             exponent = state["mean"] + self._reach(state)
@@ -134,20 +131,19 @@ class LogBaseline(Detector):
             peak = math.exp(np.quantile(known, 0.75))
         if state["seen"] >= FIRST and peak > 0:
             high = min(high, PEAK * peak)
-        if usual and state["recurred"] >= RECURRENT:
-            high = max(high, ROOM * state["usual"])
         return high
 
     def observe(self, step, state):
         value = step.quantity(self.judged)
         first, state["first"] = state["first"], 0.0
         spike = self.crossed(step, state) is not None
+        known = self._range(state)
         if value <= self.settings["factor"] * state["start"]:
-            spike = spike or value > self._smallest(state)
+            spike = spike or value > max(known, ROOM * _usual(state))
+        odd = spike or value > known  # what recurs does not widen the range
         if first and spike:
             self.restart(state, 0)
-            spike = False
-        odd = spike or value > self._smallest(state, usual=False)
+            spike = odd = False
         verdict = Verdict(None, value, math.exp(state["mean"])) if spike else None
         if not TINY < value < math.inf:
             return verdict
@@ -158,10 +154,8 @@ class LogBaseline(Detector):
         warm = seen >= settings["warmup"]
         if spike and not warm and not restart:
             return verdict
-        reach = self.reach_of_data * state["start"]
-        if state["recurred"] >= RECURRENT:
-            reach = max(reach, GROWTH * state["usual"])
-        if state["streak"] == 1 and value <= reach:
+        farthest = max(self.reach_of_data * state["start"], GROWTH * _usual(state))
+        if state["streak"] == 1 and value <= farthest:
             state["recurred"] += 1
             state["usual"] = max(state["usual"], value)
         state["seen"] = seen + 1
@@ -201,6 +195,11 @@ class LogBaseline(Detector):
         """How far above the mean a spike begins, on the log scale."""
         deviation = math.sqrt(state["variance"])
         return max(self.settings["z"] * deviation, math.log(self.settings["factor"]))
+
+
+def _usual(state):
+    """The largest of the spikes that recur; 0 before there are enough of them."""
+    return state["usual"] if state["recurred"] >= RECURRENT else 0.0
 
 
 def spike_words(what, value, baseline):

@@ -101,6 +101,7 @@ def test_inputs_that_are_large():
     assert [cause.kind for cause in report.causes] == ["inputs"]
     assert "0 to 255 in the first batch" in report
     assert "keras.layers.Normalization" in report.fixes[0]
+    assert "`adapt`" in report.fixes[0]  # without it, the layer changes nothing
 
 
 def test_a_healthy_run_has_no_finding():

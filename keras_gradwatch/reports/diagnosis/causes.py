@@ -10,6 +10,8 @@ from keras_gradwatch.reports.diagnosis.data import (
     doubtful_data,
     large_inputs,
     large_targets,
+    scale_inputs,
+    scale_targets,
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels, networks
@@ -195,9 +197,7 @@ def _inputs(summary, kinds):
         "inputs",
         f"the inputs of {first.name} are large: about {first.inputs:.2g} each, "
         "estimated from the gradients of the first step",
-        "Scale the inputs to about unit scale: put a `keras.layers.Normalization` "
-        "layer first and `adapt` it to the training data, or divide by "
-        f"{first.inputs:.2g}.",
+        scale_inputs(first.inputs),
         f"the inputs are large (about {first.inputs:.2g} each)",
     )
 
@@ -220,8 +220,7 @@ def _targets(summary, kinds):
         f"the first loss is {summary.early[0]:.3g}, an error of about {size:.2g} per "
         f"target, but the model's outputs are only about {outputs:.2g}: the targets "
         "are large",
-        f"Scale the targets to about unit scale (subtract their mean, divide by about "
-        f"{size:.2g}), and undo it on the predictions.",
+        scale_targets(size),
         f"the targets are large (about {size:.2g} each)",
     )
 

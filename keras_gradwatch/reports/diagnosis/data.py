@@ -128,9 +128,7 @@ def large_inputs(summary):
         f"the inputs{_named(worst)} are large: {worst['low']:.3g} to "
         f"{worst['high']:.3g} in the first batch, a root mean square of "
         f"{worst['rms']:.2g}{_mostly(worst)}",
-        "Scale the inputs to about unit scale: put a `keras.layers.Normalization` "
-        "layer first and `adapt` it to the training data, or divide by "
-        f"{worst['rms']:.2g}.",
+        scale_inputs(worst["rms"]),
         f"the inputs are large ({worst['low']:.3g} to {worst['high']:.3g})",
     )
 
@@ -152,11 +150,26 @@ def large_targets(summary):
                 "targets",
                 f"the targets{_named(array)} are large: {array['low']:.3g} to "
                 f"{array['high']:.3g} in the first batch",
-                "Scale the targets to about unit scale (subtract their mean, divide by "
-                f"about {array['rms']:.2g}), and undo it on the predictions.",
+                scale_targets(array["rms"]),
                 f"the targets are large ({array['low']:.3g} to {array['high']:.3g})",
             )
     return None
+
+
+def scale_inputs(size):
+    """What to do about inputs of this root mean square."""
+    return (
+        "Scale the inputs to about unit scale: put a `keras.layers.Normalization` "
+        f"layer first and `adapt` it to the training data, or divide by {size:.2g}."
+    )
+
+
+def scale_targets(size):
+    """What to do about targets of this root mean square."""
+    return (
+        "Scale the targets to about unit scale (subtract their mean, divide by about "
+        f"{size:.2g}), and undo it on the predictions."
+    )
 
 
 def guessing(summary):

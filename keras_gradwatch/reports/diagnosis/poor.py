@@ -7,6 +7,7 @@ only beside a setting that is known to cost most of what could be learned.
 from keras_gradwatch.reports.diagnosis.data import constant_answer, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.settings import high_dropout
 
 # Fraction of a constant answer's loss above which little has been learned.
 LITTLE = 0.6
@@ -130,15 +131,7 @@ def _decayed(summary):
 
 
 def _dropout(summary):
-    rate = summary.model.get("dropout", 0.0)
-    if not rate > DROPOUT:
-        return None
-    return Finding(
-        "settings",
-        f"a dropout rate of {rate:.2g} removes most of the units",
-        "Use a dropout rate of at most 0.5.",
-        "the dropout rate is too high",
-    )
+    return high_dropout(summary.model, DROPOUT)
 
 
 def _recurrent(summary):

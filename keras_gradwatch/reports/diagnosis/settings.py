@@ -70,16 +70,20 @@ def doubts(summary):
                 "the model has no hidden layer",
             )
         )
-    if model.get("dropout", 0) > 0.5:
-        found.append(
-            Finding(
-                "settings",
-                f"a dropout rate of {model['dropout']:.2g} removes most of the units",
-                "Use a dropout rate of at most 0.5.",
-                "the dropout rate is too high",
-            )
-        )
-    return found
+    return [*found, *(f for f in [high_dropout(model, 0.5)] if f)]
+
+
+def high_dropout(model, limit):
+    """A dropout rate above a limit, or None."""
+    rate = model.get("dropout", 0.0)
+    if not rate > limit:
+        return None
+    return Finding(
+        "settings",
+        f"a dropout rate of {rate:.2g} removes most of the units",
+        "Use a dropout rate of at most 0.5.",
+        "the dropout rate is too high",
+    )
 
 
 def _finding(head, what, advice):
