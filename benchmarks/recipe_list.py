@@ -683,3 +683,10 @@ def dqn(callbacks):
 @recipe("Q learning without a target network, Adam .01")
 def dqn_without_target(callbacks):
     return q_learning(callbacks, 1)
+
+
+if keras.config.backend() == "tensorflow":
+    import recipe_gans
+
+    recipe("GAN on a ring of 8 modes, Adam .001")(recipe_gans.gan)
+    recipe("WGAN-GP on a ring of 8 modes, Adam .001")(recipe_gans.wgan_gp)

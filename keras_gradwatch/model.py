@@ -36,7 +36,8 @@ def watch(
         policy: `policies.Policy` that changes gradients from now on, also in
             `train_on_batch` and in a `fit` without callbacks; its name or a number, as
             in `callbacks.GradientClipping`. With a policy, steps with non-finite
-            gradients are skipped. Defaults to `None`, gradients are not changed.
+            gradients are skipped. If `None`, gradients are not changed. Defaults to
+            `None`.
         detector: `detectors.Detector` whose events are recorded from now on. After a
             drain, the events are in `model.gradwatch.recorder.events`. Defaults to
             `None`, only non-finite values are events.
@@ -72,7 +73,8 @@ def watch(
 def unwatch(model: keras.Model) -> keras.Model:
     """Undoes `watch`: the model behaves as if it had never been watched.
 
-    A cut of a learning rate schedule is undone; a cut float rate does not change.
+    If the package reduced a `LearningRateSchedule`, the original one is restored. A
+    constant learning rate that was reduced stays reduced.
 
     Args:
         model: A Keras trainer, watched or not.

@@ -16,7 +16,7 @@ FOLDER = pathlib.Path(__file__).parent
 # Seconds for which a browser keeps Bokeh's script.
 EXPIRES = 24 * 3600
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-MISSING = "This tab needs Bokeh: pip install keras-gradwatch[dashboard]"
+MISSING = "This tab needs Bokeh 3.9 or later: pip install bokeh"
 
 
 class GradientsPlugin(base_plugin.TBPlugin):

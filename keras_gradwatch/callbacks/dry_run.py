@@ -36,10 +36,10 @@ def diagnose(
             `keras.models.clone_model` can copy. The copy starts with its weights and
             optimizer state.
         x: Inputs: an array, or a list or a dict of arrays.
-        y: Targets, like `x`. Defaults to `None`, for a model that computes its loss
-            from the inputs.
-        steps: Number of steps, >= 1. The rows are drawn in a fixed order. Defaults to
-            `100`.
+        y: Targets, like `x`. If `None`, the model computes its loss from the inputs.
+            Defaults to `None`.
+        steps: Number of steps, >= 1. The rows are drawn in the same pseudorandom order
+            each time. Defaults to `100`.
         batch_size: Rows of a step, >= 1. Defaults to `32`.
         find_rate: Whether to run a learning rate range test, too: one step from the
             same weights with each of 25 learning rates, from a thousandth to a thousand
@@ -48,8 +48,8 @@ def diagnose(
     Returns:
         `Report`. `report.clip` is a limit for the global norm, below which 90% of the
         healthy steps stay; None after fewer than 20 of them. With `find_rate`,
-        `report.rate` is the largest learning rate whose update changes no kernel by
-        more than 5% and does not raise the loss (None: there was none), and
+        `report.rate` is the largest learning rate whose update changes every kernel by
+        less than 5% and does not raise the loss (None: there was none), and
         `report.rate_curve` a dict of the arrays `rate`, `update` (the largest relative
         change of a kernel in the step) and `loss` (after the step, of the same batch),
         and `first_loss`, the loss before it.

@@ -34,14 +34,15 @@ class GradWatch(Logging, Showing, Response):
     |---|---|
     | a gradient is NaN or infinite | the update is skipped |
     | only the loss is NaN or infinite | reported only; the update is applied |
-    | the norm or the loss spikes, far above the first steps, too | the update is \
-skipped; moderate spikes that recur are data |
-    | at least three spikes in a row, more than chance explains | the learning rate is \
-cut, too; after 200 healthy steps the cut is undone |
-    | `max_events` such steps in a row | training ends, with a report |
+    | the norm or the loss spikes, and is also far above its first values | the update \
+is skipped; moderate spikes that recur are treated as data |
+    | three or more spikes in a row, very unlikely to be chance | the learning rate is \
+also cut; after 200 healthy steps the cut is undone |
+    | a detector trips in `max_events` steps in a row | training ends, with a report |
     | an update larger than `trust_bound` times the weights, and then a much worse \
-loss | the weights are restored, and updates are limited to a trust region until none \
-exceeds it; while the loss does not fall, learning rate and trust radius shrink |
+loss | the weights are restored, and updates are limited to a trust region until a \
+trial without the limit succeeds; while the loss does not fall, learning rate and \
+trust radius shrink |
     | an update that is not finite, or 1,000 times the weights | the same, at once |
     | the network collapses, or the loss stays far above its earlier level | the \
 run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see \
@@ -55,12 +56,12 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`. If `None`, no
             logs are written. Defaults to `None`.
-        policy: `policies.Policy` that changes the gradients; its name, or a number, as
-            in `GradientClipping`. If `None`, gradients are not changed. Defaults to
+        policy: A `policies.Policy` that changes the gradients, its name, or a number,
+            as in `GradientClipping`. If `None`, gradients are not changed. Defaults to
             `None`.
         detector: `detectors.Detector` that replaces the default detectors (non-finite
             values, spikes of the norm and the loss, the trust bound). Defaults to
-            `None`, the default detectors.
+            `None`.
         trust_bound: Largest fraction of a kernel's norm that one update may change,
             > 0. If `None`, there is no bound. It is part of the default detectors: with
             your own `detector`, add `detectors.UpdateRatio` instead. Defaults to `0.5`.
@@ -70,14 +71,14 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             `10`.
         min_lr: The learning rate is never cut below this, >= 0. If `0`, it is never
             cut below a thousandth of its value before all cuts. Defaults to `0.0`.
-        max_events: Number of tripped steps in a row that ends `fit`, >= 1. Defaults to
-            `100`.
+        max_events: Number of steps in a row, >= 1, in which a detector trips, after
+            which `fit` ends. Defaults to `100`.
         max_rewinds: Largest number of rollbacks in one `fit`, >= 0. If `0`, no
             snapshots are kept. Defaults to `3`.
         snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.
-        dense_steps: Number of steps, at first and after each event, that are read one
-            by one before the next one begins, >= 0. If `None`, every step is. Defaults
-            to `100`.
+        dense_steps: Number of steps, at the start and after each event, >= 0, for which
+            the host reads every step before the next one begins. If `None`, it always
+            does. Defaults to `100`.
         sample_freq: Steps between two samples of all statistics of all variables, >= 1.
             If `None`, only what the detectors read is sampled, every 50th step.
             Defaults to `None`.
@@ -85,22 +86,22 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             `GradientTensorBoard`. Defaults to `50`.
         per_variable: Whether every variable is logged, as in `GradientTensorBoard`.
             Defaults to `False`.
-        histogram_freq: Steps between histograms, as in `GradientTensorBoard`. Defaults
-            to `0`, no histograms.
+        histogram_freq: Steps between histograms, as in `GradientTensorBoard`. If `0`,
+            there are none. Defaults to `0`.
         include: Which variables are logged individually, as in `GradientTensorBoard`.
-            Defaults to `None`, all of them.
+            If `None`, all of them. Defaults to `None`.
         history_steps: Number of steps that `.history` keeps, the newest ones, >= 1.
             Defaults to `1000`.
         state_dir: Local directory in which the state is saved for a new process that
             continues this run, as in `KeepState`. With a `state_dir` or a `log_dir`,
             the files of each incident are written to `events` in it, and the report to
-            `report.txt` (see the guide on forensics). Defaults to `None`, which is
-            `gradwatch` in `log_dir` if there is one.
+            `report.txt` (see the guide on forensics). If `None`, it is `gradwatch` in
+            `log_dir` if there is one. Defaults to `None`.
         save_batch: Largest size in bytes, >= 1, of a batch that is saved if an incident
-            begins in it. Only dense numeric tensors are supported; on TensorFlow,
-            neither XLA (the default of Keras on a GPU; use `jit_compile=False`) nor a
-            `tf.distribute` strategy. A printed line says why a batch is not saved.
-            Defaults to `None`, no batch is saved.
+            begins in it. Only dense numeric tensors are supported. On TensorFlow, it
+            works neither under XLA (the default of Keras on a GPU; use
+            `jit_compile=False`) nor under a `tf.distribute` strategy. A printed line
+            says why a batch is not saved. If `None`, none is saved. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each event, and the report
             at the end of a `fit` with events. Defaults to `1`.
         log: `loggers.Logger`, or a list of them, which receives the same data as
@@ -116,7 +117,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If `policy` or `detector` is not one.
+        TypeError: If `policy` or `detector` has the wrong type.
 
     Example:
 

@@ -21,8 +21,8 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
             pass (all but `norm` and `nonfinite_count`), >= 1. The first step is
             always sampled. If several callbacks ask for samples, the smallest value
             applies. Defaults to `1`.
-        max_steps: Number of steps to keep, the newest ones, >= 1. Defaults to `None`,
-            all steps.
+        max_steps: Number of steps to keep, the newest ones, >= 1. If `None`, all steps.
+            Defaults to `None`.
         log: `loggers.Logger`, or a list of them, which receives the same data as
             TensorBoard. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,

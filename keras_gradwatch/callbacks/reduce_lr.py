@@ -8,28 +8,28 @@ from keras_gradwatch.methods import number, whole
 
 
 class ReduceLROnExplosion(Response):
-    """Multiplies the learning rate by a factor in the step in which a detector trips.
+    """Reduces the learning rate after a step in which a detector trips.
 
     The cut is made as soon as the step has been read, and applies from the next step
     on. It is a factor on the learning rate that the user or another callback sets, and
     is multiplied into that rate when `fit` ends. A `LearningRateSchedule` continues,
     multiplied by the factor, which is not saved with the model. With
     `LossScaleOptimizer` and `MultiOptimizer`, the learning rates of the inner
-    optimizers are cut.
+    optimizers are cut. Steps with non-finite gradients are skipped.
 
     Args:
         factor: Factor by which a cut multiplies the learning rate, > 0 and < 1.
             Defaults to `0.5`.
         cooldown: Steps after a cut in which no further cut is made, >= 0. Defaults to
             `10`.
-        patience: If `1`, the learning rate is cut in each tripped step. If larger, it
-            is cut after at least as many tripped steps in a row, if chance does not
-            explain them. Defaults to `1`.
+        patience: If `1`, the learning rate is cut after each step in which a detector
+            trips. If larger, it is cut after at least as many such steps in a row, if
+            they are very unlikely to be chance. Defaults to `1`.
         min_lr: The learning rate is never cut below this, >= 0. If `0`, it is never
             cut below a thousandth of its value before all cuts. Defaults to `0.0`.
-        detector: `detectors.Detector` to follow. Defaults to `None`, which is
-            `NonFinite() | ZScore() | LossSpike()`: non-finite gradients or loss, a
-            spike of the gradient norm, a spike of the loss.
+        detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
+            LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
+            spike of the loss. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
             `1`.
 

@@ -11,9 +11,9 @@ class Response(WatchingCallback):
     """Base of the callbacks that act on what a detector finds.
 
     Args:
-        detector: `detectors.Detector` to follow. Defaults to `None`, which is
-            `NonFinite() | ZScore() | LossSpike()`: non-finite gradients or loss, a
-            spike of the gradient norm, a spike of the loss.
+        detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
+            LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
+            spike of the loss. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
             `1`.
 

@@ -13,9 +13,9 @@ class RewindOnExplosion(Response):
 
     It repairs harm that only shows later: a network that has collapsed, or a loss that
     has diverged. Weights, non-trainable state, slots, iterations, accumulators,
-    averages and a loss scale are restored. The learning rate is cut. The data continue
-    with the next batch, so the harmful batch is not repeated, and the step count of
-    the monitor continues.
+    averages and a loss scale are restored. The learning rate is cut. Steps with
+    non-finite gradients are skipped. The data continue with the next batch, so the
+    harmful batch is not repeated, and the step count of the monitor continues.
 
     The rollback happens when the recorded steps are read, at most `update_freq` steps
     after the detector tripped. Two snapshots are kept in host memory, the first one and
@@ -32,8 +32,8 @@ class RewindOnExplosion(Response):
         min_lr: No learning rate is cut below this, >= 0. If `0`, none is cut below a
             thousandth of its value before all cuts. Defaults to `0.0`.
         update_freq: Steps between two readings, >= 1. Defaults to `50`.
-        detector: `detectors.Detector` to follow. Defaults to `None`, which is
-            `Collapse() | Divergence()`.
+        detector: `detectors.Detector` to follow. If `None`, `Collapse() |
+            Divergence()`. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
             `1`.
 

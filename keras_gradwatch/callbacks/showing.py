@@ -16,11 +16,11 @@ class Showing(WatchingCallback):
     forensics = None
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page of the run so far to one file, which any browser opens.
+        """Writes the dashboard of the run so far to one file, which any browser opens.
 
-        The page shows the verdict and the fix, a timeline with the events, a heatmap
+        It shows the verdict and the fix, a timeline with the events, a heatmap
         of layers × steps, and the statistics of each layer. It needs
-        `pip install keras-gradwatch[dashboard]`.
+        Bokeh: `pip install bokeh`.
 
         Args:
             path: File to write; an existing one is replaced.

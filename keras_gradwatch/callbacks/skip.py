@@ -14,9 +14,9 @@ class SkipOnExplosion(Response):
     (`detectors.UpdateRatio`), the weights are restored instead.
 
     Args:
-        detector: `detectors.Detector` to follow. Defaults to `None`, which is
-            `NonFinite() | ZScore() | LossSpike()`: non-finite gradients or loss, a
-            spike of the gradient norm, a spike of the loss. Steps with non-finite
+        detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
+            LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
+            spike of the loss. Defaults to `None`. Steps with non-finite
             gradients are skipped with any detector; a step whose loss alone is not
             finite is reported, and its update is applied.
         verbose: `0` prints nothing; `1` prints one line for each event. Defaults to

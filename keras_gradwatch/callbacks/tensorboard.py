@@ -69,15 +69,15 @@ was limited |
         histogram_freq: Steps between two histograms of the gradients, >= 0. If `0`,
             there are none. Defaults to `0`.
         include: Regular expression, or a list of them, searched in a variable's path.
-            Only matching variables are logged individually. Defaults to `None`, all
-            variables.
+            Only matching variables are logged individually. If `None`, all are.
+            Defaults to `None`.
         log: `loggers.Logger`, or a list of them, which receives the same data as
             TensorBoard. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
             are the mean and the sum over the steps of the execution. Each step is read
             before the next one begins. Defaults to `False`.
-        owner: The callback that messages name. Defaults to `None`, this one.
+        owner: The callback that messages name. If `None`, this one. Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of its range, or, when `fit` begins, if

@@ -33,9 +33,9 @@ MAX_ERROR = 300
 class GradientMonitor:
     """The gradient monitor of one watched model, `model.gradwatch`.
 
-    The monitor owns every variable that the watched step reads or writes beside the
-    model's own: a ring buffer of rows, the limits, the policy's state. None of them is
-    part of the model: `model.weights`, saved files and the results of `evaluate` do
+    The monitor owns every variable that the watched step reads or writes in addition to
+    the model's own: a ring buffer of rows, the limits, the policy's state. None of them
+    is part of the model: `model.weights`, saved files and the results of `evaluate` do
     not change.
 
     If a callback names a directory, the state is saved there, and a new process
@@ -293,7 +293,7 @@ class GradientMonitor:
 
         Args:
             model: The model, built.
-            variables: List of variables that a step trains, beside the model's own.
+            variables: List of variables that a step trains, besides the model's own.
             applications: How many applications of an optimizer a row has room for.
         """
         own = {id(v): v for v in model.trainable_variables}

@@ -10,10 +10,7 @@ from keras_gradwatch.dashboard.verdict import verdict
 FOLDER = pathlib.Path(__file__).parent
 # Pixels of the frame in a notebook.
 FRAME = 900
-MISSING = (
-    "The page needs Bokeh: `pip install keras-gradwatch[dashboard]`, or `pip install "
-    "bokeh`."
-)
+MISSING = "The dashboard needs Bokeh 3.9 or later: `pip install bokeh`."
 NOTICE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><style>{style}</style></head>

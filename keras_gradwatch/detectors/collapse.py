@@ -31,7 +31,7 @@ class Collapse(Detector):
     ```
 
     Reference: the dying ReLU (Lu et al. 2019, arXiv 1903.06733), in its last stage,
-    in which only earlier weights help.
+    from which only restoring earlier weights helps.
     """
 
     kind = "collapse"

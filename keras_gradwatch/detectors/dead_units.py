@@ -19,16 +19,18 @@ class DeadUnits(Onset):
 
     The gradient of a bias is exactly zero if its unit is off for every sample of the
     batch. The gradient of a kernel is also zero if an *input* is zero: pixels that are
-    always black, one-hot inputs, rows of an embedding, padding. So only biases are
-    counted, and a model without biases is not judged. In batches of one sample most
-    ReLUs of a healthy network may be off, but hardly ever a whole layer three times in
-    a row. `zero_fraction` is sampled, and steps without it are not judged. It reports
-    the onset once, and names the first variable without any gradient.
+    always black, one-hot inputs, rows of an embedding, padding. So only variables with
+    one axis are counted, and a model without them is not judged. In batches of one
+    sample most ReLUs of a healthy network may be off, but hardly ever a whole layer
+    three times in a row. `zero_fraction` is sampled, and steps without it are not
+    judged. It reports the onset once, and names the first variable without any
+    gradient.
 
     Args:
         limit: Fraction of zeros above which it trips, > 0 and < 1. Defaults to `0.7`.
         apart: Least number of steps between two samples, >= 1. Defaults to `10`.
-        patience: Samples in a row after which a change counts, >= 1. Defaults to `3`.
+        patience: Samples in a row for which the condition must hold, or no longer hold,
+            before the state changes, >= 1. Defaults to `3`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -20,7 +20,7 @@ class Divergence(Detector):
     """Trips when the loss stays far above its best level, and above its initial level.
 
     Formula: with m₀ the median of the first `steps` losses, m that of the newest
-    2 · `steps` losses and m* its smallest value, it trips when `m > max(m₀, m* ·
+    2 · `steps` losses and m* the smallest m so far, it trips when `m > max(m₀, m* ·
     factor)` for 2 · `steps` steps in a row, and m no longer falls. If m has fallen by a
     third since its largest value in them, the run recovers by itself, and is judged
     again after as many steps. It trips once, and again only after the loss has come
@@ -31,8 +31,8 @@ class Divergence(Detector):
 
     Args:
         factor: How many times its best level the loss must be, > 1. Defaults to `10.0`.
-        steps: Half of the losses in a median, and of the steps in a row, >= 1. Defaults
-            to `20`.
+        steps: Half the length of the window of the median, which is also half the
+            number of steps in a row, >= 1. Defaults to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -15,8 +15,8 @@ class LossSpike(LogBaseline):
     loss of 0 is ignored.
 
     The update is skipped if |loss| is also more than `factor` times the largest of the
-    first `warmup` steps. After three spikes apart from each other, of at most 10,000
-    times that loss, values up to twice the largest of them are data, and do not trip.
+    first `warmup` steps. After three separate spikes of at most 10,000 times that
+    loss, values up to twice the largest of them are treated as data, and do not trip.
 
     The loss is that of the step, not the running mean over the epoch that Keras logs.
     If the loss of a custom `train_step` is unknown, the detector never trips.

@@ -30,7 +30,8 @@ class Oscillation(Onset):
         limit: How near ρ must come to −1, between 0.5 and 1. Defaults to `0.9`.
         amplitude: Least swing, as a fraction of the loss, >= 0. Defaults to `0.1`.
         decay: Decay of the running means per step, >= 0 and < 1. Defaults to `0.95`.
-        patience: Steps in a row after which a change counts, >= 1. Defaults to `20`.
+        patience: Steps in a row for which the condition must hold, or no longer hold,
+            before the state changes, >= 1. Defaults to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.

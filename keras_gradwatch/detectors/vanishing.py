@@ -29,7 +29,8 @@ class Vanishing(Onset):
         ratio: The first kernel's norm over the last one's, > 0. Defaults to `1e-3`.
         floor: Norm below which a gradient is small by itself, > 0. Defaults to `1e-4`.
         decay: Decay of the running means per step, >= 0 and < 1. Defaults to `0.9`.
-        patience: Steps in a row after which a change counts, >= 1. Defaults to `20`.
+        patience: Steps in a row for which the condition must hold, or no longer hold,
+            before the state changes, >= 1. Defaults to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -11,13 +11,13 @@ class ZScore(LogBaseline):
 
     Formula: with ℓ = log‖g‖ and μ, σ its running mean and standard deviation, it trips
     if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are
-    log-normally distributed, so a z-score of the logarithm fits smooth and noisy runs
-    alike. From the fourth step on it also trips if ‖g‖ is more than 100 times the
+    roughly log-normal in practice, so a z-score of the logarithm fits smooth and noisy
+    runs alike. From the fourth step on it also trips if ‖g‖ is more than 100 times the
     largest of the newest 100 to 200 steps. A norm of 0 is ignored.
 
     The update is skipped if ‖g‖ is also more than `factor` times the largest norm of
-    the first `warmup` steps. After three spikes apart from each other, of at most 1,000
-    times that norm, values up to twice the largest of them are data, and do not trip.
+    the first `warmup` steps. After three separate spikes of at most 1,000 times that
+    norm, values up to twice the largest of them are treated as data, and do not trip.
 
     Args:
         z: Standard deviations above the mean, > 0. Defaults to `6.0`.

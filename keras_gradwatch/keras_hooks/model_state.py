@@ -11,7 +11,7 @@ from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 
 
 def restorable(model):
-    """The variables that a batch changes beside weights and optimizer state.
+    """The variables that a batch changes besides weights and optimizer state.
 
     Non-trainable variables (BatchNorm's moving statistics) and metrics; not the seeds
     of random layers, which continue as they would have.

@@ -73,8 +73,7 @@ def client(name, owner):
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"{type(owner).__name__} needs {name}: "
-            f"`pip install keras-gradwatch[{name}]`."
+            f"{type(owner).__name__} needs {name}: `pip install {name}`."
         ) from error
 
 

@@ -25,13 +25,13 @@ class MLflowLog(Logger):
     Metrics are sent once a second. Characters of a layer's name that MLflow does not
     allow are replaced by `_`.
 
-    Requires MLflow: `pip install keras-gradwatch[mlflow]`.
+    Requires MLflow: `pip install mlflow`.
 
     Args:
-        run_id: Id of the run to log to, which is left open. Defaults to `None`, the
-            active run.
+        run_id: Id of the run to log to, which is left open. If `None`, the active run.
+            Defaults to `None`.
         start: Arguments of `mlflow.start_run`, a dict: each `fit` starts its own run,
-            and ends it. Defaults to `None`, no run is started.
+            and ends it. If `None`, no run is started. Defaults to `None`.
 
     Raises:
         ImportError: If MLflow is not installed.

@@ -15,16 +15,17 @@ class WandbLog(Logger):
     | in the run | what |
     |---|---|
     | history | the scalars, with TensorBoard's tags, over `gradwatch/step` |
-    | alerts | events; wandb sends one a minute of each kind |
+    | alerts | events; at most one per minute of each kind |
     | `gradwatch/heatmap` | the heatmap, as an image |
     | artifact `gradwatch-<run id>` | `report.md`, `report.txt` and `heatmap.png` |
 
-    Requires wandb: `pip install keras-gradwatch[wandb]`.
+    Requires wandb: `pip install wandb`.
 
     Args:
-        run: Run to log to, which is left open. Defaults to `None`, the active run.
+        run: Run to log to, which is left open. If `None`, the active run. Defaults to
+            `None`.
         start: Arguments of `wandb.init`, a dict: each `fit` starts its own run, and
-            finishes it. Defaults to `None`, no run is started.
+            finishes it. If `None`, no run is started. Defaults to `None`.
 
     Raises:
         ImportError: If wandb is not installed.

@@ -15,9 +15,10 @@ class Centralize(Policy):
     more axes. With SGD and without weight decay, the mean of the weights of a unit
     stays constant.
 
-    It does not limit gradients: `Chain` it with a clip. The gradient of an embedding is
-    not centered, because that would move the rows that are not in the batch. It changes
-    every step, and costs two passes over the kernels.
+    It does not limit gradients: combine it with a clipping policy in a `Chain`. The
+    gradient of an embedding is not centered, because that would move the rows that are
+    not in the batch. It changes the gradients in every step, and costs two passes over
+    the kernels.
 
     Example:
 

@@ -26,7 +26,8 @@ class Event:
     Attributes:
         step: The step, from 0, counted over all `fit` calls.
         kind: What tripped: `Detector.kind`.
-        variable: Path of the variable that tripped, or None for the step as a whole.
+        variable: Path of the variable in which the detector found the problem, or None
+            for the step as a whole.
         value: The measured value.
         baseline: The value that it was compared with.
         action: What was done, one of `ACTIONS`.

@@ -15,8 +15,7 @@ class History(StepScalars):
     """Recorded steps, as arrays; its attributes are those of `GradientHistory`.
 
     Args:
-        max_steps: Number of steps to keep, the newest ones. Defaults to `None`, all
-            steps.
+        max_steps: Number of steps to keep, the newest ones; None: all steps.
     """
 
     def __init__(self, max_steps=None):
@@ -124,9 +123,8 @@ class History(StepScalars):
 
         Args:
             path: File to write; an existing one is replaced.
-            begin: The first step to write. Defaults to `None`, the first one.
-            end: The step after the last one to write. Defaults to `None`, all remaining
-                steps.
+            begin: The first step to write; None: the first one.
+            end: The step after the last one to write; None: all remaining steps.
         """
         columns = self._columns()
         chosen = np.ones(len(self.steps), bool)

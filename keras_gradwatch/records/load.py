@@ -19,8 +19,8 @@ def load(logdir: str | os.PathLike[str]) -> Run:
 
     Returns:
         `Run`, with all steps of a short run. A longer run has at most 2,000 steps: the
-        last 200, those around events, and from the others the first step and the step
-        with the largest norm of every 2, 4, 8, ....
+        last 200 and those around events. The other steps are grouped in blocks of 2, 4,
+        8, ..., of which it has the first step and the one with the largest norm.
 
     Raises:
         ValueError: If there is no run, or more than one, or its record cannot be read.

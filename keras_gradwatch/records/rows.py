@@ -20,7 +20,7 @@ SCALARS = (
     "halted",  # 1 where no update is applied any more
     "nonfinite",  # 1 where a gradient, or the loss where it is known, is not finite
 )
-"""What is recorded of each application of an optimizer, beside the statistics."""
+"""What is recorded of each application of an optimizer, besides the statistics."""
 
 ADDED = (
     "trust_radius",  # fraction of a kernel that an update may change; NaN: any
@@ -119,7 +119,7 @@ class Trip:
         variable: Index of the variable, or None for the step as a whole.
         value: What was measured.
         baseline: What it was compared with.
-        action: What a response did about it beside what the row says, or None.
+        action: What a response did about it besides what the row says, or None.
         words: That in words.
         what: What tripped, in words; None: as the detector describes it.
         note: What else is known of it, in words; None: nothing.

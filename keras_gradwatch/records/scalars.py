@@ -8,7 +8,7 @@ class StepScalars:
     """The scalars of T steps, shared by `History` and `Run`.
 
     A subclass has `_scalar(name)`, a float32 array [T], and `_columns()`, a dict of
-    arrays [T], beside `steps`, `variables` and `events`.
+    arrays [T], besides `steps`, `variables` and `events`.
     """
 
     @property

@@ -96,7 +96,7 @@ class ForwardPass:
 def trace_forward(
     model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None
 ) -> ForwardPass:
-    """Computes a forward pass eagerly, and looks at the output of each call.
+    """Computes a forward pass eagerly, and checks every output for non-finite values.
 
     It sees every layer, at any depth, every function of `keras.ops` that a layer or a
     loss of your own calls, every loss, and `model.losses`. Neither weights nor metrics,
@@ -105,7 +105,7 @@ def trace_forward(
     Args:
         model: A built Keras model.
         x: Inputs, as a training step takes them: arrays or tensors, nested.
-        y: Targets. Defaults to `None`, the losses are left out.
+        y: Targets. If `None`, the losses are left out. Defaults to `None`.
         sample_weight: Sample weights. Defaults to `None`.
 
     Returns:

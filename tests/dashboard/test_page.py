@@ -174,7 +174,7 @@ def test_without_bokeh(watched, monkeypatch):
         history.show()
     answer = _ask(directory, "/runs")
     assert answer.json["problem"] == (
-        "This tab needs Bokeh: pip install keras-gradwatch[dashboard]"
+        "This tab needs Bokeh 3.9 or later: pip install bokeh"
     )
 
 

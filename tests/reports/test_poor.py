@@ -212,6 +212,30 @@ def test_equal_targets():
     assert explained("regression", np.geomspace(9, 1e-5, 300), y=y[:10])[0] == []
 
 
+def test_equal_classes_and_a_rare_class():
+    y, losses = np.zeros((32, 1)), np.geomspace(2.3, 0.02, 300)
+    assert explained("classes", losses, y=y)[0] == ["data"]
+    losses[-20] = 4.0  # a batch with another class
+    assert explained("classes", losses, y=y)[0] == []
+
+
+def test_equal_inputs():
+    ones, losses = np.ones((32, 4)), np.linspace(2.3, 1.0, 300)
+    kinds, _, report = explained("classes", losses, x=ones)
+    assert kinds == ["data"] and "all inputs of the first batch are 1" in report
+    assert explained("classes", losses)[0] == []
+    # A loss of the user's own may not read its inputs.
+    assert explained("classes", losses, x=ones, heads=[])[0] == []
+
+
+def test_one_unit_before_several_classes():
+    losses = np.geomspace(2.3, 1.0, 300)
+    assert explained("classes", losses, narrowest=["thin", 1])[0] == ["learns poorly"]
+    assert explained("classes", losses)[0] == []
+    losses = np.geomspace(2.3, 0.3, 300)
+    assert explained("classes", losses, narrowest=["thin", 1])[0] == []
+
+
 def test_class_numbers_under_a_squared_error():
     y, losses = np.arange(32.0)[:, None] % 10, np.linspace(8, 1, 200)
     kinds, _, report = explained("regression", losses, y=y, metrics=["accuracy"])

@@ -1,6 +1,7 @@
 """What the first batch explains: values that are not finite, ranges, scales, labels."""
 
 import math
+import statistics
 
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.settings import contradictions
@@ -11,10 +12,9 @@ LARGE = 5.0
 FEWEST_ROWS = 32
 # A loss that is this many times that of answering 0 is far above it.
 FAR_ABOVE = 3.0
-# A loss that says that all targets were foreseen.
-ALMOST_ZERO = 0.02
-# A crossentropy that says so.
-NEVER_WRONG = 2e-3
+# Fraction of the first loss below which targets were foreseen, times the median that
+# no loss is above, and least number of losses: a rare class would stand out.
+FORESEEN, ALIKE, MANY = 0.1, 10.0, 50
 # Classes that are numbered, at most.
 MANY_CLASSES = 100
 # Fraction of the sum of squares that is nearly all.
@@ -56,6 +56,7 @@ def bad_data(summary):
         head = {**head, "accuracy": accuracy}
         found += [f for rule in rules if (f := rule(head, array))][:1]
     found.append(_single_rows(summary, data.get("inputs", [])))
+    found.append(_equal_inputs(summary))
     return [f for f in found if f]
 
 
@@ -84,6 +85,16 @@ def _single_rows(summary, inputs):
         "Use batches of 16 rows or more, or `LayerNormalization`.",
         f"`{name}` normalizes batches of one row",
     )
+
+
+def _equal_inputs(summary):
+    """Equal inputs with different targets, or None."""
+    pairs, finding = _pairs(summary), constant_inputs(summary)
+    known = finding and all(
+        head["family"] and array["rows"] >= FEWEST_ROWS for head, array in pairs
+    )
+    differ = any(array["distinct"] > 1 for _, array in pairs)
+    return finding if known and differ else None
 
 
 def _sequences(head, array):
@@ -259,12 +270,14 @@ def constant_targets(summary):
     (array,) = targets
     heads = summary.model.get("heads", [])
     family = heads[0]["family"] if len(heads) == 1 else None
-    small = max(recent) < max(ALMOST_ZERO, ALMOST_ZERO * abs(summary.early[0]))
-    if family in ("binary", "classes"):
-        small = max(recent) < NEVER_WRONG  # rare classes may come in later batches
-    elif array["low"] == 0:
+    if family not in ("binary", "classes") and array["low"] == 0:
         return None  # targets that a loss of the user's own does not read
-    if array.get("rows", 0) < FEWEST_ROWS or not small:
+    level, largest = statistics.median(recent), max(recent)
+    small = 0 <= level < FORESEEN * summary.first_loss()
+    alike = largest <= ALIKE * level or largest < FORESEEN**2 * summary.first_loss()
+    if array.get("rows", 0) < FEWEST_ROWS or len(recent) < MANY:
+        return None
+    if not (small and alike) or any(k.endswith("spike") for k in summary.kinds):
         return None
     return Finding(
         "data",

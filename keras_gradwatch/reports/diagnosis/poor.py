@@ -9,8 +9,9 @@ from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import kernels
 from keras_gradwatch.reports.diagnosis.settings import high_dropout
 
-# Fraction of a constant answer's loss above which little has been learned.
-LITTLE = 0.6
+# Fraction of a constant answer's loss above which little has been learned; and with a
+# layer of one unit, through which hardly more than one class can be told from others.
+LITTLE, LITTLE_OF_ONE = 0.6, 0.3
 # Fewest steps after which that is said, and steps from which on a run is no short one.
 FEWEST, SHORT = 20, 150
 # Fraction of a constant answer's loss above which a run has hardly begun to learn.
@@ -34,7 +35,8 @@ def poor(summary):
     if not constant or summary.steps < FEWEST or not summary.recent:
         return None
     _, recent = summary.losses()
-    if not recent > LITTLE * constant or not reasons(summary):
+    little = LITTLE_OF_ONE if narrow(summary) else LITTLE
+    if not recent > little * constant or not reasons(summary):
         return None
     return Finding(
         "learns poorly",
