@@ -173,7 +173,9 @@ class WatchingCallback(keras.callbacks.Callback):
         if self._leads:
             self._gradwatch.drain()
             self._gradwatch.recorder.begin_epoch(epoch + 1)
-            self._gradwatch.controller.begin_epoch((self.params or {}).get("steps"))
+            params = self.params or {}
+            is_last = epoch + 1 >= params.get("epochs", 1)
+            self._gradwatch.controller.begin_epoch(params.get("steps"), is_last)
         if self.summary is not None:
             self.summary.begin_epoch()
 

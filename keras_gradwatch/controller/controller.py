@@ -11,6 +11,7 @@ from keras_gradwatch.controller.rates import Rates
 from keras_gradwatch.controller.responses import Halt, Hold, Rewind, loan
 from keras_gradwatch.controller.responses.base import Moment
 from keras_gradwatch.controller.responses.hold import INSANE
+from keras_gradwatch.controller.responses.probe import STEPS
 from keras_gradwatch.controller.updates import Updates
 from keras_gradwatch.detectors import NonFinite
 from keras_gradwatch.detectors.observation import relative_updates
@@ -59,7 +60,8 @@ class Controller:
         self.attentive_until = 0.0
         self.halted = False
         self.places = []
-        self._epoch_end = 0  # the step after the epoch's last one; 0: not known
+        self._epoch_end = None  # the step after the epoch's last one, if known
+        self._epoch_follows = False
         self._observer = Observer()
         self._memory = {}  # label of a response -> what it remembers
         self._rate_line = math.inf
@@ -109,13 +111,15 @@ class Controller:
             # The first update of a `fit` is judged.
             self.attentive_until = max(self.attentive_until, self.next + 1)
 
-    def begin_epoch(self, steps):
+    def begin_epoch(self, steps, is_last):
         """Called at the begin of an epoch.
 
         Args:
             steps: Its number of steps; None: not known.
+            is_last: Whether it is the last one of this `fit`.
         """
-        self._epoch_end = self.next + steps if steps else 0
+        self._epoch_end = self.next + steps if steps else None
+        self._epoch_follows = not is_last and (steps or 0) > STEPS
 
     def end_epoch(self):
         """Called at the end of an epoch, before the model is evaluated or saved."""
@@ -126,8 +130,16 @@ class Controller:
 
     @property
     def steps_left(self):
-        """Number of steps until the end of the epoch; 0 where it is not known."""
-        return max(self._epoch_end - self.next, 0)
+        """Number of steps until the end of the epoch; None where it is not known."""
+        return None if self._epoch_end is None else max(self._epoch_end - self.next, 0)
+
+    @property
+    def next_epoch(self):
+        """The first step of the next epoch; None where that is not known.
+
+        Also where epochs are too short for a test within one.
+        """
+        return self._epoch_end if self._epoch_follows else None
 
     def begin_steps(self):
         """Called before the first batch of a `fit`, when the model is as it will be."""

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_gradwatch.detectors import NonFinite, Observation
+from keras_gradwatch.detectors import Observation
 from keras_gradwatch.detectors.base import checked_observe
 from keras_gradwatch.records.rows import OVERFLOWED, REVERTED, SCALARS, Trip
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS
@@ -88,12 +88,16 @@ class Observer:
             places: For each application, the indices of its variables.
         """
         found, tripped = [], set()
-        several = int((~np.isnan(rows.applications[t, :, OUTCOME])).sum()) > 1
-        compete = bool(rows.compete[t])
-        for index, scalars in enumerate(rows.applications[t].tolist()):
+        applications = rows.applications[t].tolist()
+        number = sum(not math.isnan(scalars[OUTCOME]) for scalars in applications)
+        several, compete = number > 1, bool(rows.compete[t])
+        # Several applications have states of their own.
+        self.states(plan, len(rows.layout.variables), number)
+        for index, scalars in enumerate(applications):
             if math.isnan(scalars[OUTCOME]):
                 break
-            seen = self._seen(plan, rows, t, index, scalars, places)
+            own = places[index] if several and index < len(places) else None
+            seen = _observation(rows, t, scalars, own)
             judging = self._judging(plan, index, scalars)
             if compete:
                 # Where one network's loss falls, another's rises.
@@ -133,7 +137,7 @@ class Observer:
         if math.isnan(scalars[NORM]):
             return []  # a part of an accumulation window
         self._overflows[index] = 0
-        return [pair for pair in plan.labelled if not isinstance(pair[1], NonFinite)]
+        return plan.of_values
 
     def _ask(self, seen, index, label, detector, limits, t):
         states = self.states_of(index)
@@ -148,36 +152,6 @@ class Observer:
         """The states of one application."""
         return self._states[min(index, len(self._states) - 1)]
 
-    def _seen(self, plan, rows, t, index, scalars, places):
-        """The `Observation` of one application."""
-        layout = rows.layout
-        count = len(layout.variables)
-        # Several applications have states of their own.
-        several = int((~np.isnan(rows.applications[t, :, OUTCOME])).sum())
-        self.states(plan, count, several)
-        recorded = rows.recorded[t]
-        sizes, kernels = layout.arrays
-        own = places[index] if several > 1 and index < len(places) else None
-        if own is not None:
-            recorded, sizes, kernels = recorded[own], sizes[own], kernels[own]
-        columns = dict(zip(layout.statistics, recorded.T, strict=True))
-        for name in rows.added:
-            column = rows.added[name][t]
-            columns[name] = column[own] if own is not None else column
-        return Observation(
-            step=int(rows.steps[t]),
-            loss=scalars[LOSS],
-            global_norm=scalars[NORM],
-            norms=columns["norm"],
-            finite=not scalars[NONFINITE] > 0,
-            sizes=sizes,
-            kernels=kernels,
-            statistics=columns,
-            loss_scale=scalars[SCALE],
-            learning_rate=scalars[RATE],
-            limits={},
-        )
-
     def to_plain(self):
         """All states as plain numbers and lists."""
         return [
@@ -191,6 +165,38 @@ class Observer:
         self._restored = [
             {label: _arrays(state) for label, state in own.items()} for own in states
         ]
+
+
+def _observation(rows, t, scalars, own):
+    """The `Observation` of one application.
+
+    Args:
+        rows: `Rows`.
+        t: Index of the step in them.
+        scalars: Those of the application, a list.
+        own: The indices of its variables; None: all of them.
+    """
+    recorded = rows.recorded[t]
+    sizes, kernels = rows.layout.arrays
+    if own is not None:
+        recorded, sizes, kernels = recorded[own], sizes[own], kernels[own]
+    columns = dict(zip(rows.layout.statistics, recorded.T, strict=True))
+    for name in rows.added:
+        column = rows.added[name][t]
+        columns[name] = column[own] if own is not None else column
+    return Observation(
+        step=int(rows.steps[t]),
+        loss=scalars[LOSS],
+        global_norm=scalars[NORM],
+        norms=columns["norm"],
+        finite=not scalars[NONFINITE] > 0,
+        sizes=sizes,
+        kernels=kernels,
+        statistics=columns,
+        loss_scale=scalars[SCALE],
+        learning_rate=scalars[RATE],
+        limits={},
+    )
 
 
 def _fits(state, first):

@@ -1,5 +1,6 @@
 """What the callbacks of one `fit` ask for, united into one plan."""
 
+import functools
 from dataclasses import dataclass, field
 
 from keras_gradwatch.detectors import Detector, NonFinite
@@ -94,12 +95,17 @@ class Plan:
         """True if a learning rate may be cut."""
         return any(response.may_cut for response in self.responses)
 
-    @property
+    @functools.cached_property
     def labelled(self):
         """The detectors with the names under which they keep their states, pairs."""
         return _labelled(self.detectors)
 
-    @property
+    @functools.cached_property
+    def of_values(self):
+        """Those of them that judge finite steps."""
+        return [pair for pair in self.labelled if not isinstance(pair[1], NonFinite)]
+
+    @functools.cached_property
     def labelled_responses(self):
         """The responses with the names under which they keep what they remember."""
         return _labelled(self.responses)

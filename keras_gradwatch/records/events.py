@@ -15,6 +15,10 @@ ACTIONS = (
 """The possible values of `Event.action`: what was done about an event."""
 
 
+# What the message of a loss that has risen says where the data explain it.
+CHANGED = "the data or the loss function must have changed"
+ORDERED = "the data come in a fixed order"
+
 # The action of a cut that is undone when no detector has tripped for a while.
 RESTORED = "rate restored"
 

@@ -152,7 +152,9 @@ class Hold(Response):
         if not self.acts:
             return
         due = memory["windows"] >= memory["wait"]
-        room = min(len(memory["losses"]), controller.steps_left)
+        room, left = len(memory["losses"]), controller.steps_left
+        if left is not None:
+            room = min(room, left)
         if due and room >= trial.LEAST:
             memory["windows"] = 0
             self._trial = trial.Trial(controller, memory["losses"])

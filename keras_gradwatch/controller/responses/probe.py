@@ -50,3 +50,33 @@ class Probe:
         if self._seen < STEPS:
             return None
         return not self._levels or bool(np.mean(self._levels) < self._limit)
+
+
+class Pending:
+    """A loss that has risen, and that is examined as soon as the run allows it.
+
+    Args:
+        trip: `Trip` of the detector.
+        begin: The first step whose losses decide, that of the next epoch; None: the
+            snapshot can be tested at once.
+
+    Attributes:
+        limit: Log loss halfway between the present level and the best one.
+    """
+
+    def __init__(self, trip, begin):
+        self.trip, self.begin = trip, begin
+        self.limit = (level(trip.value) + level(trip.baseline)) / 2
+        self._levels, self._seen = [], 0
+
+    def is_decided(self, rows):
+        """Takes in new `Rows`; whether `STEPS` steps since `begin` are known."""
+        losses = rows.judged_loss[rows.steps >= self.begin]
+        self._seen += len(losses)
+        self._levels += [level(loss) for loss in losses.tolist() if math.isfinite(loss)]
+        return self._seen >= STEPS
+
+    @property
+    def came_down(self):
+        """Whether the loss of these steps is below `limit`."""
+        return bool(self._levels) and bool(np.mean(self._levels[:STEPS]) < self.limit)

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_gradwatch.controller.responses import loan
 from keras_gradwatch.controller.responses.base import Response
-from keras_gradwatch.controller.responses.probe import STEPS, Probe
+from keras_gradwatch.controller.responses.probe import STEPS, Pending, Probe
 from keras_gradwatch.controller.responses.snapshot import Snapshot
 from keras_gradwatch.controller.responses.streak import (
     count,
@@ -16,6 +16,7 @@ from keras_gradwatch.controller.responses.streak import (
 from keras_gradwatch.controller.responses.trust import level
 from keras_gradwatch.detectors import Divergence
 from keras_gradwatch.keras_hooks import model_state
+from keras_gradwatch.records.events import CHANGED, ORDERED
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
 # A snapshot is healthy if the median of the newest losses, so many at least and at
@@ -27,6 +28,9 @@ STUCK = 20
 BETTER = 10.0
 # Healthy steps after which the first cut is undone.
 QUIET = 1000
+# A loss that was high because of the data may be so many times as high again: data in a
+# fixed order are hardest at the same place of each epoch.
+SHOWN = 2.0
 
 
 class Rewind(Response):
@@ -40,7 +44,10 @@ class Rewind(Response):
 
     If the loss has risen, the snapshot is tested first, for three steps. If the loss is
     just as high with its weights, the data or the loss function must have changed: the
-    run continues from where it was, with new baselines and without rate cuts.
+    run continues from where it was, with new baselines and without rate cuts. If it
+    then rises as high again, the data explain that, too. If the epoch ends before the
+    test, and is not the last one, the first losses of the next epoch decide whether
+    the snapshot is tested there.
 
     A run without finite gradients, for longer than chance explains, is rolled back,
     too, because its weights may be the cause. The first time, its learning rate is not
@@ -72,18 +79,20 @@ class Rewind(Response):
         self._tripped, self._stuck = [], []
         self._probe = None
         self._wanted = None  # limit and trip of a probe that was asked for
+        self._pending = None  # a trip that the next epoch decides about
         self._dead = set()  # the applications whose networks have died
         self._moved = False  # whether an update was made since the last snapshot
         self.count, self.stopped = 0, False
         self._forget_losses()
 
     def initial_memory(self):
-        return {**initial_streak(), **loan.initial_loan(), "quiet": QUIET}
+        loans = {**loan.initial_loan(), "quiet": QUIET}
+        return {**initial_streak(), **loans, "of_data": 0.0}
 
     def begin(self, controller, memory):
         """Takes the first snapshot of a `fit`."""
         self.count, self.stopped = 0, False
-        self._probe = None
+        self._probe = self._pending = None
         self._forget_losses()
         self._dead.clear()
         self._snapshots = [Snapshot(controller)]
@@ -134,12 +143,12 @@ class Rewind(Response):
         stuck = self._moved and self._stuck and is_no_chance(memory, STUCK)
         if stuck:
             memory.update(initial_streak())
-        if not stuck and self._can_probe(tripped, controller):
-            (trip,) = tripped
-            rows.trips.remove(trip)
-            middle = (level(trip.value) + level(trip.baseline)) / 2
-            self._probe = Probe(self._snapshots[-1], controller, middle, trip)
+        if not stuck:
+            tripped = self._set_aside(tripped, rows, controller, memory)
+        if self._pending is not None and not (tripped or stuck):
+            self._examine(rows, controller, memory)
         elif tripped or stuck:
+            self._pending = None
             cuts = bool(tripped) or self.count > 0
             self._go_back(tripped or self._stuck, controller, memory, cuts)
         elif wanted is not None and self._has_room(controller):
@@ -153,6 +162,8 @@ class Rewind(Response):
         if self._probe is not None:
             probe, self._probe = self._probe, None
             probe.left.put_back(controller)
+            if probe.trip.detector in self.detectors:
+                self._pending = Pending(probe.trip, controller.next)
 
     def put_slots_back(self, controller):
         """Puts momenta and the like back to those of the newest snapshot.
@@ -171,13 +182,50 @@ class Rewind(Response):
             else:  # made since then
                 controller.access.write(variable, np.full(variable.shape, first))
 
-    def _can_probe(self, tripped, controller):
-        """Whether only `Divergence` has tripped, and enough steps are left."""
-        of_loss = len(tripped) == 1 and isinstance(tripped[0].detector, Divergence)
-        return of_loss and self._has_room(controller)
+    def _set_aside(self, tripped, rows, controller, memory):
+        """What is to be acted on at once; a loss that has risen is examined first."""
+        risen = len(tripped) == 1 and isinstance(tripped[0].detector, Divergence)
+        if not risen or self.count >= self._limit:
+            return tripped
+        (trip,) = tripped
+        known = trip.value <= SHOWN * memory["of_data"]
+        room, next_epoch = self._has_room(controller), controller.next_epoch
+        if not known and not room and next_epoch is None:
+            return tripped
+        rows.trips.remove(trip)
+        if not known:
+            self._pending = Pending(trip, None if room else next_epoch)
+            if not room:
+                controller.read_each(controller.steps_left + STEPS)
+        return []
+
+    def _examine(self, rows, controller, memory):
+        """Tests the snapshot, unless the loss has come down with the next epoch."""
+        pending = self._pending
+        if pending.begin is not None and not pending.is_decided(rows):
+            controller.read_each(1)
+            return
+        self._pending, trip = None, pending.trip
+        if pending.begin is None or not pending.came_down:
+            self._probe = Probe(self._snapshots[-1], controller, pending.limit, trip)
+            return
+        trip.row = len(rows) - 1
+        rows.trips.append(trip)
+        self._blame_data(trip, controller, memory)
+        trip.words = (
+            f"it has come down with the beginning of the next epoch, so {ORDERED}, and "
+            "the last ones are the hardest; training continues"
+        )
+
+    def _blame_data(self, trip, controller, memory):
+        memory["of_data"] = max(memory["of_data"], trip.value)
+        controller.restart_detectors()
+        self._forget_losses()
+        trip.action = "observed"
 
     def _has_room(self, controller):
-        return controller.steps_left > STEPS and self.count < self._limit
+        left = controller.steps_left
+        return (left is None or left > STEPS) and self.count < self._limit
 
     def ask(self, loss, trip):
         """Has the first snapshot tried: is its loss less than a tenth of `loss`?"""
@@ -201,13 +249,11 @@ class Rewind(Response):
             self._go_back([trip], controller, memory, cuts=True)
             return
         probe.left.put_back(controller)
-        controller.restart_detectors()
+        self._blame_data(trip, controller, memory)
         controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
-        self._forget_losses()
-        trip.action = "observed"
         trip.words = (
             f"it is just as high with the weights of step {probe.snapshot.step}, so "
-            "the data or the loss function must have changed; training continues"
+            f"{CHANGED}; training continues"
         )
 
     def _go_back(self, tripped, controller, memory, cuts):

@@ -12,9 +12,10 @@ LARGE = 5.0
 FEWEST_ROWS = 32
 # A loss that is this many times that of answering 0 is far above it.
 FAR_ABOVE = 3.0
-# Fraction of the first loss below which targets were foreseen, times the median that
-# no loss is above, and least number of losses: a rare class would stand out.
-FORESEEN, ALIKE, MANY = 0.1, 10.0, 50
+# Fraction of the first loss below which targets were foreseen, classes or others; times
+# the median that no loss is above, and least number of losses: a rare class would
+# stand out.
+FORESEEN_CLASS, FORESEEN, ALIKE, MANY = 0.1, 0.02, 10.0, 50
 # Classes that are numbered, at most.
 MANY_CLASSES = 100
 # Fraction of the sum of squares that is nearly all.
@@ -270,11 +271,12 @@ def constant_targets(summary):
     (array,) = targets
     heads = summary.model.get("heads", [])
     family = heads[0]["family"] if len(heads) == 1 else None
-    if family not in ("binary", "classes") and array["low"] == 0:
+    of_class = family in ("binary", "classes")
+    if not of_class and array["low"] == 0:
         return None  # targets that a loss of the user's own does not read
+    least = (FORESEEN_CLASS if of_class else FORESEEN) * summary.first_loss()
     level, largest = statistics.median(recent), max(recent)
-    small = 0 <= level < FORESEEN * summary.first_loss()
-    alike = largest <= ALIKE * level or largest < FORESEEN**2 * summary.first_loss()
+    small, alike = 0 <= level < least, largest <= max(ALIKE * level, 0.01 * least)
     if array.get("rows", 0) < FEWEST_ROWS or len(recent) < MANY:
         return None
     if not (small and alike) or any(k.endswith("spike") for k in summary.kinds):

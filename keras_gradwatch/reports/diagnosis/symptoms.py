@@ -3,6 +3,7 @@
 import math
 import statistics
 
+from keras_gradwatch.records.events import CHANGED, ORDERED
 from keras_gradwatch.reports.diagnosis import broken
 from keras_gradwatch.reports.diagnosis.data import (
     certain,
@@ -202,10 +203,18 @@ def _explosion(summary):
 def _shift(summary):
     """A loss that is on another scale since some step, whatever the weights."""
     event = summary.kinds.get("divergence", {}).get("last")
-    # An observer cannot tell.
-    protected = bool(summary.actions.get("skipped"))
-    if not protected or event is None or event["action"] != "observed":
-        return None
+    message = event["message"] if event else ""
+    if ORDERED in message:
+        return Finding(
+            "shift",
+            f"the loss rose to {event['value']:.3g}, from {event['baseline']:.3g}, and "
+            f"came down with the beginning of the next epoch (step {event['step']}): "
+            "the data come in a fixed order, and the last ones are the hardest",
+            "Shuffle the data, unless their order matters.",
+            "The last data of an epoch are much harder than the first ones",
+        )
+    if CHANGED not in message:
+        return None  # an observer cannot tell
     first = summary.first_event
     return Finding(
         "shift",
