@@ -102,6 +102,7 @@ class Outcome:
         cause: Whether one of its causes is.
         fix: Whether one of its pieces of advice is.
         repaired: Score after the first advice; None: it is not mechanical.
+        checks: For each cause that is named, its kind, and whether it is the fault.
     """
 
     what: str
@@ -114,6 +115,7 @@ class Outcome:
     cause: bool = False
     fix: bool = False
     repaired: float | None = None
+    checks: list = field(default_factory=list)
 
     @property
     def harmed(self):
@@ -163,6 +165,10 @@ def grade(outcome, fault):
     named = [*report.causes, *report.symptoms]
     causes = [f.words for f in named if f.words]
     outcome.cause = any(re.search(fault.cause, words) for words in causes)
+    outcome.checks = [
+        (f.kind, bool(re.search(fault.cause, f.words)))
+        for f in report.causes or report.symptoms
+    ]
     kinds = {finding.kind for finding in report.symptoms}
     own = any(re.search(fault.cause, f.words) for f in report.symptoms)
     outcome.symptom = own or bool(kinds & SYMPTOMS[fault.label])
@@ -282,6 +288,8 @@ def page(found, families):
         "if the fault can cause it,",
         "which for most labels is any symptom.",
         "",
+        *checks(sick),
+        "",
         "## Healthy programs",
         "",
         f"Of {len(sound)} healthy programs {len(false)} have a finding in the report; "
@@ -316,9 +324,9 @@ def page(found, families):
         "  healthy model on hard data. A high loss alone is not reported.",
         "- With small batches and noisy losses, a loss that does not fall "
         "cannot be told from one that falls slowly: a",
-        "  learning rate that is too low, and equal inputs, are missed there.",
-        "- Equal targets are only reported if the loss of every recent "
-        "batch is nearly 0.",
+        "  learning rate that is too low is missed there.",
+        "- Equal targets of a regression are only reported if the loss of every "
+        "recent batch is low.",
         "- Most repairs that fail are right edits that do not suffice (the "
         "learning rate of the healthy program was chosen",
         "  with another scale), or are not mechanical: "
@@ -331,6 +339,30 @@ def page(found, families):
         "",
     ]
     return "\n".join(lines)
+
+
+def checks(sick):
+    """Lines of a table: how often each cause that is named is the fault."""
+    named, wrong = Counter(), {}
+    for outcome in sick:
+        for kind, right in outcome.checks:
+            named[kind] += 1
+            wrong.setdefault(kind, [])
+            if not right:
+                wrong[kind].append(outcome.what)
+    lines = [
+        "## How often each check is right",
+        "",
+        "A report names up to three causes, so one that is named beside the fault "
+        "counts as wrong here.",
+        "",
+        "| cause | named | is the fault | an example where it is not |",
+        "|---|---|---|---|",
+    ]
+    for kind, count in named.most_common():
+        right, example = count - len(wrong[kind]), (wrong[kind] or [""])[0]
+        lines.append(f"| `{kind}` | {count} | {right} | {example} |")
+    return lines
 
 
 def _words(findings):

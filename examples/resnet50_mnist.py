@@ -21,6 +21,8 @@ from study import data, page, runs
 from keras_gradwatch import callbacks
 
 RATES = {"usual": 0.05, "exploding": 5.0}
+# Of batch normalization: 0.99 would take several hundred steps to forget where it began.
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,16 @@ def square(images):
 def network(size):
     """ResNet-50 of Keras; or one that is built alike, thinner or not as deep."""
     if size == WHOLE:
-        return keras.applications.ResNet50(
+        model = keras.applications.ResNet50(
             weights=None,
             input_shape=(32, 32, 1),
             classes=10,
             classifier_activation=None,
         )
+        for layer in model.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = MOMENTUM
+        return model
     inputs = keras.Input((32, 32, 1))
     x = convolution(inputs, size.width, 7, 2, "conv1")
     x = layers.MaxPooling2D(3, 2, "same")(x)
@@ -95,8 +101,7 @@ def convolution(x, filters, kernel, strides, name, relu=True):
     x = layers.Conv2D(
         filters, kernel, strides, "same", use_bias=False, name=f"{name}_conv"
     )(x)
-    # 0.99 would take several hundred steps to forget where it began.
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(x)
     return layers.ReLU()(x) if relu else x
 
 

@@ -22,10 +22,11 @@ class Own(keras.regularizers.Regularizer):
         return 0.1 * keras.ops.max(x)
 
 
-def network(regularizer):
+def network(regularizer, last="same"):
     keras.utils.set_random_seed(0)
     hidden = keras.layers.Dense(24, "sigmoid", kernel_regularizer=regularizer)
-    last = keras.layers.Dense(10, "softmax", kernel_regularizer=regularizer)
+    last = regularizer if last == "same" else last
+    last = keras.layers.Dense(10, "softmax", kernel_regularizer=last)
     model = keras.Sequential([keras.Input((64,)), hidden, last])
     model.compile("rmsprop", "sparse_categorical_crossentropy")
     return model
@@ -45,12 +46,21 @@ def test_they_are_named_where_nothing_is_learned(name):
     assert report.fixes[0].startswith("Divide the factors of the regularizers by 100")
 
 
+def test_a_regularizer_of_one_of_two_layers():
+    x, y = helper.digits(640)
+    model = network(keras.regularizers.L2(1.0), last=None)
+    helper.fit(model, x, y, [watch := GradWatch(verbose=0)], 32, epochs=20)
+    assert "the regularizers outweigh the loss" in watch.report().verdict
+
+
 def test_what_they_add_to_the_loss():
     model = network(keras.regularizers.L1L2(0.01, 0.1))
     kernels = [
         np.float64(keras.ops.convert_to_numpy(layer.kernel)) for layer in model.layers
     ]
     expected = sum(0.01 * abs(k).sum() + 0.1 * (k**2).sum() for k in kernels)
-    assert describe(model)["penalty"] == pytest.approx(expected)
+    known = describe(model)
+    assert known["penalty"] == pytest.approx(expected)
+    assert sum(known["penalties"].values()) == pytest.approx(expected)
     assert describe(network(None))["penalty"] == 0
     assert describe(network(Own()))["penalty"] == 0

@@ -58,7 +58,10 @@ def grew(summary):
 def of_inputs(summary):
     """Whether the first kernel alone is not finite, and its bias is: inputs are not."""
     bad = summary.first_bad.get("variables", [])
-    return len(bad) == 1 and bad[0].endswith("kernel") and _is_first(bad[0], summary)
+    if len(bad) != 1 or not bad[0].endswith("kernel"):
+        return False
+    has_bias = bad[0].removesuffix("kernel") + "bias" in summary.model.get("shapes", {})
+    return has_bias and _is_first(bad[0], summary)
 
 
 def undefined_derivative(summary):

@@ -6,7 +6,7 @@ from keras_gradwatch.keras_hooks.outputs import outputs
 
 # Losses by what they are made for, lower case and without underscores.
 FAMILIES = {
-    "binary": ("binarycrossentropy", "binaryfocalcrossentropy"),
+    "binary": ("binarycrossentropy", "bce", "binaryfocalcrossentropy"),
     "classes": (
         "categoricalcrossentropy",
         "categoricalfocalcrossentropy",

@@ -74,7 +74,8 @@ def describe(model, read=keras.ops.convert_to_numpy):
         `optimizer` (its class, or None), `regression` (bool), `heads`, `dropout` (the
         largest rate), `kernels` (their number, frozen ones included),
         `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
-        `penalty` (what the L1 and L2 regularizers of weights add to the loss),
+        `penalty` (what the L1 and L2 regularizers of weights add to the loss) and
+        `penalties` (the same of each variable that has one),
         `trained` (whether the optimizer has made updates before),
         `linear_stack` (whether Dense layers follow each other with no activation),
         `trainable` (the number of trainable variables), `narrowest` (name and units of
@@ -91,6 +92,10 @@ def describe(model, read=keras.ops.convert_to_numpy):
     outputs = _outputs(model)
     hidden = [layer for layer in layers if not any(layer is out for out in outputs)]
     names = unique(v.path for v in model.trainable_variables)
+    penalties = {
+        name: _penalty(v, read)
+        for name, v in zip(names, model.trainable_variables, strict=True)
+    }
     loss = name_of(getattr(model, "loss", None))
     # Loss names come as mse, mean_squared_error and MeanSquaredError.
     regression = any(word in (loss or "").lower() for word in REGRESSION)
@@ -112,7 +117,8 @@ def describe(model, read=keras.ops.convert_to_numpy):
         "kernels": sum(len(v.shape) >= 2 for v in model.weights),
         "momentum": _momentum(model),
         "penalized": any(map(_has_regularizer, layers)),
-        "penalty": sum(_penalty(v, read) for v in model.trainable_variables),
+        "penalty": sum(penalties.values()),
+        "penalties": {name: value for name, value in penalties.items() if value},
         "trained": _is_trained(model, read),
         "normalizes_batch": _normalizes_batch(layers),
         "recurrent": _unbounded_recurrent(layers),

@@ -9,7 +9,7 @@ from keras_gradwatch.reports.diagnosis.finding import Finding
 
 # Fraction of a constant answer's loss from which on a first penalty is large.
 LARGE = 0.25
-# Fraction of their squared norm that the weights have kept at most.
+# Fraction of the first penalty that is left at most.
 SHRUNK = 0.25
 # Fraction of the same loss above which nothing was learned, and fewest steps for it.
 NOTHING, FEWEST = 0.97, 150
@@ -56,11 +56,15 @@ def strong_penalty(summary):
 
 
 def _kept(summary):
-    """The squared norm of all kernels in the latest sample over the first, or None."""
+    """The penalty in the latest sample over the first one, or None.
+
+    Each kernel's is taken to be proportional to its squared norm.
+    """
     first = last = 0.0
-    for name, shape in summary.model.get("shapes", {}).items():
+    for name, penalty in summary.model.get("penalties", {}).items():
         numbers = summary.variables.get(name, {})
-        if len(shape) >= 2 and {"weight_first", "weight_last"} <= numbers.keys():
-            first += numbers["weight_first"] ** 2
-            last += numbers["weight_last"] ** 2
+        known = {"weight_first", "weight_last"} <= numbers.keys()
+        if known and numbers["weight_first"] > 0:
+            first += penalty
+            last += penalty * (numbers["weight_last"] / numbers["weight_first"]) ** 2
     return last / first if first else None

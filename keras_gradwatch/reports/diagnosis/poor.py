@@ -18,6 +18,8 @@ FEWEST, SHORT = 20, 150
 HARDLY = 0.9
 # A dropout, a momentum and a √fan_in · std of recurrent weights that cost most of it.
 DROPOUT, MOMENTUM, GAIN = 0.7, 0.99, 1.5
+# Fraction of a kernel that no update exceeds where it is not the momentum.
+LITTLE_MOVED = 0.01
 # Root mean square of inputs that cost most of it.
 INPUTS = 20.0
 
@@ -85,7 +87,7 @@ def narrow(summary):
 def high_momentum(summary):
     """A momentum that multiplies the learning rate a hundred times, or None."""
     momentum, rate = summary.model.get("momentum", 0.0), summary.top_rate
-    if not momentum >= MOMENTUM:
+    if not momentum >= MOMENTUM or (momentum < 1 and _moves_little(summary)):
         return None
     if momentum >= 1:
         return Finding(
@@ -102,6 +104,14 @@ def high_momentum(summary):
         f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
         f"the momentum of {momentum:g} is too high for a learning rate of {rate:.3g}",
     )
+
+
+def _moves_little(summary):
+    """Whether no update was large, whatever the momentum."""
+    known = [
+        n["ratio_largest"] for n in summary.variables.values() if "ratio_largest" in n
+    ]
+    return bool(known) and max(known) < LITTLE_MOVED
 
 
 def unbounded_recurrent(summary):
