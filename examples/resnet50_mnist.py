@@ -20,7 +20,7 @@ from study import data, page, runs
 
 from keras_gradwatch import callbacks
 
-# Of batch normalization: 0.99 would take several hundred steps to forget where it began.
+# Of batch normalization: 0.99 takes several hundred steps to forget where it began.
 MOMENTUM = 0.9
 
 
