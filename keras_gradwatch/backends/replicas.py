@@ -40,6 +40,12 @@ class Replicas(Runner):
                 sums[i] = tensor
         return sums
 
+    def after(self, value, other):
+        # Where the length of the data is not known, the step after the last batch
+        # begins, and the operations run that do not depend on a batch.
+        with tf.control_dependencies([other]):
+            return tf.identity(value)
+
     def reachable(self, value, gradient):
         # A loss of a graph within the step's stays there; one of a graph around it
         # does not.

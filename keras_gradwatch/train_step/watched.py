@@ -228,7 +228,7 @@ class WatchedStep:
         places = [[every.index(name) for name in names] for names in named]
         line = row.of_step(monitor.layout, self._results, places)
         monitor.write_row(state.number, line)
-        monitor.variable("step").assign(state.number + 1)
+        monitor.variable("step").assign(self.runner.after(state.number + 1, line))
         monitor.note_traced(places, self._applied)
 
     def _skipped(self):

@@ -354,3 +354,22 @@ def test_there_is_no_trial_in_an_epoch_that_is_too_short():
     for begin in range(0, 640, 32):
         helper.fit(model, x[begin:][:32], y[begin:][:32], [watching], 8)
     assert (watching.history.trust_radius[4:] == np.float32(0.02)).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_loss_limit_of_an_update_on_trial_holds_for_one_step(seed):
+    """An update over the bound in a sampled step: later losses may exceed its limit."""
+    x = np.random.default_rng(0).normal(size=(640, 8)).astype("float32")
+    y = x.sum(axis=1, keepdims=True)
+    watch, weights = GradWatch(dense_steps=1, sample_freq=10, verbose=0), []
+    for callbacks in ([], [watch]):
+        keras.utils.set_random_seed(seed)
+        hidden = keras.layers.Dense(16, "relu")
+        model = keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.25), "mse")
+        helper.fit(model, x, y, callbacks, 32, epochs=8)
+        weights.append(model.get_weights())
+    skipped = watch.history.steps[~watch.history.applied]
+    assert set(skipped) <= {event.step for event in watch.events}
+    if not watch.events:
+        helper.assert_same(*weights, None)

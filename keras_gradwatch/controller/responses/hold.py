@@ -151,6 +151,8 @@ class Hold(Response):
     def after(self, rows, controller, memory):
         if not self.acts:
             return
+        if self._suspect is not None:
+            controller.read_each(1)  # its limit is for the next step alone
         due = memory["windows"] >= memory["wait"]
         room, left = len(memory["losses"]), controller.steps_left
         if left is not None:
