@@ -29,7 +29,7 @@ class GradientClipping(WatchingCallback):
             `None`.
 
     Raises:
-        ValueError: Unless exactly one argument is given, and a limit is > 0.
+        ValueError: If not exactly one argument is given, or a limit is not > 0.
         TypeError: If `policy` is none of these.
 
     Example:

@@ -35,7 +35,7 @@ class GradWatch(Logging, Showing, Response):
     | a gradient is NaN or infinite | the update is skipped |
     | only the loss is NaN or infinite | reported only; the update is applied |
     | the norm or the loss spikes, and is also far above its first values | the update \
-is skipped; moderate spikes that recur are treated as data |
+is skipped; moderate spikes that recur are skipped at most three times |
     | three or more spikes in a row, very unlikely to be chance | the learning rate is \
 also cut; after 200 healthy steps the cut is undone |
     | a detector trips in `max_events` steps in a row | training ends, with a report |
@@ -43,7 +43,8 @@ also cut; after 200 healthy steps the cut is undone |
 loss | the weights are restored, and updates are limited to a trust region until a \
 trial without the limit succeeds; while the loss does not fall, learning rate and \
 trust radius shrink |
-    | an update that is not finite, or 1,000 times the weights | the same, at once |
+    | an update that is not finite, or more than 1,000 times the norm of the weights | \
+reverted at once; later updates are limited as above |
     | the network collapses, or the loss stays far above its earlier level | the \
 run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see \
 `RewindOnExplosion`) |
@@ -62,18 +63,19 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         detector: `detectors.Detector` that replaces the default detectors (non-finite
             values, spikes of the norm and the loss, the trust bound). Defaults to
             `None`.
-        trust_bound: Largest fraction of a kernel's norm that one update may change,
-            > 0. If `None`, there is no bound. It is part of the default detectors: with
+        trust_bound: Value of ‖Δw‖ / ‖w‖ of a kernel, > 0, from which on an update is
+            judged by the next loss, and reverted if that is much worse. If `None`, no
+            update is judged. It is part of the default detectors: with
             your own `detector`, add `detectors.UpdateRatio` instead. Defaults to `0.5`.
         factor: Factor by which a cut multiplies the learning rate, between 0 and 1.
             Defaults to `0.5`.
         cooldown: Steps after a cut in which no further cut is made, >= 0. Defaults to
             `10`.
         min_lr: The learning rate is never cut below this, >= 0. If `0`, it is never
-            cut below a thousandth of its value before all cuts. Defaults to `0.0`.
+            cut below a thousandth of its original value. Defaults to `0.0`.
         max_events: Number of steps in a row, >= 1, in which a detector trips, after
             which `fit` ends. Defaults to `100`.
-        max_rewinds: Largest number of rollbacks in one `fit`, >= 0. If `0`, no
+        max_rewinds: Maximum number of rollbacks in one `fit`, >= 0. If `0`, no
             snapshots are kept. Defaults to `3`.
         snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.
         dense_steps: Number of steps, at the start and after each event, >= 0, for which

@@ -40,8 +40,8 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
         learning_rate: float32 array [T], the effective learning rate of each step.
         applied: bool array [T], False where the update was skipped or reverted.
         held: bool array [T], True where the trust region limited the update.
-        trust_radius: float32 array [T], the fraction of a kernel's norm that an update
-            was allowed to change; NaN where there was no limit.
+        trust_radius: float32 array [T], the limit on ‖Δw‖ / ‖w‖ of each kernel; NaN
+            where there was none.
         loss_scale: float32 array [T], the factor of the loss; NaN where there is none.
         overflowed: bool array [T], True where a dynamic loss scale overflowed and its
             optimizer skipped the update; such a step is not an event.

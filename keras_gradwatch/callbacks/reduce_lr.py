@@ -22,15 +22,16 @@ class ReduceLROnExplosion(Response):
             Defaults to `0.5`.
         cooldown: Steps after a cut in which no further cut is made, >= 0. Defaults to
             `10`.
-        patience: If `1`, the learning rate is cut after each step in which a detector
-            trips. If larger, it is cut after at least as many such steps in a row, if
-            they are very unlikely to be chance. Defaults to `1`.
         min_lr: The learning rate is never cut below this, >= 0. If `0`, it is never
-            cut below a thousandth of its value before all cuts. Defaults to `0.0`.
+            cut below a thousandth of its original value. Defaults to `0.0`.
         detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
             LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
             spike of the loss. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
+            `1`.
+        patience: If `1`, the learning rate is cut after each step in which a detector
+            trips. If larger, it is cut only after at least as many such steps in a row,
+            and only if such a streak is very unlikely to be coincidence. Defaults to
             `1`.
 
     Raises:

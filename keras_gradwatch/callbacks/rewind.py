@@ -17,21 +17,22 @@ class RewindOnExplosion(Response):
     non-finite gradients are skipped. The data continue with the next batch, so the
     harmful batch is not repeated, and the step count of the monitor continues.
 
-    The rollback happens when the recorded steps are read, at most `update_freq` steps
-    after the detector tripped. Two snapshots are kept in host memory, the first one and
-    the newest healthy one, each as large as the weights and the optimizer's state. If
-    the optimizer is not built when `fit` begins, the first snapshot does not contain
-    it.
+    The rollback happens when the host reads the recorded steps, at most `update_freq`
+    steps after the detector tripped. Two snapshots are kept in host memory, the first
+    one and the newest healthy one, each as large as the weights and the optimizer's
+    state. If the optimizer is not built when `fit` begins, the first snapshot does not
+    contain it.
 
     Args:
         snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.
         factor: Factor by which a rollback multiplies the learning rates, > 0 and < 1.
             Defaults to `0.25`.
-        max_rewinds: Largest number of rollbacks in one `fit`, >= 1. The next time, the
+        max_rewinds: Maximum number of rollbacks in one `fit`, >= 1. The next time, the
             weights are restored once more, and training is stopped. Defaults to `3`.
         min_lr: No learning rate is cut below this, >= 0. If `0`, none is cut below a
-            thousandth of its value before all cuts. Defaults to `0.0`.
-        update_freq: Steps between two readings, >= 1. Defaults to `50`.
+            thousandth of its original value. Defaults to `0.0`.
+        update_freq: Steps after which the host reads the recorded steps, >= 1. Defaults
+            to `50`.
         detector: `detectors.Detector` to follow. If `None`, `Collapse() |
             Divergence()`. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each event. Defaults to

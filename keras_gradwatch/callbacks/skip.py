@@ -6,7 +6,11 @@ from keras_gradwatch.controller.responses import Skip
 
 
 class SkipOnExplosion(Response):
-    """Skips the update of a step in which a detector trips, in that very step.
+    """Skips an update whose step is outside the limits of a detector.
+
+    The update is skipped in that very step, before it is applied. A spike below 10
+    times the largest norm (or loss) of the first 20 steps is reported, but its update
+    is applied; see `detectors.ZScore`.
 
     A skipped batch leaves the run as if it had not been in the data: it does not change
     weights, optimizer state, iterations, BatchNorm statistics, metrics or the epoch's

@@ -41,7 +41,7 @@ clipped |
     | `gradwatch/explosions` | steps since the last point in which a detector tripped |
     | `gradwatch/learning_rate` | learning rate in effect in the step |
     | `gradwatch/loss` | the step's own loss |
-    | `gradwatch/trust_radius` | fraction of a kernel's norm that an update may \
+    | `gradwatch/trust_radius` | limit on ‖Δw‖ / ‖w‖ of each kernel, \
 change, while updates are limited |
     | `gradwatch/held_share` | fraction of the steps since the last point whose update \
 was limited |
@@ -77,7 +77,8 @@ was limited |
             where every callback can read them. With `steps_per_execution` > 1, they
             are the mean and the sum over the steps of the execution. Each step is read
             before the next one begins. Defaults to `False`.
-        owner: The callback that messages name. If `None`, this one. Defaults to `None`.
+        owner: The callback whose name appears in messages. If `None`, this one.
+            Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of its range, or, when `fit` begins, if

@@ -25,8 +25,9 @@ class ExplosionError(RuntimeError):
 class TerminateOnExplosion(Response):
     """Stops training when a detector trips, and keeps the last healthy weights.
 
-    No update is applied from the `limit`-th step on in which a detector trips. `fit`
-    ends when the recorded steps are next read. The update of a spike below 10 times the
+    Once a detector has tripped in `limit` steps, no further updates are applied,
+    including that of the last of these steps. `fit` ends when the host next reads the
+    recorded steps. The update of a spike below 10 times the
     largest norm (or loss) of the first 20 steps is still applied, and training stops
     after it; see `detectors.ZScore`.
 
@@ -34,8 +35,8 @@ class TerminateOnExplosion(Response):
         detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
             LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
             spike of the loss. Defaults to `None`.
-        limit: Number of steps in one `fit`, >= 1, in which a detector trips, after
-            which it ends. Defaults to `1`.
+        limit: Number of steps in which a detector must trip before `fit` ends, >= 1.
+            Defaults to `1`.
         mode: `"stop"` ends `fit` as `EarlyStopping` does; `"raise"` raises
             `ExplosionError`. Defaults to `"stop"`.
         verbose: `0` prints nothing; `1` prints the events and the report. Defaults to

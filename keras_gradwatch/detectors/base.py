@@ -19,7 +19,7 @@ __all__ = [
 class Detector(Method):
     """Base of all detectors. A detector reports; it never acts.
 
-    Formula: a step trips unless `low <= quantity <= high` for all of its `limits`.
+    Formula: it trips unless `low <= quantity <= high` for all of its `limits`.
 
     A detector runs on the host, between steps, in plain Python and NumPy. It has up to
     three methods: `initial_state` declares its state, `limits` says which updates the

@@ -12,10 +12,10 @@ from keras_gradwatch.methods import number, whole
 class DeadUnits(Onset):
     """Trips when the gradient of most units has become exactly zero.
 
-    Formula: in the gradients of all variables with one axis (biases, scales of
-    normalization), except the last one, more than `limit` of the elements are exactly
-    zero, and so are all elements of one such variable; in `patience` samples in a row,
-    at least `apart` steps apart.
+    Formula: of the gradients of all variables with one axis (biases, scales of
+    normalization) but the last one, more than a fraction `limit` of the elements is
+    exactly zero, and at least one of them is zero everywhere. It trips if this holds in
+    `patience` samples in a row that are at least `apart` steps apart.
 
     The gradient of a bias is exactly zero if its unit is off for every sample of the
     batch. The gradient of a kernel is also zero if an *input* is zero: pixels that are
@@ -28,7 +28,7 @@ class DeadUnits(Onset):
 
     Args:
         limit: Fraction of zeros above which it trips, > 0 and < 1. Defaults to `0.7`.
-        apart: Least number of steps between two samples, >= 1. Defaults to `10`.
+        apart: Minimum number of steps between two samples, >= 1. Defaults to `10`.
         patience: Samples in a row for which the condition must hold, or no longer hold,
             before the state changes, >= 1. Defaults to `3`.
 

@@ -20,20 +20,20 @@ LASTING = 2
 class Divergence(Detector):
     """Trips when the loss stays far above its best level, and above its initial level.
 
-    Formula: with m₀ the median of the first `steps` losses, m that of the newest
-    2 · `steps` losses and m* the smallest m so far, it trips when `m > max(m₀, m* ·
-    factor)` for 2 · `steps` steps in a row, and m no longer falls. If m has fallen by a
-    third since its largest value in them, the run recovers by itself, and is judged
-    again after as many steps. It trips once, and again only after the loss has come
-    down in between.
+    Formula: with m₀ the median of the first `steps` losses, m that of the newest 2 ·
+    `steps` losses and m* the smallest m so far, it trips when `m > max(m₀, m* ·
+    factor)` for 2 · `steps` steps in a row, and m no longer falls. If m is a third
+    below its largest value in these steps, the run is recovering by itself, and is
+    judged again 2 · `steps` steps later. It trips once, and again only after the loss
+    has come down in between.
 
     Spikes do not move the median, and noise alone does not raise the loss above its
     initial level. A loss that is unknown or not above 0 is never judged.
 
     Args:
         factor: How many times its best level the loss must be, > 1. Defaults to `10.0`.
-        steps: Half the length of the window of the median, which is also half the
-            number of steps in a row, >= 1. Defaults to `20`.
+        steps: Half the number of losses in the median, and half the number of steps in
+            a row, >= 1. Defaults to `20`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -16,7 +16,7 @@ class LossSpike(LogBaseline):
 
     The update is skipped if |loss| is also more than `factor` times the largest of the
     first `warmup` steps. After three separate spikes of at most 10,000 times that
-    loss, values up to twice the largest of them are treated as data, and do not trip.
+    loss, values up to twice the largest of them are considered normal.
 
     The loss is that of the step, not the running mean over the epoch that Keras logs.
     If the loss of a custom `train_step` is unknown, the detector never trips.

@@ -24,11 +24,12 @@ class Oscillation(Onset):
     steady descent, and near −1 only for a swing of period two. Gradient descent swings
     like this along a direction whose curvature is above 2 / learning rate. The swing is
     visible with large batches; with small ones, noise hides it. The detector reports
-    the onset once. It also trips on two batches of different loss without shuffling.
+    the onset once. It also trips if each epoch consists of two unshuffled batches with
+    different losses.
 
     Args:
         limit: How near ρ must come to −1, between 0.5 and 1. Defaults to `0.9`.
-        amplitude: Least swing, as a fraction of the loss, >= 0. Defaults to `0.1`.
+        amplitude: Minimum swing, as a fraction of the loss, >= 0. Defaults to `0.1`.
         decay: Decay of the running means per step, >= 0 and < 1. Defaults to `0.95`.
         patience: Steps in a row for which the condition must hold, or no longer hold,
             before the state changes, >= 1. Defaults to `20`.

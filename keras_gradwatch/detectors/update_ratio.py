@@ -21,8 +21,7 @@ class UpdateRatio(Detector):
     It ignores biases and scales, because they may start at zero.
 
     Args:
-        limit: Largest fraction of a kernel's norm that one update may change, > 0.
-            Defaults to `0.5`.
+        limit: Value of ‖Δw‖ / ‖w‖ at which the detector trips, > 0. Defaults to `0.5`.
         floor: Smallest root mean square that is assumed for weights, >= 0, so that a
             kernel that starts near zero can be trained. Defaults to `0.05`.
 

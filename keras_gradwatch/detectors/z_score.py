@@ -17,7 +17,7 @@ class ZScore(LogBaseline):
 
     The update is skipped if ‖g‖ is also more than `factor` times the largest norm of
     the first `warmup` steps. After three separate spikes of at most 1,000 times that
-    norm, values up to twice the largest of them are treated as data, and do not trip.
+    norm, values up to twice the largest of them are considered normal.
 
     Args:
         z: Standard deviations above the mean, > 0. Defaults to `6.0`.

@@ -57,7 +57,7 @@ class Logger:
         """
 
     def on_close(self):
-        """Called last in each `fit`, also if another method has failed or Ctrl-C came.
+        """Called last in each `fit`, even after an exception or Ctrl-C.
 
         It releases what the logger holds, such as a run that it has started.
         """

@@ -23,12 +23,13 @@ class AdaGC(Policy):
     `global_clipnorm`, and γ is the smallest ‖ĝ‖ so far.
 
     In the published rule γ rises by at most (1 − β)(λ − 1) = 0.1% per step, so a shift
-    by ×1000 takes 6,900 steps. One gradient of zero in the warm-up (a LoRA factor
-    behind one that starts at zero) makes γ, and every later gradient of that variable,
+    by ×1000 takes 6,900 steps. One gradient of zero in the warm-up (such as that of
+    LoRA's A, while B is zero) makes γ, and every later gradient of that variable,
     permanently zero. With `robust`:
 
     - gradients of zero are ignored;
-    - when the warm-up ends, γ is at least a tenth of the geometric mean of ‖ĝ‖;
+    - at the end of the warm-up, γ is raised to at least a tenth of the geometric mean
+      of ‖ĝ‖;
     - u is the running geometric mean of ‖g‖. After 25 steps in a row in which ‖g‖ was
       more than 10·u or less than u / 10, u becomes the mean of those steps. γ keeps its
       ratio to u, limited to a tenth at least and 1 at most. So the rule adapts to a
@@ -37,9 +38,9 @@ class AdaGC(Policy):
     In runs without such events, both rules agree. Steps with non-finite gradients are
     always ignored.
 
-    State: `level` γ [V], `usual` log u [V], `streak` [V], the steps in a row off the
-    scale, `fresh` [V], the mean of log ‖g‖ in them, or of log ‖ĝ‖ in the warm-up, and
-    `seen`, the steps so far (up to `warmup`).
+    State: `level` γ [V], `usual` log u [V], `streak` [V], the steps in a row in which
+    ‖g‖ was beyond 10·u or below u / 10, `fresh` [V], the mean of log ‖g‖ in them, or of
+    log ‖ĝ‖ in the warm-up, and `seen`, the steps so far (up to `warmup`).
 
     Args:
         factor: λ, > 1. Defaults to `1.05`.

@@ -26,8 +26,8 @@ class ZClip(Policy):
     |---|---|---|
     | a spike in the warm-up | it dominates μ | it counts as 10 times the median |
     | a lasting shift upwards | every step is clipped to μ | μ and σ are reset |
-    | a lasting drop by more than a factor of 10 | long without protection | μ and σ \
-are reset |
+    | a lasting drop by more than a factor of 10 | spikes are not clipped for a long \
+time | μ and σ are reset |
 
     After `warmup` steps in a row that are all spikes or below μ / 10, μ and σ are reset
     to the last `warmup` norms. In runs without such events, both rules agree. Steps

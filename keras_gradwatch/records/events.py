@@ -25,7 +25,7 @@ RESTORED = "rate restored"
 
 @dataclass(frozen=True)
 class Event:
-    """One detector that tripped in one step.
+    """Records that a detector tripped in a step, or that a rate cut was undone.
 
     Attributes:
         step: The step, from 0, counted over all `fit` calls.

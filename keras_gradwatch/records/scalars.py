@@ -48,7 +48,7 @@ class StepScalars:
 
     @property
     def trust_radius(self):
-        """float32 array [T], the fraction of a kernel that an update may change."""
+        """float32 array [T], the limit on ‖Δw‖ / ‖w‖ of each kernel."""
         return self._scalar("trust_radius")
 
     @property

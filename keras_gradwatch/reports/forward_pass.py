@@ -29,8 +29,8 @@ class Output:
         inputs: Smallest and largest finite value among the inputs of the call; None
             where there are none, or the output is finite.
         source: Whether non-finite values come from this call: its inputs were finite,
-            or infinite where it returns NaN, and no call that it was made within
-            returns only finite values, as attention does whose mask is infinite.
+            or infinite where it returns NaN. False if an enclosing call returns only
+            finite values, such as attention with an infinite mask.
     """
 
     name: str
