@@ -67,7 +67,7 @@ def client(name, owner):
     """The package of a tracker.
 
     Raises:
-        ImportError: If it is not installed; the message names the extra.
+        ImportError: If it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(name)
