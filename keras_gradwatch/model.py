@@ -27,7 +27,7 @@ def watch(
     """Captures the gradients of every training step of a model, in place.
 
     The model's own `train_step`, stock or custom, runs unchanged. Without further
-    arguments it only observes: the model trains exactly as without the package. The
+    arguments it only observes: the model trains as without the package. The
     model may be compiled before or after the call. Its weights and its saved files do
     not change.
 
@@ -39,8 +39,8 @@ def watch(
             gradients are skipped. If `None`, gradients are not changed. Defaults to
             `None`.
         detector: `detectors.Detector` whose events are recorded from now on. After a
-            drain, the events are in `model.gradwatch.recorder.events`. Defaults to
-            `None`, only non-finite values are events.
+            drain, the events are in `model.gradwatch.recorder.events`. If `None`, only
+            non-finite values are events. Defaults to `None`.
 
     Returns:
         The model. `model.gradwatch` is its `GradientMonitor`.

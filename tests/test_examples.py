@@ -84,7 +84,8 @@ def test_quickstart(tmp_path):
     assert all(int(events) > 0 for *_, events, _ in found)
     assert re.search(
         r"^  step 1: an update changed .+ of its norm \(limit 50%\); .+; "
-        "the weights were restored, and updates are limited to 2.00% of their norm",
+        "the weights were restored, and updates are now limited to 2.00% of the "
+        "weights' norm",
         printed,
         re.M,
     )

@@ -60,9 +60,10 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         policy: A `policies.Policy` that changes the gradients, its name, or a number,
             as in `GradientClipping`. If `None`, gradients are not changed. Defaults to
             `None`.
-        detector: `detectors.Detector` that replaces the default detectors (non-finite
-            values, spikes of the norm and the loss, the trust bound). Defaults to
-            `None`.
+        detector: `detectors.Detector` that replaces the default ones (spikes of the
+            norm and the loss, the trust bound, vanishing gradients, dead units). With
+            any detector, steps with non-finite gradients are skipped, and collapse and
+            divergence are rolled back. Defaults to `None`.
         trust_bound: Value of ‖Δw‖ / ‖w‖ of a kernel, > 0, from which on an update is
             judged by the next loss, and reverted if that is much worse. If `None`, no
             update is judged. It is part of the default detectors: with

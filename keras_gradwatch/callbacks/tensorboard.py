@@ -42,7 +42,7 @@ clipped |
     | `gradwatch/learning_rate` | learning rate in effect in the step |
     | `gradwatch/loss` | the step's own loss |
     | `gradwatch/trust_radius` | limit on ‖Δw‖ / ‖w‖ of each kernel, \
-change, while updates are limited |
+while updates are limited |
     | `gradwatch/held_share` | fraction of the steps since the last point whose update \
 was limited |
     | `gradwatch/held_back` | fraction of the step's update that was cut off |

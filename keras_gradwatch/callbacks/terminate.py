@@ -25,11 +25,12 @@ class ExplosionError(RuntimeError):
 class TerminateOnExplosion(Response):
     """Stops training when a detector trips, and keeps the last healthy weights.
 
-    Once a detector has tripped in `limit` steps, no further updates are applied,
-    including that of the last of these steps. `fit` ends when the host next reads the
-    recorded steps. The update of a spike below 10 times the
-    largest norm (or loss) of the first 20 steps is still applied, and training stops
-    after it; see `detectors.ZScore`.
+    Once a detector has tripped in `limit` steps, no further update is applied, not even
+    that of the last of these steps. With a detector without limits (`Vanishing`, for
+    example), updates stop when the host has read the step. `fit` ends when the host
+    next reads the recorded steps. The update of a spike below 10 times the largest norm
+    (or loss) of the first 20 steps is still applied, and training stops after it; see
+    `detectors.ZScore`.
 
     Args:
         detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |

@@ -31,7 +31,7 @@ class LogBaseline(Detector):
 
     Formula: with ℓ = log of the quantity, and μ, σ the running mean and standard
     deviation of ℓ, a step trips if `ℓ − μ > max(z·σ, log factor)` once `warmup` steps
-    were seen; and from the fourth step on if the quantity is more than `PEAK` times
+    have been seen; and from the fourth step on if the quantity is more than 100 times
     the largest of the newest 100 to 200 steps, however large σ is.
 
     After warm-up, the limit is at least `factor` times the largest of the first

@@ -13,9 +13,9 @@ class DeadUnits(Onset):
     """Trips when the gradient of most units has become exactly zero.
 
     Formula: of the gradients of all variables with one axis (biases, scales of
-    normalization) but the last one, more than a fraction `limit` of the elements is
-    exactly zero, and at least one of them is zero everywhere. It trips if this holds in
-    `patience` samples in a row that are at least `apart` steps apart.
+    normalization) but the last one, more than a fraction `limit` of the elements are
+    exactly zero, and in at least one of these variables all are. It trips if this holds
+    in `patience` samples in a row that are at least `apart` steps apart.
 
     The gradient of a bias is exactly zero if its unit is off for every sample of the
     batch. The gradient of a kernel is also zero if an *input* is zero: pixels that are

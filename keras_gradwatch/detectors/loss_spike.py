@@ -11,8 +11,9 @@ class LossSpike(LogBaseline):
 
     Formula: with ℓ = log|loss| and μ, σ its running mean and standard deviation, it
     trips if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps; from the fourth step
-    on also if |loss| is more than 100 times the largest of the newest 100 to 200. A
-    loss of 0 is ignored.
+    on also if |loss| is more than 100 times the largest of the newest 100 to 200
+    (during warm-up, from the ninth step on, 100 times the upper quartile). A loss of 0
+    is ignored.
 
     The update is skipped if |loss| is also more than `factor` times the largest of the
     first `warmup` steps. After three separate spikes of at most 10,000 times that

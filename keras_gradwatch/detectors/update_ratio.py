@@ -34,8 +34,8 @@ class UpdateRatio(Detector):
     callbacks.ReduceLROnExplosion(detector=detectors.UpdateRatio(0.5))
     ```
 
-    Reference: the trust ratio ‖w‖/‖Δw‖ of LARS (You et al. 2017, arXiv 1708.03888),
-    as a test rather than as a learning rate.
+    Reference: after the ratio ‖w‖/‖g‖ of LARS (You et al. 2017, arXiv 1708.03888); of
+    the update, and as a test rather than as a learning rate.
     """
 
     kind = "update"

@@ -13,7 +13,8 @@ class ZScore(LogBaseline):
     if `ℓ − μ > max(z·σ, log factor)` after `warmup` steps. Gradient norms are
     roughly log-normal in practice, so a z-score of the logarithm fits smooth and noisy
     runs alike. From the fourth step on it also trips if ‖g‖ is more than 100 times the
-    largest of the newest 100 to 200 steps. A norm of 0 is ignored.
+    largest of the newest 100 to 200 steps (during warm-up, from the ninth step on, 100
+    times the upper quartile). A norm of 0 is ignored.
 
     The update is skipped if ‖g‖ is also more than `factor` times the largest norm of
     the first `warmup` steps. After three separate spikes of at most 1,000 times that

@@ -17,11 +17,11 @@ class AdaptiveGradientClip(Policy):
     """Clips the gradient of each unit to a fraction of the norm of its weights (AGC).
 
     Formula: `gᵢ ← gᵢ · min(1, λ · max(‖wᵢ‖, ε) / ‖gᵢ‖)` for each unit i. A unit
-    consists of the weights that feed one output: in Keras, a slice along the last axis.
-    A variable with at most one axis longer than 1 (a bias, a scale) is one unit.
-    Without the floor ε, weights that start at zero would never move. (optax uses the
-    same units, except for variables with three axes, for which it takes the norm over
-    the first axis only.)
+    consists of the weights that feed one output: in Keras, those with the same index on
+    the last axis. A variable with at most one axis longer than 1 (a bias, a scale) is
+    one unit. Without the floor ε, weights that start at zero would never move. (optax
+    uses the same units, except for variables with three axes, for which it takes the
+    norm over the first axis only.)
 
     It has no state, and costs one pass over the gradients and one over the weights.
 

@@ -15,10 +15,10 @@ LARGEST = 1e18  # larger norms count as this: its square is finite
 class ZClip(Policy):
     """Clips the norm of all gradients together if its z-score indicates a spike.
 
-    Formula: with `z = (‖g‖ − μ) / (σ + 1e-6)`, if `z > z*` the norm is clipped to
-    `μ + z*·σ / (z / z*)`, so a larger spike is clipped to a smaller norm. μ and σ² are
-    running averages of the clipped norm with decay α. They start as the mean and the
-    variance of the first `warmup` norms, which are not clipped.
+    Formula: with `z = (‖g‖ − μ) / (σ + 1e-6)`, if `z > z*` the norm is clipped to `μ +
+    z*·σ / (z / z*)`, so a larger spike is clipped to a smaller norm. μ and σ² are the
+    running mean and variance of the clipped norm, with decay α. They start as the mean
+    and the variance of the first `warmup` norms, which are not clipped.
 
     `robust` fixes three failures of the published rule:
 

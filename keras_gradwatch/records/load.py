@@ -18,9 +18,9 @@ def load(logdir: str | os.PathLike[str]) -> Run:
         logdir: The `log_dir` (or the `state_dir`) of the run, or `gradwatch` in it.
 
     Returns:
-        `Run`, with all steps of a short run. A longer run has at most 2,000 steps: the
-        last 200 and those around events. The other steps are grouped in blocks of 2, 4,
-        8, ..., of which it has the first step and the one with the largest norm.
+        `Run`. Of a run of more than 2,000 steps, it contains at most 2,000: the last
+        200, those around events, and of each block of 2 (or 4, 8, ..., as needed) other
+        steps the first one and the one with the largest norm.
 
     Raises:
         ValueError: If there is no run, or more than one, or its record cannot be read.

@@ -39,7 +39,7 @@ class Run(StepScalars):
     ```python
     run = keras_gradwatch.load("logs")
     run["dense/kernel"]  # float32 [T], its gradient norms
-    run.loss[np.searchsorted(run.steps, 120)]  # at step 120
+    run.loss[np.searchsorted(run.steps, 120)]  # at step 120, or the next one recorded
     ```
     """
 

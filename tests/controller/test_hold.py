@@ -65,7 +65,7 @@ def test_every_update_after_one_that_did_harm_is_held(compile_it, digits):
         f"the loss went from {history.loss[0]:.3g} before it to "
         f"{history.loss[1]:.3g} after it",
         "the weights were restored",
-        "updates are limited to 2.00% of their norm",
+        "updates are now limited to 2.00% of the weights' norm",
     ):
         assert words in event.message
     assert history.applied.tolist() == [True, False, *[True] * 4]

@@ -215,7 +215,8 @@ class Hold(Response):
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
         trip.row, trip.action = moment.row, "reverted"
-        trip.words = f"{words}, and updates are limited to {radius:.2%} of their norm"
+        trip.words = f"{words}, and updates are now limited to {radius:.2%} of the "
+        trip.words += "weights' norm"
         moment.trips[:] = [trip]
         moment.rows.scalars["trust_radius"][moment.row] = radius
         moment.controller.hold(True)
