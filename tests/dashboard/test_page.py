@@ -170,7 +170,8 @@ def test_without_bokeh(watched, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "bokeh"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "bokeh", None)
-    with pytest.raises(ImportError, match="Bokeh 3.9 or later: `pip install bokeh`"):
+    words = "Bokeh 3.9 or later: `pip install bokeh`"
+    with pytest.raises(ImportError, match=words):
         history.show()
     answer = _ask(directory, "/runs")
     assert answer.json["problem"] == (
