@@ -58,6 +58,7 @@ class Controller:
     def __init__(self, monitor):
         self.monitor = monitor
         self.attentive_until = 0.0
+        self._read_until = 0.0  # the same, but updates are not measured
         self.halted = False
         self.places = []
         self._epoch_end = None  # the step after the epoch's last one, if known
@@ -192,7 +193,7 @@ class Controller:
         Args:
             steps: Number of steps of an execution, at most.
         """
-        attentive = self.is_attentive
+        attentive = self.is_attentive or self.next < self._read_until
         self._waiting += steps
         self.updates.measure(self.next - 1, self.monitor)
         due = attentive or self.updates.waiting
@@ -461,6 +462,10 @@ class Controller:
     def read_each(self, steps):
         """Reads each of the next steps before the one after it begins."""
         self.attentive_until = max(self.attentive_until, self.next + steps)
+
+    def read_next(self):
+        """Reads the next step before the one after it begins."""
+        self._read_until = self.next + 1
 
     def try_beginning(self, loss, trip):
         """Has the weights tried that this `fit` began with, against a loss.

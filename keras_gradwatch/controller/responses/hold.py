@@ -152,7 +152,7 @@ class Hold(Response):
         if not self.acts:
             return
         if self._suspect is not None:
-            controller.read_each(1)  # its limit is for the next step alone
+            controller.read_next()  # its limit is for that step alone
         due = memory["windows"] >= memory["wait"]
         room, left = len(memory["losses"]), controller.steps_left
         if left is not None:
