@@ -202,7 +202,8 @@ class GraphAccess(Access):
             before = tf.cast(before, tf.float32)
             moved = tf.raw_ops.Sub(x=tf.cast(_read(variable), tf.float32), y=before)
             sums += [tf.raw_ops.L2Loss(t=before), tf.raw_ops.L2Loss(t=moved)]
-        norms = np.sqrt(2 * tf.stack(sums).numpy())
+        with np.errstate(over="ignore"):
+            norms = np.sqrt(2 * tf.stack(sums).numpy())
         return norms[::2], norms[1::2]
 
 
