@@ -61,7 +61,7 @@ class Controller:
         self._read_until = 0.0  # the same, but updates are not measured
         self.halted = False
         self.places = []
-        self._epoch_end = None  # the step after the epoch's last one, if known
+        self._epoch_end = math.inf  # the step after the epoch's last one, if known
         self._epoch_follows = False
         self._observer = Observer()
         self._memory = {}  # label of a response -> what it remembers
@@ -119,7 +119,7 @@ class Controller:
             steps: Its number of steps; None: not known.
             is_last: Whether it is the last one of this `fit`.
         """
-        self._epoch_end = self.next + steps if steps else None
+        self._epoch_end = self.next + steps if steps else math.inf
         self._epoch_follows = not is_last and (steps or 0) > STEPS
 
     def end_epoch(self):
@@ -131,8 +131,8 @@ class Controller:
 
     @property
     def steps_left(self):
-        """Number of steps until the end of the epoch; None where it is not known."""
-        return None if self._epoch_end is None else max(self._epoch_end - self.next, 0)
+        """Number of steps until the end of the epoch; infinity if it is not known."""
+        return max(self._epoch_end - self.next, 0)
 
     @property
     def next_epoch(self):

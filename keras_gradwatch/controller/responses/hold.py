@@ -154,9 +154,7 @@ class Hold(Response):
         if self._suspect is not None:
             controller.read_next()  # its limit is for that step alone
         due = memory["windows"] >= memory["wait"]
-        room, left = len(memory["losses"]), controller.steps_left
-        if left is not None:
-            room = min(room, left)
+        room = min(len(memory["losses"]), controller.steps_left)
         if due and room >= trial.LEAST:
             memory["windows"] = 0
             self._trial = trial.Trial(controller, memory["losses"])

@@ -195,8 +195,6 @@ class Rewind(Response):
         rows.trips.remove(trip)
         if not known:
             self._pending = Pending(trip, None if room else next_epoch)
-            if not room:
-                controller.read_each(controller.steps_left + STEPS)
         return []
 
     def _examine(self, rows, controller, memory):
@@ -224,8 +222,7 @@ class Rewind(Response):
         trip.action = "observed"
 
     def _has_room(self, controller):
-        left = controller.steps_left
-        return (left is None or left > STEPS) and self.count < self._limit
+        return controller.steps_left > STEPS and self.count < self._limit
 
     def ask(self, loss, trip):
         """Has the first snapshot tried: is its loss less than a tenth of `loss`?"""

@@ -34,8 +34,7 @@ class Trial:
 
     def __init__(self, controller, losses):
         self.start = Snapshot(controller)
-        left = controller.steps_left
-        self._left = STEPS if left is None else min(STEPS, left)
+        self._left = min(STEPS, controller.steps_left)
         self._before = np.mean([level(loss) for loss in losses])
         self.bound = FAR * max(abs(loss) for loss in losses)
         self._levels, self._nonfinite = [], 0
