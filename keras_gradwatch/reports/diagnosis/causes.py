@@ -2,9 +2,6 @@
 
 import math
 
-import numpy as np
-
-from keras_gradwatch.detectors.observation import relative_updates
 from keras_gradwatch.reports.diagnosis.data import (
     certain,
     doubtful_data,
@@ -14,7 +11,11 @@ from keras_gradwatch.reports.diagnosis.data import (
     scale_targets,
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
-from keras_gradwatch.reports.diagnosis.kernels import kernels, networks
+from keras_gradwatch.reports.diagnosis.kernels import (
+    kernels,
+    largest_update,
+    networks,
+)
 from keras_gradwatch.reports.diagnosis.penalty import strong_penalty
 from keras_gradwatch.reports.diagnosis.poor import (
     high_momentum,
@@ -297,7 +298,7 @@ def _rate(summary, kinds):
 
 def _large_rate(summary):
     """A learning rate whose updates replaced the weights of a run, or None."""
-    largest = _largest_update(summary)
+    largest = largest_update(summary)
     if not largest > FAST:
         return None
     rate = summary.top_rate
@@ -311,26 +312,9 @@ def _large_rate(summary):
     )
 
 
-def _largest_update(summary):
-    """The largest update of a kernel, relative to it; 0 where none was measured.
-
-    Relative to weights of `FLOOR` in root mean square at least, and not of kernels that
-    begin at 0, as for `UpdateRatio`.
-    """
-    shapes = summary.model.get("shapes", {})
-    known = [k for k in kernels(summary) if "ratio_largest" in k.numbers]
-    found = relative_updates(
-        np.array([k.numbers.get("weight_first", math.nan) for k in known]),
-        np.array([k.numbers["ratio_largest"] for k in known]),
-        np.array([math.prod(shapes[k.name]) for k in known]),
-        np.ones(len(known), bool),
-    )
-    return float(max(found[np.isfinite(found)], default=0.0))
-
-
 def _small_rate(summary, kinds):
     """A learning rate whose updates are too small for a run to learn, or None."""
-    largest = _largest_update(summary)
+    largest = largest_update(summary)
     if "not learning" not in kinds or not 0 < largest < SLOW:
         return None
     if largest * summary.steps > MOVED:

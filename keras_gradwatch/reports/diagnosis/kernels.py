@@ -3,6 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from keras_gradwatch.detectors.observation import relative_updates
+
 # A bias's gradient that is smaller than this, relative to its kernel's, is 0 up to
 # rounding: a normalization follows, and cancels the bias.
 ROUNDING = 1e-6
@@ -53,6 +57,23 @@ def kernels(summary):
         for name, numbers in summary.variables.items()
         if len(shapes.get(name, ())) >= 2 and "embedding" not in name
     ]
+
+
+def largest_update(summary):
+    """The largest update of a kernel, relative to it; 0 where none was measured.
+
+    Relative to weights of `FLOOR` in root mean square at least, and not of kernels that
+    begin at 0, as for `UpdateRatio`.
+    """
+    shapes = summary.model.get("shapes", {})
+    known = [k for k in kernels(summary) if "ratio_largest" in k.numbers]
+    found = relative_updates(
+        np.array([k.numbers.get("weight_first", math.nan) for k in known]),
+        np.array([k.numbers["ratio_largest"] for k in known]),
+        np.array([math.prod(shapes[k.name]) for k in known]),
+        np.ones(len(known), bool),
+    )
+    return float(max(found[np.isfinite(found)], default=0.0))
 
 
 def _kernel(variables, name, numbers, shape):

@@ -6,7 +6,7 @@ only beside a setting that is known to cost most of what could be learned.
 
 from keras_gradwatch.reports.diagnosis.data import constant_answer, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
-from keras_gradwatch.reports.diagnosis.kernels import kernels
+from keras_gradwatch.reports.diagnosis.kernels import kernels, largest_update
 from keras_gradwatch.reports.diagnosis.settings import high_dropout
 
 # Fraction of a constant answer's loss above which little has been learned; and with a
@@ -87,7 +87,8 @@ def narrow(summary):
 def high_momentum(summary):
     """A momentum that multiplies the learning rate a hundred times, or None."""
     momentum, rate = summary.model.get("momentum", 0.0), summary.top_rate
-    if not momentum >= MOMENTUM or (momentum < 1 and _moves_little(summary)):
+    little = 0 < largest_update(summary) < LITTLE_MOVED
+    if not momentum >= MOMENTUM or (momentum < 1 and little):
         return None
     if momentum >= 1:
         return Finding(
@@ -104,14 +105,6 @@ def high_momentum(summary):
         f"Use a momentum of 0.9, or divide the learning rate by {times / 10:.2g}.",
         f"the momentum of {momentum:g} is too high for a learning rate of {rate:.3g}",
     )
-
-
-def _moves_little(summary):
-    """Whether no update was large, whatever the momentum."""
-    known = [
-        n["ratio_largest"] for n in summary.variables.values() if "ratio_largest" in n
-    ]
-    return bool(known) and max(known) < LITTLE_MOVED
 
 
 def unbounded_recurrent(summary):
