@@ -1,4 +1,4 @@
-"""What watching costs: the steps of `fit` with `GradWatch` against stock Keras.
+"""Time of a step: the steps of `fit` with `GradWatch` against stock Keras.
 
 Variants of a model take turns in one process, in shuffled order; each round gives one
 ratio against the stock model of the same round, and the pages show the medians. A
@@ -254,7 +254,7 @@ def page(results, folder):
         folder: Where the plots are, or None.
     """
     lines = [
-        "# What watching costs",
+        "# Time of a step",
         "",
         "The time of a training step relative to stock Keras, in `fit` and with its",
         "data: medians of ratios that were measured in pairs. Every variable is",

@@ -122,7 +122,7 @@ def table(results, seeds, scenarios):
 def page(rows, healthy, seeds, command):
     """The page of the documentation, Markdown."""
     lines = [
-        "# Which runs are saved",
+        "# Rescue benchmark",
         "",
         "Scores of each method on small runs that blow up, mean over "
         f"{len(seeds)} seeds.",

@@ -1,4 +1,4 @@
-"""What watching costs as a model grows: in parameters, and in variables.
+"""Time by model size: more parameters, more variables.
 
 The model is as cheap as can be: its loss is a sum over its variables, so that the
 gradients are there for one pass over memory each. What `GradWatch` adds to a step is
@@ -206,7 +206,7 @@ def main(given=None):
         "events",
     ]
     page = [
-        "# What watching costs as a model grows",
+        "# Time by model size",
         "",
         "The time that `GradWatch(log_dir)` adds to the step of an almost empty model,",
         "in milliseconds: medians of differences to stock Keras, measured in pairs.",

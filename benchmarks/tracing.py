@@ -1,4 +1,4 @@
-"""What watching costs before the first step: the first `fit` of a fresh model.
+"""Time to the first step: the first `fit` of a fresh model.
 
 That is a `fit` of two batches: making what is not there yet, tracing and compiling the
 step, and running it, twice, so that a step that is compiled anew for the second batch
@@ -122,7 +122,7 @@ def page(results):
         results: As `timing.renew` returns them.
     """
     lines = [
-        "# What watching costs before the first step",
+        "# Time to the first step",
         "",
         "The first `fit` of a new model with two batches, each in its own process:",
         "tracing, compiling and running the step. Imports and model construction are",

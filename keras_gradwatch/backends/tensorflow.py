@@ -127,7 +127,7 @@ def _gradient(tape, target, sources, *args, **kwargs):
 
 
 def prepare(model, step, *arguments):
-    """Builds what the step would build while it is traced."""
+    """Creates all variables before the trace, so that the step is traced once."""
     build_ahead(model, step, *arguments)
 
 

@@ -96,11 +96,11 @@ def _grad(outputs, *args, **kwargs):
 
 
 def prepare(model, step, *arguments):
-    """Nothing: Keras has built the model."""
+    """Does nothing: Keras has already built the model."""
 
 
 def build_for(model, iterator):
-    """Nothing: Keras has built the model."""
+    """Does nothing: Keras has already built the model."""
 
 
 def first_batch(model, iterator):

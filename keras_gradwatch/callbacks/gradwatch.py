@@ -37,7 +37,7 @@ class GradWatch(Logging, Showing, Response):
     | the norm or the loss spikes, and is also far above its first values | the update \
 is skipped; moderate spikes that recur are skipped at most three times |
     | three or more spikes in a row, very unlikely to be chance | the learning rate is \
-also cut; after 200 healthy steps the cut is undone |
+also cut; after 200 steps without a spike the cut is undone |
     | a detector trips in `max_events` steps in a row | training ends, with a report |
     | an update larger than `trust_bound` times the weights, and then a much worse \
 loss | the weights are restored, and updates are limited to a trust region until a \
@@ -52,7 +52,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
 
     Updates are measured, which needs a copy of the weights, in the first `dense_steps`
     steps and after each event, in every 50th step, and within 6 steps after the
-    learning rate has risen by half.
+    learning rate has risen by 50%.
 
     Args:
         log_dir: Directory for TensorBoard, as in `GradientTensorBoard`. If `None`, no
@@ -64,7 +64,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             norm and the loss, the trust bound, vanishing gradients, dead units). With
             any detector, steps with non-finite gradients are skipped, and collapse and
             divergence are rolled back. Defaults to `None`.
-        trust_bound: Value of ‖Δw‖ / ‖w‖ of a kernel, > 0, from which on an update is
+        trust_bound: Value of ‖Δw‖ / ‖w‖ of a kernel, > 0, above which an update is
             judged by the next loss, and reverted if that is much worse. If `None`, no
             update is judged. It is part of the default detectors: with
             your own `detector`, add `detectors.UpdateRatio` instead. Defaults to `0.5`.
@@ -105,8 +105,9 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             works neither under XLA (the default of Keras on a GPU; use
             `jit_compile=False`) nor under a `tf.distribute` strategy. A printed line
             says why a batch is not saved. If `None`, none is saved. Defaults to `None`.
-        verbose: `0` prints nothing; `1` prints one line for each event, and the report
-            at the end of a `fit` with events. Defaults to `1`.
+        verbose: `0` prints nothing; `1` prints one line for each of the first three
+            events of each kind and action, and at the end of a `fit` with events the
+            number of all others and the report. Defaults to `1`.
         log: `loggers.Logger`, or a list of them, which receives the same data as
             TensorBoard, with or without a `log_dir`. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,

@@ -27,8 +27,9 @@ class ReduceLROnExplosion(Response):
         detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
             LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
             spike of the loss. Defaults to `None`.
-        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
-            `1`.
+        verbose: `0` prints nothing; `1` prints one line for each of the first
+            three events of each kind and action, and the number of all others when
+            `fit` ends. Defaults to `1`.
         patience: If `1`, the learning rate is cut after each step in which a detector
             trips. If larger, it is cut only after at least as many such steps in a row,
             and only if such a streak is very unlikely to be coincidence. Defaults to

@@ -14,8 +14,9 @@ class Response(WatchingCallback):
         detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
             LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
             spike of the loss. Defaults to `None`.
-        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
-            `1`.
+        verbose: `0` prints nothing; `1` prints one line for each of the first
+            three events of each kind and action, and the number of all others when
+            `fit` ends. Defaults to `1`.
 
     Attributes:
         events: List of the `Event`s of this response's detectors.

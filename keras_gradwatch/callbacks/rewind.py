@@ -37,8 +37,9 @@ class RewindOnExplosion(Response):
             to `50`.
         detector: `detectors.Detector` to follow. If `None`, `Collapse() |
             Divergence()`. Defaults to `None`.
-        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
-            `1`.
+        verbose: `0` prints nothing; `1` prints one line for each of the first
+            three events of each kind and action, and the number of all others when
+            `fit` ends. Defaults to `1`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -77,7 +78,7 @@ class RewindOnExplosion(Response):
         return Request("RewindOnExplosion", responses=(self.response(),))
 
     def response(self):
-        """The `Rewind` that this callback asks for."""
+        """Returns the `Rewind` of this callback."""
         return Rewind(
             self.detectors,
             self.snapshot_freq,

@@ -23,8 +23,9 @@ class SkipOnExplosion(Response):
             spike of the loss. Defaults to `None`. Steps with non-finite
             gradients are skipped with any detector; a step whose loss alone is not
             finite is reported, and its update is applied.
-        verbose: `0` prints nothing; `1` prints one line for each event. Defaults to
-            `1`.
+        verbose: `0` prints nothing; `1` prints one line for each of the first
+            three events of each kind and action, and the number of all others when
+            `fit` ends. Defaults to `1`.
 
     Raises:
         TypeError: If `detector` is not a `Detector`.

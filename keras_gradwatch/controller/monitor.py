@@ -100,7 +100,7 @@ class GradientMonitor:
     # -- what is asked for ---------------------------------------------------------
 
     def stand(self, policy, detectors):
-        """Sets what holds also outside of `fit` with callbacks; used by `watch`."""
+        """Sets policy and detectors that also act outside of `fit`; used by `watch`."""
         self.drain()  # what was recorded so far is judged by the plan that it ran under
         self._standing = Request("watch()", policy=policy, detectors=tuple(detectors))
         self._replan()

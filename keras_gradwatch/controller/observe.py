@@ -59,7 +59,7 @@ class Observer:
         Args:
             plan: The `Plan` in force.
             count: Number of variables.
-            applications: Number of applications in a step, at least.
+            applications: Minimum number of optimizer calls per step.
         """
         checked = plan, count, applications
         if self._checked == checked:

@@ -12,7 +12,7 @@ PAUSE = 5.0
 
 
 def is_state(name):
-    """Whether a new process continues from the variable `name` of the monitor.
+    """Whether the monitor's variable `name` is saved, and restored on resume.
 
     All else is set by the plan, or belongs to one `fit`.
     """

@@ -79,7 +79,7 @@ class Detector(Method):
         """
 
     def restart(self, state, num_variables):
-        """Called after a rollback, or after the data have changed: begins anew.
+        """Resets the state after a rollback, or when the data have changed.
 
         Args:
             state: Dict, to be updated in place.

@@ -85,13 +85,13 @@ def harmed(model):
 
 
 def slots(model):
-    """What the optimizers keep of earlier gradients: momenta, second moments.
+    """What the optimizers keep of earlier gradients: momentum, second moments.
 
-    Scalars (iterations, learning rates), moving averages of the weights, and windows of
-    accumulation are left out.
+    Scalars (iterations, learning rates), moving averages of the weights, and gradient
+    accumulators are left out.
 
     Returns:
-        List of pairs: a `keras.Variable`, and the number that it first holds.
+        List of pairs: a `keras.Variable`, and its initial value.
     """
     found = []
     for optimizer in held_optimizers(model):

@@ -8,7 +8,7 @@ from keras_gradwatch.policies.base import Policy, scale_down
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class ClipByGlobalNorm(Policy):
-    """Clips the norm of all gradients together to global_clipnorm.
+    """Clips the global norm of the gradients to `global_clipnorm`.
 
     Formula: `gᵢ ← gᵢ · min(1, c / √Σⱼ‖gⱼ‖²)`. It keeps the direction of the update.
 

@@ -15,9 +15,9 @@ ACTIONS = (
 """The possible values of `Event.action`: what was done about an event."""
 
 
-# What the message of a loss that has risen says where the data explain it.
-CHANGED = "the data or the loss function must have changed"
-ORDERED = "the data come in a fixed order"
+# Causes that a test of earlier weights has shown: the data or the loss function have
+# changed, or the data come in a fixed order and are hardest at its end.
+NEW_DATA, DATA_ORDER = "new data", "data order"
 
 # The action of a cut that is undone when no detector has tripped for a while.
 RESTORED = "rate restored"
@@ -36,6 +36,8 @@ class Event:
         baseline: The value that it was compared with.
         action: What was done, one of `ACTIONS`.
         message: Everything in one line.
+        cause: Why the loss has risen, where a test of earlier weights has shown it:
+            `"new data"` or `"data order"`; None where it is unknown.
     """
 
     step: int
@@ -45,6 +47,7 @@ class Event:
     baseline: float
     action: str
     message: str
+    cause: str | None = None
 
 
 def tripped(events):

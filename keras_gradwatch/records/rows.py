@@ -121,6 +121,7 @@ class Trip:
         baseline: What it was compared with.
         action: What a response did about it besides what the row says, or None.
         words: That in words.
+        cause: `Event.cause`, or None.
         what: What tripped, in words; None: as the detector describes it.
         note: What else is known of it, in words; None: nothing.
         application: Index among several applications of an optimizer; None: the only
@@ -136,6 +137,7 @@ class Trip:
     baseline: float
     action: str | None = None
     words: str = ""
+    cause: str | None = None
     what: str | None = None
     note: str | None = None
     application: int | None = None
@@ -238,6 +240,7 @@ class Rows:
             trip.baseline,
             action,
             f"step {self.steps[t]}: {what}; {done}",
+            trip.cause,
         )
 
     def _action(self, t, followed):

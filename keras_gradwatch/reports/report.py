@@ -161,8 +161,8 @@ def _done(summary):
     if held:
         share = summary.held_back / held
         done.append(
-            f"{held} of {summary.steps} updates limited to the trust region (shrunk by "
-            f"{share:.0%} on average)"
+            f"{held} of {summary.steps} updates limited by the trust region (to "
+            f"{1 - share:.0%} of their size on average)"
         )
     return done
 

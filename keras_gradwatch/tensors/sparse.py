@@ -9,7 +9,7 @@ from keras import ops
 
 
 class SparseRows(NamedTuple):
-    """A gradient of which only some rows are not zero (an embedding's).
+    """A gradient with few nonzero rows, such as that of an embedding.
 
     Attributes:
         rows: Tensor [n, ...], each row of the gradient once (all-zero rows allowed).

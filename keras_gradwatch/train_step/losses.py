@@ -62,7 +62,7 @@ class LoggedLoss:
         self._before = list(zip(values[::2], values[1::2], strict=True))
 
     def of(self, logs):
-        """The loss, a scalar; None if the logs do not contain it."""
+        """Returns the loss, a scalar, or None if the logs do not contain it."""
         if not isinstance(logs, dict):
             return None
         losses = [key for key in logs if str(key).endswith("loss")]

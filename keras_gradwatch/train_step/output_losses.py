@@ -44,7 +44,7 @@ def note(model, variable):
 
 
 def nonfinite(model, sums):
-    """What is known of the losses that were not finite, in words.
+    """Describes which losses were not finite.
 
     Args:
         model: The model.

@@ -47,9 +47,9 @@ class StepState:
 
     Attributes:
         number: Scalar int32, the step, from 0.
-        limits: Tensor [S, 4, 4] of the S applications. A step within `LOW` and `HIGH`
-            is normal. Below `LOW` or beyond `HARD` an update is skipped; beyond
-            `SOFT`, too, but after some skips in a row it passes.
+        limits: Tensor [S, 4 bounds, 4 quantities] of the S applications. A step within
+            `LOW` and `HIGH` is normal. Below `LOW` or above `HARD`, the update is
+            skipped; above `SOFT`, only until `patience` skips in a row.
     """
 
     def __init__(self, monitor):

@@ -23,7 +23,7 @@ from keras_gradwatch.train_step.policy import decide_policy
 
 
 def light_step(runner, state, application, earlier=()):
-    """Makes an update, or leaves it out, and reports the result.
+    """Applies or skips the update of an application, and returns the result.
 
     Args:
         runner: `Runner` of the backend.

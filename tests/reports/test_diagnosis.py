@@ -15,7 +15,7 @@ from keras_gradwatch.callbacks import (
     TerminateOnExplosion,
 )
 from keras_gradwatch.detectors import Oscillation, UpdateRatio
-from keras_gradwatch.records.events import CHANGED, ORDERED, Event
+from keras_gradwatch.records.events import DATA_ORDER, NEW_DATA, Event
 from keras_gradwatch.reports.diagnosis import RunSummary, causes, symptoms
 from keras_gradwatch.reports.diagnosis.causes import clip
 from keras_gradwatch.reports.diagnosis.kernels import kernels
@@ -425,12 +425,12 @@ def test_a_small_spike_is_no_explosion():
 def test_a_loss_on_another_scale_is_no_explosion():
     spikes = [("loss spike", {"value": 1e4})] * 5
     known = {"action": "observed", "value": 1e3}
-    shift = ("divergence", {**known, "message": f"as high; {CHANGED}"})
+    shift = ("divergence", {**known, "cause": NEW_DATA})
     report = explain(summed_up(*spikes, shift))
     assert not report.exploded
     assert [finding.kind for finding in report.symptoms] == ["shift"]
     assert "since step 100" in report
-    order = ("divergence", {**known, "message": f"lower; {ORDERED}"})
+    order = ("divergence", {**known, "cause": DATA_ORDER})
     assert "Shuffle the data" in explain(summed_up(*spikes, order)).fixes[0]
     assert explain(summed_up(*spikes, ("divergence", known))).exploded
     assert explain(summed_up(*spikes, ("divergence", {"action": "rewound"}))).exploded

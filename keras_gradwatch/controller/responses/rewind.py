@@ -16,7 +16,7 @@ from keras_gradwatch.controller.responses.streak import (
 from keras_gradwatch.controller.responses.trust import level
 from keras_gradwatch.detectors import Divergence
 from keras_gradwatch.keras_hooks import model_state
-from keras_gradwatch.records.events import CHANGED, ORDERED
+from keras_gradwatch.records.events import DATA_ORDER, NEW_DATA
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
 # A snapshot is healthy if the median of the newest losses, so many at least and at
@@ -209,13 +209,14 @@ class Rewind(Response):
             return
         trip.row = len(rows) - 1
         rows.trips.append(trip)
-        self._blame_data(trip, controller, memory)
+        self._blame_data(trip, DATA_ORDER, controller, memory)
         trip.words = (
-            f"it has come down with the beginning of the next epoch, so {ORDERED}, and "
-            "the last ones are the hardest; training continues"
+            "it has come down with the beginning of the next epoch, so the data come "
+            "in a fixed order, and the last ones are the hardest; training continues"
         )
 
-    def _blame_data(self, trip, controller, memory):
+    def _blame_data(self, trip, cause, controller, memory):
+        trip.cause = cause
         memory["of_data"] = max(memory["of_data"], trip.value)
         controller.restart_detectors()
         self._forget_losses()
@@ -246,11 +247,11 @@ class Rewind(Response):
             self._go_back([trip], controller, memory, cuts=True)
             return
         probe.left.put_back(controller)
-        self._blame_data(trip, controller, memory)
+        self._blame_data(trip, NEW_DATA, controller, memory)
         controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
         trip.words = (
             f"it is just as high with the weights of step {probe.snapshot.step}, so "
-            f"{CHANGED}; training continues"
+            "the data or the loss function must have changed; training continues"
         )
 
     def _go_back(self, tripped, controller, memory, cuts):

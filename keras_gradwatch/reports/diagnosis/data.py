@@ -127,7 +127,7 @@ def certain(summary):
 
 
 def large_inputs(summary):
-    """Inputs that are not scaled, or None."""
+    """Finds inputs that are not scaled; None if there are none."""
     if summary.model.get("scales_inputs"):
         return None
     data = summary.model.get("data") or {}

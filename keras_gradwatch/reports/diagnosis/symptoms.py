@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from keras_gradwatch.records.events import CHANGED, ORDERED
+from keras_gradwatch.records.events import DATA_ORDER, NEW_DATA
 from keras_gradwatch.reports.diagnosis import broken
 from keras_gradwatch.reports.diagnosis.data import (
     certain,
@@ -203,8 +203,8 @@ def _explosion(summary):
 def _shift(summary):
     """A loss that is on another scale since some step, whatever the weights."""
     event = summary.kinds.get("divergence", {}).get("last")
-    message = event["message"] if event else ""
-    if ORDERED in message:
+    cause = event["cause"] if event else None
+    if cause == DATA_ORDER:
         return Finding(
             "shift",
             f"the loss rose to {event['value']:.3g}, from {event['baseline']:.3g}, and "
@@ -213,7 +213,7 @@ def _shift(summary):
             "Shuffle the data, unless their order matters.",
             "The last data of an epoch are much harder than the first ones",
         )
-    if CHANGED not in message:
+    if cause != NEW_DATA:
         return None  # an observer cannot tell
     first = summary.first_event
     return Finding(
