@@ -31,7 +31,6 @@ class Method:
         Returns:
             Dict of name to float32 NumPy array.
         """
-        del num_variables
         return {}
 
     def get_config(self):

@@ -1,8 +1,7 @@
-"""The seam between a model's own training step and the monitor: one file a backend.
+"""Backend-specific operations, one module per backend.
 
-A backend's module gives what its `__all__` names, and has a `Runner` of its own. What
-is the same everywhere is written once, with `keras.ops`; outside of this folder nothing
-knows which backend it runs on.
+Each module has a `BACKEND` and its own `Runner`. Shared code uses `keras.ops`; code
+outside of this folder does not depend on the backend.
 """
 
 import importlib
@@ -13,11 +12,7 @@ SUPPORTED = ("tensorflow", "jax", "torch")
 
 
 def load():
-    """Returns the module of the Keras backend in use.
-
-    Raises:
-        RuntimeError: If this backend is not supported.
-    """
+    """Returns the `Backend` in use; raises RuntimeError if it is unsupported."""
     backend = keras.config.backend()
     if backend not in SUPPORTED:
         raise RuntimeError(
@@ -25,4 +20,4 @@ def load():
             f"process runs on {backend!r}. Set the environment variable "
             "KERAS_BACKEND to one of them before Keras is imported."
         )
-    return importlib.import_module(f"keras_gradwatch.backends.{backend}")
+    return importlib.import_module(f"keras_gradwatch.backends.{backend}").BACKEND

@@ -7,13 +7,13 @@ from keras_gradwatch.tensors.reading import read
 
 
 class Access:
-    """Reads and writes variables, where they hold their values all the time."""
+    """Reads and writes variables that always hold their own values."""
 
     def sync(self):
         """Brings the variables up to date."""
 
     def read(self, variable):
-        """The value of a variable, a NumPy array of its own."""
+        """Returns the value of a variable as a new NumPy array."""
         return read(variable)
 
     def write(self, variable, value):
@@ -21,47 +21,37 @@ class Access:
         variable.assign(value)
 
     def is_whole(self, variable):
-        """Whether this process can read all of a variable."""
-        del variable
+        """Returns whether this process can read all of a variable."""
         return True
 
     def is_ready(self, variable):
-        """Whether `read` gives the value without waiting for the device."""
-        del variable
+        """Returns whether `read` gives the value without waiting for the device."""
         return True
 
     def scope(self):
-        """Context in which `ops` read the present values of variables."""
+        """Returns a context in which `ops` read the current values of variables."""
         return contextlib.nullcontext()
 
     def device_copies(self, variables):
-        """Copies of the values of variables, which stay on the device."""
+        """Returns copies of the values of variables, which stay on the device."""
         raise NotImplementedError
 
     def put_back(self, variables, copies):
-        """Assigns what `device_copies` gave."""
+        """Assigns the result of `device_copies`."""
         for variable, copy in zip(variables, copies, strict=True):
             variable.assign(copy)
 
     def update_norms(self, old, variables):
-        """How large the weights were, and how far they have moved since.
-
-        Args:
-            old: List of N tensors, as `device_copies` gave them.
-            variables: List of the N variables.
-
-        Returns:
-            Two NumPy arrays [N], float32: ‖w‖ and ‖Δw‖.
-        """
+        """Returns ‖w‖ of the copies `old` and ‖Δw‖ since, NumPy float32 [N] each."""
         raise NotImplementedError
 
     def host_copies(self, variables):
-        """Copies of the values of variables in the host's memory."""
+        """Returns copies of the values of variables in host memory."""
         self.sync()
         return [take_copy(variable, self.read) for variable in variables]
 
     def put_host_copies(self, variables, copies):
-        """Assigns what `host_copies` gave."""
+        """Assigns the result of `host_copies`."""
         self.sync()
         for variable, copy in zip(variables, copies, strict=True):
             put_copy(variable, copy)

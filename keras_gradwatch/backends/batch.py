@@ -17,11 +17,7 @@ NEWEST = 8
 class RecentBatches:
     """Keeps references to the newest batches (JAX and PyTorch).
 
-    Not kept is a batch that holds something else than dense arrays of numbers, or one
-    over the limit.
-
-    Args:
-        monitor: The `GradientMonitor`.
+    `take` rejects batches over the limit, or with anything but dense arrays of numbers.
     """
 
     def __init__(self, monitor):
@@ -33,20 +29,13 @@ class RecentBatches:
         self._kept.append((step, data))
 
     def noting(self, iterator, step):
-        """The batches of an iterator, the first of which is that of `step`."""
+        """Yields and keeps the batches of an iterator, starting with that of `step`."""
         for number, data in enumerate(iterator, step):
             self.note(number, data)
             yield data
 
     def take(self, step):
-        """The batch of a step.
-
-        Args:
-            step: The step in which an incident began.
-
-        Returns:
-            `(batch, None)`, a dict of name to NumPy array, or `(None, why not)`.
-        """
+        """Returns `(batch, None)` of a step, a dict of arrays, or `(None, reason)`."""
         data = dict(self._kept).get(step)
         if data is None:
             return None, f"only the newest {NEWEST} are kept; reduce `update_freq`"
@@ -62,16 +51,12 @@ class RecentBatches:
 
 
 def too_large(size, limit):
-    """Why a batch over the limit is not kept, in words."""
+    """Explains why a batch over the limit is not kept; sizes are in bytes."""
     return f"it has {size:.0f} bytes, more than `save_batch={limit:.0f}`"
 
 
 def unsupported(items):
-    """Why a batch of these kinds cannot be kept, in words, or None.
-
-    Args:
-        items: What `flat` gave.
-    """
+    """Explains why a batch, flattened by `flat`, cannot be kept; None if it can."""
     for name, item in items:
         if not ops.is_tensor(item) and not isinstance(item, np.ndarray):
             kind = type(item).__name__
@@ -80,7 +65,7 @@ def unsupported(items):
 
 
 def flat(data, name=""):
-    """A nested batch as a list of pairs of a name (`0`, `1`, `0/image`) and a leaf."""
+    """Flattens a nested batch into `(name, leaf)` pairs (`0`, `1`, `0/image`)."""
     if isinstance(data, dict):
         parts = data.items()
     elif isinstance(data, tuple | list):
@@ -92,11 +77,7 @@ def flat(data, name=""):
 
 
 def nested(batch):
-    """The nested batch that `flat` gave the names of.
-
-    Args:
-        batch: Dict of name to array, as `take` gives it.
-    """
+    """Restores a nested batch from the dict of name to array that `take` returns."""
     if list(batch) == ["batch"]:
         return batch["batch"]
     parts = {}

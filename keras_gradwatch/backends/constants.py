@@ -1,4 +1,4 @@
-"""Constants that are on the accelerator already (PyTorch)."""
+"""Constants that are already on the accelerator (PyTorch)."""
 
 import numpy as np
 import torch
@@ -11,14 +11,11 @@ _made: dict = {}  # what is asked for -> the tensor
 
 
 class Constants(TorchFunctionMode):
-    """Context in which a number or an array becomes a tensor once, and no second time.
+    """Context that converts each number or small array to a tensor only once.
 
-    Copying a number from the host to an accelerator waits for everything that the
-    accelerator has to do before. A step of this package has hundreds of numbers in it,
-    the same ones in every step. What is made of them must not be written to.
-
-    Attributes:
-        paused: True while code runs that may write to them.
+    Copying a number from the host to an accelerator waits for all work queued there,
+    and a step uses hundreds of numbers, the same ones each time. The tensors must not
+    be written to: set `paused` while code runs that may do so.
     """
 
     paused = False
@@ -39,7 +36,7 @@ class Constants(TorchFunctionMode):
 
 
 def _key(value):
-    """A key that identifies a constant; None for other values."""
+    """Returns a key that identifies a constant; None for other values."""
     if isinstance(value, bool | int | float):
         return type(value), repr(value)  # by its text: NaN is not equal to NaN
     if isinstance(value, np.ndarray) and value.dtype != object and value.size <= SMALL:

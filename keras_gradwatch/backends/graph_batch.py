@@ -13,19 +13,12 @@ LONG_AGO = -(2**30)
 class GraphBatches:
     """Keeps the batch of the step in which an incident begins, until it is read.
 
-    The step assigns it to variables, in a branch that is taken only then. Of two
-    incidents between two readings of the ring, the later one's batch is kept.
-
-    Not kept is a batch in a step that XLA compiles (its branches know no variable of
-    another shape), one in a step that runs under a strategy (each replica sees a part),
-    one that holds something else than dense tensors of numbers, and one over the limit.
-
-    Args:
-        monitor: The `GradientMonitor`.
-
-    Attributes:
-        reason: Why no batch is kept by the step as it was last traced, in words; None
-            where batches are kept.
+    The step assigns the batch to variables, in a branch taken only then. If two
+    incidents fall between two reads of the ring buffer, the later batch is kept.
+    `reason` explains why the step as last traced keeps no batch: XLA compiles it (its
+    branches cannot assign a variable of another shape), it runs under a strategy (each
+    replica sees only a part), or the batch has anything but dense tensors of numbers.
+    None: batches are kept.
     """
 
     def __init__(self, monitor):
@@ -36,14 +29,7 @@ class GraphBatches:
         self._kept = {}
 
     def trace(self, model, state, event, data):
-        """Adds to the step what keeps its batch; called when the step is decided.
-
-        Args:
-            model: The watched model.
-            state: `StepState`.
-            event: Scalar bool, whether something happened in this step.
-            data: The batch: tensors in tuples, lists and dicts.
-        """
+        """Adds operations to the step that keep `data` if `event`, a scalar bool."""
         items = flat(data)
         self.reason = _unsupported(model, items)
         if self.reason is not None:
@@ -62,14 +48,7 @@ class GraphBatches:
         last.assign(tf.where(event, number, before))
 
     def take(self, step):
-        """The batch of a step, which is then forgotten.
-
-        Args:
-            step: The step in which an incident began.
-
-        Returns:
-            `(batch, None)`, a dict of name to NumPy array, or `(None, why not)`.
-        """
+        """Returns the batch of a step, and drops it; see `RecentBatches.take`."""
         for names, kept, kept_step in self._kept.values():
             if int(kept_step) == step:
                 batch = {n: v.numpy() for n, v in zip(names, kept, strict=True)}
@@ -90,11 +69,11 @@ class GraphBatches:
         return None, "the batch of a later incident replaced it; reduce `update_freq`"
 
     def forget_events(self):
-        """The next event begins an incident, however soon it comes."""
+        """Has the next event begin a new incident, however soon it comes."""
         self._monitor.store.write("batch/last", LONG_AGO)
 
     def _keep(self, names, tensors, number, predicate):
-        """Assigns the tensors, and the number of the step, where `predicate` holds."""
+        """Assigns the tensors and the step number where `predicate` holds."""
         key = tuple(names), tuple(t.dtype for t in tensors)
         if key not in self._kept:
             with tf.init_scope():
@@ -121,7 +100,7 @@ class GraphBatches:
 
 
 def _unsupported(model, items):
-    """Why batches of this kind cannot be kept, in words, or None."""
+    """Explains why batches of this kind cannot be kept; None if they can."""
     if getattr(model, "jit_compile", False):
         return (
             "batches are not saved when XLA compiles the step: compile the model "

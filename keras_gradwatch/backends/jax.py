@@ -1,8 +1,7 @@
 """The primitives on JAX.
 
-A step is a pure function from state to state. The monitor's variables are a fifth list
-in that state, so they are made before the first step. The dispatcher adds it; neither
-Keras nor the model's own step sees it.
+A step is a pure function from state to state. The dispatcher adds the monitor's
+variables as a fifth list, which neither Keras nor the model's own step sees.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_gradwatch.backends.access import Access
-from keras_gradwatch.backends.batch import RecentBatches
+from keras_gradwatch.backends.base import Backend
 from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.runner import Runner, values_of
 from keras_gradwatch.keras_hooks import learning_rate
@@ -35,49 +34,8 @@ from keras_gradwatch.tensors.processes import (
     is_whole,
 )
 
-__all__ = [
-    "StateAccess",
-    "build_for",
-    "check",
-    "check_strategy",
-    "create_variable",
-    "differentiation",
-    "first_batch",
-    "make_access",
-    "make_batches",
-    "make_runner",
-    "on_host",
-    "prepare",
-    "release",
-    "write_row",
-]
-
-
 # Lists in the state that Keras hands to a step.
 KERAS_GROUPS = 4
-
-
-def check(model):
-    """Raises where this model cannot be watched in the way it is compiled.
-
-    Raises:
-        ValueError: In NNX mode.
-    """
-    del model
-    if getattr(keras.config, "is_nnx_enabled", lambda: False)():
-        raise ValueError(
-            "keras_gradwatch cannot watch models in Keras's NNX mode. Unset "
-            "KERAS_NNX_ENABLED, or call `keras.config.disable_nnx()`."
-        )
-
-
-def check_strategy(model):
-    """Nothing: `keras.distribution` is supported."""
-
-
-def differentiation():
-    """Context that records what the traced step differentiates."""
-    return standing_in(jax, value_and_grad=_value_and_grad, grad=_grad)
 
 
 _own_value_and_grad = jax.value_and_grad
@@ -109,106 +67,10 @@ def _grad(fun, argnums=0, has_aux=False, *args, **kwargs):
     return differentiate
 
 
-def prepare(model, step, *arguments):
-    """Nothing: Keras has built the model."""
-
-
-def on_host(function):
-    """Calls `function()` now, outside of the step that is traced.
-
-    Neither the trace nor Keras's scope of the step reaches another thread: there, a
-    variable is what it is, and not a part of the computation.
-    """
-    distribution = keras.distribution.distribution()
-
-    def run():
-        # Nor does the distribution.
-        with distribution.scope() if distribution else contextlib.nullcontext():
-            return function()
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run).result()
-
-
-def create_variable(name, initial, dtype, model):
-    """Makes a variable that every device holds equal.
-
-    Args:
-        name: Its name.
-        initial: NumPy array, the first value.
-        dtype: Of the variable.
-        model: The watched model.
-
-    Returns:
-        A `keras.Variable` that belongs to no layer.
-    """
-    del model
-    distribution = keras.distribution.distribution()
-    initial, layout = np.asarray(initial, dtype), None
-    if distribution is not None:
-        axes = [None] * initial.ndim
-        layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
-
-    def create():
-        value = initial
-        if layout is not None:
-            value = everywhere(initial, layout.backend_layout)
-        return keras.Variable(
-            value, dtype=dtype, trainable=False, name=name, layout=layout
-        )
-
-    return on_host(create)
-
-
-def write_row(ring, index, row):
-    """Writes `row` into row `index` of the variable `ring`."""
-    start = ops.stack([index, ops.zeros_like(index)])
-    ring.assign(ops.slice_update(ops.convert_to_tensor(ring), start, row[None]))
-
-
-def make_batches(monitor):
-    """What keeps the batch in which an incident begins."""
-    return RecentBatches(monitor)
-
-
-def release(model):
-    """Removes what stays on a model between steps: nothing."""
-
-
-def make_access(model):
-    """The `Access` to the variables of a model."""
-    return StateAccess(model)
-
-
-def build_for(model, iterator):
-    """Nothing: Keras has built the model."""
-
-
-def first_batch(model, iterator):
-    """The batch that comes next, and an iterator that gives it; see TensorFlow's."""
-    del model
-    if not is_alone():
-        return None, iterator
-    rest = iter(iterator)
-    batch = next(rest, None)
-    return batch, rest if batch is None else itertools.chain([batch], rest)
-
-
-def make_runner(model, state, data):
-    """The `Runner` of one step; None where the state has no place for ours."""
-    del data
-    carried = model.gradwatch.store.access.carried
-    return Scoped(model, state, carried) if len(state) > KERAS_GROUPS else None
-
-
 class StateAccess(Access):
-    """Variables between two steps, while Keras holds their values as a state.
+    """Accesses variables between two steps, while Keras holds their values as a state.
 
-    Args:
-        model: Function of nothing that gives the watched model.
-
-    Attributes:
-        carried: The monitor's variables, the fifth list of a state.
+    `carried` are the monitor's variables, the fifth list of a state.
     """
 
     def __init__(self, model):
@@ -218,24 +80,16 @@ class StateAccess(Access):
         self._where = {}  # id(variable) -> its place in the state
 
     def attach(self, state):
-        """Has variables read from, and written to, `state` from now on.
+        """Reads and writes variables in `state` from now on.
 
-        Args:
-            state: Tuple of lists of arrays: Keras's four, or these and ours.
+        `state` has Keras's four lists of arrays, or those and the monitor's.
         """
         if len(state) == KERAS_GROUPS:
             state = (*state, [variable.value for variable in self.carried])
         self._state = tuple(list(group) for group in state)
 
     def carry(self, variables):
-        """Notes which variable has which place in a state; while none is attached.
-
-        Args:
-            variables: The monitor's.
-
-        Returns:
-            Whether they are others than before.
-        """
+        """Notes all places in a state; returns whether `carried` has changed."""
         before, self.carried = self.carried, list(variables)
         self._groups = (*state_variables(self._model()), self.carried)
         self._where = {
@@ -251,16 +105,13 @@ class StateAccess(Access):
         return self._state
 
     def detach(self):
-        """Keras's part of the attached state, which is given up."""
+        """Gives up the attached state, and returns Keras's four lists of it."""
         state, self._state = self._state, None
         adopt(self.carried, state[KERAS_GROUPS])
         return state[:KERAS_GROUPS]
 
     def give_back(self):
-        """Has the variables hold the values of the attached state again.
-
-        Keras has taken them away, and an error must not lose them.
-        """
+        """Assigns the attached state to the variables; errors must not lose it."""
         state, self._state = self._state, None
         if state is None or any(v.is_deleted() for group in state for v in group):
             return  # donated to a step that did not return
@@ -324,7 +175,7 @@ class StateAccess(Access):
         return [_copy(self._present(variable)) for variable in variables]
 
     def _present(self, variable):
-        """The present array of a variable."""
+        """Returns the current array of a variable."""
         array = self._array(variable)
         return variable.value if array is None else array
 
@@ -359,10 +210,7 @@ class StateAccess(Access):
 
 
 def _copy(array):
-    """A copy of an array, where it is.
-
-    On a CPU by NumPy: nothing has to be compiled for each shape.
-    """
+    """Copies an array on its device; on a CPU with NumPy, which compiles nothing."""
     if is_alone() and _on_cpu(array) and array.is_fully_addressable:
         return np.array(array)
     return jax.numpy.array(array)
@@ -373,7 +221,7 @@ def _on_cpu(array):
 
 
 def _like(value, array):
-    """A value as an array on the devices of another one."""
+    """Returns a value as an array on the devices of `array`."""
     if isinstance(value, jax.Array):
         return value
     value = np.asarray(value, array.dtype)
@@ -384,12 +232,9 @@ def _like(value, array):
 
 
 class Scoped(Runner):
-    """Variables in a step that is a pure function.
+    """Handles variables in a step that is a pure function.
 
-    Args:
-        model: The watched model.
-        state: Tuple of five lists of arrays: as Keras hands it to a step, and ours.
-        carried: The variables of the fifth list.
+    `state` has five lists of arrays: Keras's four, and the values of `carried`.
     """
 
     state_comes_late = True
@@ -420,25 +265,15 @@ class Scoped(Runner):
         return logs, tuple([self._present(v) for v in group] for group in self._groups)
 
     def stateless_apply(self, watched, optimizer, apply, state, gradients, weights):
-        """Stands in for `optimizer.stateless_apply`.
+        """Stands in for `optimizer.stateless_apply`, whose original is `apply`.
 
-        Args:
-            watched: The `WatchedStep`.
-            optimizer: The optimizer.
-            apply: Its own `stateless_apply`.
-            state: Values of its variables.
-            gradients: The gradients.
-            weights: Values of the variables that it trains.
-
-        Returns:
-            New values of the latter, and of the optimizer's variables.
+        `state` and `weights` are arrays; the result is new weights and a new state.
         """
         if all(g is None for g in gradients):
             return apply(state, gradients, weights)  # nothing is trained
         trained, kept = trained_by(optimizer), optimizer.variables
 
         def apply_here(gradients, variables):
-            del variables
             new = apply(values_of(kept), gradients, values_of(trained))
             _assign([*trained, *kept], [*new[0], *new[1]])
 
@@ -450,7 +285,7 @@ class Scoped(Runner):
         return [present(v) for v in trained], [present(v) for v in kept]
 
     def _present(self, variable):
-        """The current value of a variable: that in `scope` if there is one."""
+        """Returns the current value of a variable, from the scope if it has one."""
         value = self._scope.get_current_value(variable)
         return variable.value if value is None else value
 
@@ -489,3 +324,72 @@ class Scoped(Runner):
 def _assign(variables, values):
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+class JaxBackend(Backend):
+    """JAX, where a step is a pure function from state to state."""
+
+    def check(self, model):
+        """Raises in NNX mode."""
+        if getattr(keras.config, "is_nnx_enabled", lambda: False)():
+            raise ValueError(
+                "keras_gradwatch cannot watch models in Keras's NNX mode. Unset "
+                "KERAS_NNX_ENABLED, or call `keras.config.disable_nnx()`."
+            )
+
+    def access(self, model):
+        return StateAccess(model)
+
+    def runner(self, model, state, data):
+        carried = model.gradwatch.store.access.carried
+        return Scoped(model, state, carried) if len(state) > KERAS_GROUPS else None
+
+    def create_variable(self, name, initial, dtype, model):
+        distribution = keras.distribution.distribution()
+        initial, layout = np.asarray(initial, dtype), None
+        if distribution is not None:
+            axes = [None] * initial.ndim
+            layout = keras.distribution.TensorLayout(axes, distribution.device_mesh)
+
+        def create():
+            value = initial
+            if layout is not None:
+                value = everywhere(initial, layout.backend_layout)
+            return keras.Variable(
+                value, dtype=dtype, trainable=False, name=name, layout=layout
+            )
+
+        return self.on_host(create)
+
+    def write_row(self, ring, index, row):
+        start = ops.stack([index, ops.zeros_like(index)])
+        ring.assign(ops.slice_update(ops.convert_to_tensor(ring), start, row[None]))
+
+    def on_host(self, function):
+        """Calls `function()` in another thread.
+
+        Neither the trace nor Keras's scope of the step reaches it: there, a variable
+        has its value, and is not a part of the computation.
+        """
+        distribution = keras.distribution.distribution()
+
+        def run():
+            # Nor does the distribution.
+            with distribution.scope() if distribution else contextlib.nullcontext():
+                return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
+
+    def differentiation(self):
+        return standing_in(jax, value_and_grad=_value_and_grad, grad=_grad)
+
+    def first_batch(self, model, iterator):
+        if not is_alone():
+            return None, iterator
+        rest = iter(iterator)
+        batch = next(rest, None)
+        return batch, rest if batch is None else itertools.chain([batch], rest)
+
+
+BACKEND = JaxBackend()

@@ -1,4 +1,4 @@
-"""Functions of a framework that others stand in for while a step runs."""
+"""Temporary replacement of a framework's functions while a step runs."""
 
 import contextlib
 import threading
@@ -9,12 +9,9 @@ _users: dict = {}  # (id(owner), name) -> number of steps that run just now
 
 @contextlib.contextmanager
 def standing_in(owner, **stand_ins):
-    """Context in which functions of a module or a class are others, in every thread.
+    """Replaces functions of a module or class in every thread while active.
 
-    Args:
-        owner: The module or class.
-        stand_ins: Name to function. What it stands in for is called by its own name
-            from wherever it was kept.
+    A stand-in must keep its own reference to the function that it replaces.
     """
     with _lock:
         for name, stand_in in stand_ins.items():

@@ -1,8 +1,8 @@
 """The same code for one device and for the replicas of a TensorFlow strategy.
 
-A step under a strategy runs once in each replica. A branch must not hold a
-`merge_call`, and optimizers make one: so branches are taken in cross-replica context,
-where every replica takes the same.
+A step under a strategy runs once in each replica. A branch must not contain a
+`merge_call`, and optimizers make one; so branches are taken in cross-replica context,
+where all replicas take the same branch.
 """
 
 import contextlib
@@ -16,11 +16,7 @@ from keras_gradwatch.tensors.branch import outlined
 
 
 class Replicas(Runner):
-    """The replicas that the present step runs in; to be made inside the step.
-
-    Args:
-        compiled: Whether XLA compiles the step.
-    """
+    """Runs a step in each replica; must be created inside the step."""
 
     def __init__(self, compiled):
         self._compiled = compiled
@@ -82,7 +78,6 @@ class Replicas(Runner):
         return tf.cond(wanted, lambda: [*copy(), 0], nothing)[:-1]
 
     def run_if(self, predicate, function, arguments, written):
-        del written
         if self.count == 1:
 
             def run():

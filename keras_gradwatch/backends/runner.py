@@ -1,4 +1,4 @@
-"""How a step branches and writes: what differs from backend to backend."""
+"""Backend-specific branches and assignments within a step."""
 
 import contextlib
 
@@ -9,16 +9,16 @@ from keras_gradwatch.tensors.branch import cond
 
 
 class Runner:
-    """How one step takes branches, and writes variables in them; on one device.
+    """Takes branches, and assigns variables in them, within one step on one device.
 
-    Where the methods below speak of a predicate, it is a scalar bool tensor, and
+    In the methods, a predicate is a scalar bool tensor, the same in all replicas, and
     variables are a list of `keras.Variable`.
 
     Attributes:
         branches: Whether `branch` can be used.
         count: Number of replicas, each of which sees a part of the batch.
-        state_comes_late: Whether what the forward pass does to the model's state is
-            known only when the model's own step has returned.
+        state_comes_late: Whether the forward pass's changes to the model's state are
+            known only after the model's own step has returned.
     """
 
     branches = False
@@ -26,113 +26,79 @@ class Runner:
     state_comes_late = False
 
     def scope(self):
-        """Context in which the operations of this package run in a step."""
+        """Returns the context in which this package's operations run in a step."""
         return contextlib.nullcontext()
 
     def own(self, function):
-        """A function of Keras's as it runs outside of `scope`, to be called in it."""
+        """Wraps a function of Keras, called within `scope`, to run outside of it."""
         return function
 
     def arguments(self, *arguments):
-        """What the model's own step is called with."""
+        """Returns the arguments for the model's own step."""
         return arguments
 
     def logs(self, returned):
-        """The logs among what the model's own step has returned."""
+        """Returns the logs from the result of the model's own step."""
         return returned
 
     def result(self, logs):
-        """What a step has to return together with `logs`."""
+        """Returns what a step must return along with `logs`."""
         return logs
 
     def sum(self, tensors):
-        """Sums each tensor over the replicas; the tensors themselves if there is one.
-
-        Args:
-            tensors: List of tensors and sparse gradients.
-        """
+        """Sums each tensor or sparse gradient over the replicas."""
         return list(tensors)
 
     def known_sums(self, gradients, sums):
-        """Context in which `apply` need not sum `gradients` over the replicas again."""
-        del gradients, sums
+        """Returns a context in which `apply` need not sum `gradients` again."""
         return contextlib.nullcontext()
 
     def seen(self, loss):
-        """A loss as it can be used outside of what differentiates it, or None."""
+        """Returns a loss usable outside of its differentiation, or None."""
         return loss
 
     def reachable(self, value, gradient):
-        """What `seen` gave, where a gradient can be used together with it; or None."""
-        del gradient
+        """Returns the result of `seen` if usable with `gradient`, else None."""
         return value
 
     def after(self, value, other):
-        """`value`, once `other` has been computed: never in a step without a batch."""
-        del other
+        """Returns `value` after computing `other`: never in a step without a batch."""
         return value
 
     def copies(self, variables, wanted=None):
-        """The values of variables as they are now, whatever is assigned later.
+        """Returns the current values of variables, unaffected by later assignments.
 
-        Args:
-            variables: The variables.
-            wanted: Predicate; where it does not hold, the result is ignored.
-                None: always.
-
-        Returns:
-            List of tensors; not always with a static shape.
+        Where `wanted` is False, the result is ignored; static shapes may be unknown.
         """
         raise NotImplementedError
 
     def run_if(self, predicate, function, arguments, written):
         """Calls `function(arguments)` where `predicate` holds, in every replica.
 
-        Args:
-            predicate: The same in all replicas.
-            function: Called with a list of tensors; what it returns is dropped.
-            arguments: List of tensors, each replica's own.
-            written: The variables that it may assign to.
+        `arguments` are tensors, each replica's own; `function` may assign to `written`.
         """
         raise NotImplementedError
 
     def once(self, function):
-        """A function that is traced now, and never again; of and to nothing."""
+        """Traces a function without arguments and results now, and never again."""
         return function
 
     def branch(self, predicate, fast, slow):
-        """What `fast()` gives where `predicate` holds, else what `slow()` gives.
+        """Returns `fast()` where `predicate` holds, else `slow()`; see `branches`.
 
-        Only where `branches` is True.
-
-        Args:
-            predicate: The same in all replicas.
-            fast: May assign to variables; gives a tuple of tensors.
-            slow: The same.
+        Both may assign to variables, and return a tuple of tensors.
         """
         raise NotImplementedError
 
     def restore(self, predicate, variables, values):
-        """Assigns `values` to `variables` where `predicate` holds, in every replica.
-
-        Args:
-            predicate: The same in all replicas.
-            variables: The variables.
-            values: List of tensors, each replica's own.
-        """
+        """Assigns each replica's `values` to `variables` where `predicate` holds."""
         raise NotImplementedError
 
     def replace_if(self, predicate, variables, function):
-        """Assigns what `function` gives where `predicate` holds.
+        """Assigns the result of `function` where `predicate` holds.
 
-        Args:
-            predicate: The same in all replicas.
-            variables: List of N variables.
-            function: Gives N values, and a scalar float32, above 0 where they are to
-                be assigned; assigns nothing.
-
-        Returns:
-            That number; 0 where `predicate` does not hold.
+        `function` returns a list of values and a scalar float32, positive if they are
+        to be assigned. Returns that scalar, 0 where `predicate` does not hold.
         """
 
         def keep():
@@ -148,7 +114,7 @@ class Runner:
 
 
 def values_of(variables):
-    """The present values of variables, a list of tensors."""
+    """Returns the current values of variables, a list of tensors."""
     if keras.config.backend() == "tensorflow":
         # There, `ops.convert_to_tensor` gives a variable that is read at each use.
         return [v.value.read_value() for v in variables]

@@ -7,71 +7,12 @@ import numpy as np
 import torch
 
 from keras_gradwatch.backends.access import Access
-from keras_gradwatch.backends.batch import RecentBatches
+from keras_gradwatch.backends.base import Backend
 from keras_gradwatch.backends.constants import Constants
 from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.runner import Runner
 from keras_gradwatch.keras_hooks.interception import active
 from keras_gradwatch.tensors.branch import known, uncompiled
-
-__all__ = [
-    "EagerAccess",
-    "build_for",
-    "check",
-    "check_strategy",
-    "create_variable",
-    "differentiation",
-    "first_batch",
-    "make_access",
-    "make_batches",
-    "make_runner",
-    "on_host",
-    "prepare",
-    "release",
-    "write_row",
-]
-
-
-def on_host(function):
-    """Calls `function()`; a step that is not traced is on the host all the time."""
-    return function()
-
-
-def create_variable(name, initial, dtype, model):
-    """Makes a variable on the device in use.
-
-    Args:
-        name: Its name.
-        initial: NumPy array, the first value.
-        dtype: Of the variable.
-        model: The watched model.
-
-    Returns:
-        A `keras.Variable` that belongs to no layer.
-    """
-    del model
-    # A tensor of its own: it is written to, and `Constants` would share it.
-    initial = torch.tensor(np.asarray(initial))
-    return keras.Variable(initial, dtype=dtype, trainable=False, name=name)
-
-
-def write_row(ring, index, row):
-    """Writes `row` into row `index` of the variable `ring`, in place."""
-    ring.value.index_copy_(0, index[None].long(), row[None])
-
-
-def check(model):
-    """Nothing: every model that Keras compiles can be watched."""
-
-
-def check_strategy(model):
-    """Nothing: there are no strategies."""
-
-
-def differentiation():
-    """Context that records what the running step differentiates."""
-    return standing_in(torch.autograd, backward=_backward, grad=_grad)
-
 
 _own_backward, _own_grad = torch.autograd.backward, torch.autograd.grad
 
@@ -95,37 +36,8 @@ def _grad(outputs, *args, **kwargs):
     return gradients
 
 
-def prepare(model, step, *arguments):
-    """Does nothing: Keras has already built the model."""
-
-
-def build_for(model, iterator):
-    """Does nothing: Keras has already built the model."""
-
-
-def first_batch(model, iterator):
-    """The batch that comes next, and an iterator that gives it; see TensorFlow's."""
-    del model
-    return iterator[0] if isinstance(iterator, list) else None, iterator
-
-
-def make_runner(model, data):
-    """The `Runner` of one step."""
-    del data
-    return Eager(model)
-
-
-def make_batches(monitor):
-    """What keeps the batch in which an incident begins."""
-    return RecentBatches(monitor)
-
-
-def release(model):
-    """Removes what stays on a model between steps: nothing."""
-
-
 class EagerAccess(Access):
-    """Variables between two steps."""
+    """Accesses variables between two steps."""
 
     def is_ready(self, variable):
         device = variable.value.device
@@ -151,21 +63,11 @@ class EagerAccess(Access):
         return norms[::2], norms[1::2]
 
 
-def make_access(model):
-    """The `Access` to the variables of a model."""
-    del model
-    return EagerAccess()
-
-
 class Eager(Runner):
-    """Branches of a step that runs one operation after the other.
+    """Takes the branches of a step that runs eagerly.
 
-    Where the host's memory holds all tensors, it decides. On an accelerator nothing
-    waits for a decision: an update is made, and taken back on the device where it was
-    to be left out.
-
-    Args:
-        model: The watched model.
+    The host decides if it holds all tensors. On an accelerator nothing waits: an update
+    is made, then reverted on the device if it was to be skipped.
     """
 
     def __init__(self, model):
@@ -227,3 +129,30 @@ class Eager(Runner):
             return
         for variable, value in zip(variables, values, strict=True):
             variable.assign(torch.where(predicate, value, variable.value))
+
+
+class TorchBackend(Backend):
+    """PyTorch, where each operation runs by itself."""
+
+    def access(self, model):
+        return EagerAccess()
+
+    def runner(self, model, data):
+        return Eager(model)
+
+    def create_variable(self, name, initial, dtype, model):
+        # A tensor of its own: it is written to, and `Constants` would share it.
+        initial = torch.tensor(np.asarray(initial))
+        return keras.Variable(initial, dtype=dtype, trainable=False, name=name)
+
+    def write_row(self, ring, index, row):
+        ring.value.index_copy_(0, index[None].long(), row[None])
+
+    def differentiation(self):
+        return standing_in(torch.autograd, backward=_backward, grad=_grad)
+
+    def first_batch(self, model, iterator):
+        return iterator[0] if isinstance(iterator, list) else None, iterator
+
+
+BACKEND = TorchBackend()

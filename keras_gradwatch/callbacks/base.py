@@ -1,4 +1,4 @@
-"""What all callbacks share: watching, asking for a plan, receiving rows."""
+"""The base of all callbacks: watches the model, requests a plan, receives rows."""
 
 import copy
 import dataclasses
@@ -35,14 +35,14 @@ class WatchingCallback(keras.callbacks.Callback):
     _leads = False
 
     def request(self):
-        """What this callback asks of the step, a `Request`."""
+        """Returns the `Request` of this callback, which configures the step."""
         return Request(type(self).__name__)
 
     def on_rows(self, rows, events):
-        """Takes newly drained `Rows`, and their `Event`s."""
+        """Receives newly drained `Rows` and their `Event`s."""
 
     def set_model(self, model):
-        """Watches `model`, and asks for what this callback needs; called by `fit`."""
+        """Watches `model`, and requests what this callback needs."""
         super().set_model(model)
         watch(model)
         # Noted here: on JAX, whoever asks a callback for its model waits for the step.
@@ -63,13 +63,13 @@ class WatchingCallback(keras.callbacks.Callback):
         self._begun = False
 
     def set_params(self, params):
-        """Takes `fit`'s parameters; called by `fit` after `set_model`."""
+        """Receives the parameters of `fit`, after `set_model`."""
         super().set_params(params)
         bar = (params or {}).get("verbose") in (1, "auto")
         self._gradwatch.recorder.before_line = "\n" if bar else ""
 
     def summarize(self, rows, events):
-        """Takes newly drained rows into `summary`."""
+        """Adds newly drained rows to `summary`."""
         if not self.summary.model:
             self.on_begin()
         places = self._gradwatch.controller.places
@@ -86,10 +86,7 @@ class WatchingCallback(keras.callbacks.Callback):
             bad.setdefault("forward", explain_batch(monitor, monitor.first_data))
 
     def on_begin(self):
-        """Called before the first step of a run, when its first batch is known.
-
-        Only where the callback has a `summary`.
-        """
+        """Called when the first batch of a run is known, if there is a `summary`."""
         monitor, before = self._gradwatch, self.summary.model
         found = describe(self.model, monitor.store.access.read)
         # Later fits of a run that has begun here say nothing of what was before it.
@@ -118,11 +115,11 @@ class WatchingCallback(keras.callbacks.Callback):
     _bound = ("_model", "_gradwatch", "_monitor", "_owner", "forensics")
 
     def __getstate__(self):
-        """What a pickle keeps: settings, history, events and report."""
+        """Returns what a pickle keeps: settings, history, events and report."""
         return {k: None if k in self._bound else v for k, v in vars(self).items()}
 
     def __deepcopy__(self, memo):
-        """A callback with the same settings that has watched nothing yet."""
+        """Returns a callback with the same settings that has watched nothing yet."""
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         new.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
@@ -130,22 +127,20 @@ class WatchingCallback(keras.callbacks.Callback):
         return new
 
     def forget(self):
-        """Drops what is known of the runs so far."""
+        """Drops what is known of earlier runs."""
         if self.summary is not None:
             self.summary = RunSummary()
         if hasattr(self, "events"):
             self.events = []
 
     def on_first_batch(self):
-        """Called before the first batch of a `fit`, when the model is as it will be.
+        """Called before the first batch, once all callbacks have set up the model.
 
-        This is not done in `on_train_begin`, because a later callback may not yet have
-        restored the state that it saved in another process.
+        In `on_train_begin`, a later callback may not have restored its state yet.
         """
 
     def on_train_batch_begin(self, batch, logs=None):
         """Begins the first step of a `fit`."""
-        del batch, logs
         if not self._begun:
             self._begun = True
             if self._leads:
@@ -156,20 +151,17 @@ class WatchingCallback(keras.callbacks.Callback):
                 self.summary.begin_fit()
 
     def on_test_begin(self, logs=None):
-        """Ends the epoch of a `fit`; an `evaluate` of its own asks for nothing."""
-        del logs
+        """Ends the epoch of a `fit`; outside of one, withdraws the requests."""
         self._gradwatch.cancel()
         if self._leads and self._begun:
             self._gradwatch.controller.end_epoch()
 
     def on_predict_begin(self, logs=None):
-        """Asks for nothing in a `predict`."""
-        del logs
+        """Withdraws the requests outside of a `fit`."""
         self._gradwatch.cancel()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins the epoch's sums."""
-        del logs
         if self._leads:
             self._gradwatch.drain()
             self._gradwatch.recorder.begin_epoch(epoch + 1)
@@ -181,7 +173,6 @@ class WatchingCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds `grad_norm` and `explosions` to the epoch's logs."""
-        del epoch
         self._gradwatch.drain()
         if self._leads:
             self._gradwatch.controller.end_epoch()
@@ -191,8 +182,7 @@ class WatchingCallback(keras.callbacks.Callback):
                 logs.setdefault(key, value)
 
     def on_train_end(self, logs=None):
-        """Reads the last steps; policies and responses rest until the next `fit`."""
-        del logs
+        """Reads the last steps, and switches policies and responses off."""
         self._gradwatch.drain()
         self._gradwatch.recorder.sum_up()
         self._gradwatch.release()

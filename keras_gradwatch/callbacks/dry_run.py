@@ -85,7 +85,7 @@ def diagnose(
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batches of rows in an order that depends on nothing else."""
+    """Batches of rows, drawn in the same pseudorandom order each time."""
 
     def __init__(self, x, y, rows, steps, size):
         super().__init__()
@@ -131,7 +131,7 @@ def _check(model, steps, batch_size, find_rate):
 
 
 def _rows(x, y):
-    """The number of rows, the same in all arrays."""
+    """Returns the number of rows, which must be the same in all arrays."""
     counts = {}
     for name, part in (("x", x), ("y", y)):
         found = [a for a in keras.tree.flatten(part) if a is not None]
@@ -153,7 +153,7 @@ def _rows(x, y):
 
 @contextlib.contextmanager
 def _same_random_state():
-    """Puts the random state of Python, NumPy and PyTorch back at the end."""
+    """Restores the random state of Python, NumPy and PyTorch at the end."""
     python, numpy_ = random.getstate(), np.random.get_state()
     torch = sys.modules.get("torch")
     state = None if torch is None else torch.get_rng_state()
@@ -167,7 +167,7 @@ def _same_random_state():
 
 
 def _copy(model, rate=None):
-    """A compiled copy with the same weights; at a constant `rate` if that is given."""
+    """Returns a compiled copy with the same weights, at a constant `rate` if given."""
     try:
         copy = keras.models.clone_model(model)
     except (NotImplementedError, TypeError, ValueError) as error:
@@ -199,7 +199,7 @@ def _copy(model, rate=None):
 
 
 def _metrics(model):
-    """Metrics like those of a model, without their state."""
+    """Returns metrics like those of a model, without their state."""
     try:
         given = (model.get_compile_config() or {}).get("metrics")
         return keras.saving.deserialize_keras_object(given)
@@ -208,7 +208,7 @@ def _metrics(model):
 
 
 def _range_test(model, batch):
-    """One step with each learning rate from the same weights, a dict of arrays."""
+    """Runs one step per learning rate from the same weights; a dict of arrays."""
     middle = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     powers = np.linspace(-REACH, REACH, 2 * REACH * PER_DECADE + 1)
     rates = abs(middle) * 10.0**powers
@@ -242,7 +242,7 @@ def _range_test(model, batch):
 
 
 def _value(variable):
-    """A copy of its own: JAX reuses the memory of arrays that a step was given."""
+    """Returns a copy, because JAX reuses the memory of arrays that a step was given."""
     return np.array(keras.ops.convert_to_numpy(variable))
 
 
@@ -252,7 +252,7 @@ def _loss(model, batch):
 
 
 def _largest_update(old, variables):
-    """The largest fraction of a kernel's norm that a step has changed."""
+    """Returns the largest fraction of a kernel's norm that a step has changed."""
     shares = [0.0]
     for before, variable in zip(old, variables, strict=True):
         if before.ndim > 1:
@@ -262,6 +262,6 @@ def _largest_update(old, variables):
 
 
 def _largest_good(curve):
-    """The largest learning rate with small updates that does not raise the loss."""
+    """Returns the largest learning rate with small updates and no rise of the loss."""
     good = (curve["update"] < LARGEST_UPDATE) & (curve["loss"] <= curve["first_loss"])
     return float(curve["rate"][good].max()) if good.any() else None

@@ -4,30 +4,33 @@ import os
 from collections.abc import Iterable
 
 from keras_gradwatch.callbacks.history import GradientHistory
-from keras_gradwatch.callbacks.logging import Logging
 from keras_gradwatch.callbacks.observing import TRUST_BOUND
 from keras_gradwatch.callbacks.responses import Response
-from keras_gradwatch.callbacks.rewind import RewindOnExplosion
-from keras_gradwatch.callbacks.showing import Showing
-from keras_gradwatch.callbacks.tensorboard import GradientTensorBoard
+from keras_gradwatch.callbacks.writing import Writing
 from keras_gradwatch.controller.plan import Request
-from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Skip
+from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Rewind, Skip
 from keras_gradwatch.controller.responses.trust import TrustRegion
-from keras_gradwatch.detectors import DeadUnits, NonFinite, UpdateRatio, Vanishing
+from keras_gradwatch.detectors import (
+    Collapse,
+    DeadUnits,
+    Divergence,
+    NonFinite,
+    UpdateRatio,
+    Vanishing,
+)
 from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.loggers import Logger
 from keras_gradwatch.methods import frequency, local_directory, number, whole
 from keras_gradwatch.policies import named
 from keras_gradwatch.policies.base import Policy
 from keras_gradwatch.reports.diagnosis.data import certain
-from keras_gradwatch.reports.forensics import Forensics
 from keras_gradwatch.statistics.names import NAMES
 
 # A bad batch says nothing about the learning rate; this many in a row may.
 PATIENCE = 3
 
 
-class GradWatch(Logging, Showing, Response):
+class GradWatch(Writing, Response):
     """Watches, logs and protects a run, and reports what happened.
 
     | what happens | what `GradWatch` does |
@@ -169,12 +172,10 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             number(self, "trust_bound", trust_bound, above=0)
             self.detectors += (UpdateRatio(trust_bound),)
         self._in_step = self.detectors
-        self.rewind = None
-        if whole(self, "max_rewinds", max_rewinds):
-            self.rewind = RewindOnExplosion(
-                snapshot_freq, max_rewinds=max_rewinds, min_lr=min_lr, verbose=0
-            )
-            self.detectors += self.rewind.detectors
+        self.max_rewinds = whole(self, "max_rewinds", max_rewinds)
+        self.snapshot_freq = whole(self, "snapshot_freq", snapshot_freq, at_least=1)
+        self._lasting = (Collapse(), Divergence()) if self.max_rewinds else ()
+        self.detectors += self._lasting
         if detector is None:
             self.told = (Vanishing(), DeadUnits())
         self.factor = number(self, "factor", factor, above=0, below=1)
@@ -193,18 +194,11 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         self.set_log(log, log_batches, update_freq, per_variable, include)
         logs = log_dir is not None or self._loggers is not None
         self._per_variable = bool(per_variable) and logs
-        self.log = None
         if log_dir is not None:
-            self.log = GradientTensorBoard(
-                log_dir, update_freq, per_variable, histogram_freq, include, owner=self
-            )
-            self.update_freq = self.log.update_freq
-        self._log_dir = self.log.log.log_dir if self.log is not None else None
-        self.state_dir = self._log_dir
+            self.set_board(log_dir, update_freq, per_variable, histogram_freq, include)
         if state_dir is not None:
             self.state_dir = local_directory(self, "state_dir", state_dir)
-        self.record_dir = self.log.record_dir if self.log else self.state_dir
-        self.save_batch = 0
+            self.record_dir = self._log_dir or self.state_dir
         if save_batch is not None:
             self.save_batch = whole(self, "save_batch", save_batch, at_least=1)
             if self.state_dir is None:
@@ -212,7 +206,6 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
                     "GradWatch: `save_batch` needs a directory to write to: give a "
                     f"`log_dir` or a `state_dir`. Received: save_batch={save_batch!r}"
                 )
-        self.forensics = None
         self._eventful = False  # whether anything tripped in this `fit`
 
     def _new_history(self):
@@ -240,7 +233,10 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
     def request(self):
         at_once = tuple(d for d in self._in_step if "update_ratio" in d.reads)
         in_turn = tuple(d for d in self._in_step if d not in at_once)
-        responses = [self.rewind.response()] if self.rewind else []
+        responses = []
+        if self._lasting:
+            settings = self.snapshot_freq, self.max_rewinds
+            responses.append(Rewind(self._lasting, *settings, min_lr=self.min_lr))
         if in_turn:
             cut = (self.factor, self.cooldown, self.min_lr, PATIENCE)
             responses.append(Skip(in_turn))
@@ -258,7 +254,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             statistics=NAMES if self._samples else (),
             sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
-            histogram_freq=self.log.log.histogram_freq if self.log else 0,
+            histogram_freq=self.board.histogram_freq if self.board else 0,
             # Both belong to this run: neither may be that of another one.
             state_dirs=tuple(filter(None, (self.state_dir, self._log_dir))),
             save_batch=self.save_batch,
@@ -270,26 +266,11 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             self.history = self._new_history()
         super().set_model(model)
         self.history.follow(self._gradwatch)
-        if self.log is not None:
-            self.log.join(model)
 
     def on_first_batch(self):
-        """Continues the run of another process, and opens an event file."""
+        """Continues the run of another process, and opens the files of this `fit`."""
         self._eventful = False
         super().on_first_batch()
-        if self.log is not None:
-            self.log.on_first_batch()
-        if self.state_dir is not None:
-            # Another run's directory is left alone.
-            directory = self._gradwatch.keeper.directory(self.state_dir)
-            self.record_dir = self.log.record_dir if self.log else directory
-            self.forensics = Forensics(
-                directory,
-                self._gradwatch,
-                self.model,
-                save_batch=self.save_batch > 0,
-                record_dir=self.record_dir,
-            )
 
     def _recorded(self):
         if self.record_dir is not None:
@@ -313,40 +294,9 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         self._eventful |= len(self.events) > before
         del self.events[:-1000]
         self.history.append(rows, events)
-        if self.log is not None:
-            self.log.on_rows(rows, events)
-        halted = self._gradwatch.halted
-        if halted:
-            self.model.stop_training = True
-        if self.forensics is not None:
-            self.forensics.add(rows, events)
-            bad = self.summary.first_bad
-            if bad.get("step") in self.forensics.forward:
-                bad["forward"] = self.forensics.forward[bad["step"]]
-            if halted:  # it may end by an exception
-                self.forensics.report(self.report())
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Drains, and draws the heatmap."""
-        super().on_epoch_end(epoch, logs)
-        if self.log is not None:
-            self.log.on_epoch_end(epoch)
-        if self.forensics is not None and self._gradwatch.recorder.exploded:
-            report = self.report()
-            self.forensics.report(report)
-            if self.log is not None:
-                self.log.show_report(report)
 
     def on_train_end(self, logs=None):
-        """Drains, closes the logs, and says what happened."""
-        self._gradwatch.drain()
+        """Drains, closes the logs, and prints the report if something happened."""
         super().on_train_end(logs)
-        if self.forensics is not None:
-            report = self.report()
-            self.forensics.end(report)
-            if self.log is not None:
-                self.log.show_report(report)
-        if self.log is not None:
-            self.log.on_train_end()
         if self.verbose and self._eventful:
             self._gradwatch.recorder.say(self.report())

@@ -1,4 +1,4 @@
-"""What the callbacks share that hand what they see to loggers."""
+"""The base of the callbacks that pass what they record to loggers."""
 
 import atexit
 import contextlib
@@ -27,7 +27,7 @@ class Logging(WatchingCallback):
     _loggers: Loggers | None = None
 
     def set_log(self, log, log_batches, update_freq, per_variable=False, include=None):
-        """Takes the arguments of a constructor, and checks them."""
+        """Checks and stores the arguments of a constructor."""
         self.log_batches = flag(self, "log_batches", log_batches)
         freq = frequency(self, update_freq)
         loggers = Loggers(self, log, Points(freq, per_variable, include))
@@ -36,7 +36,7 @@ class Logging(WatchingCallback):
             self.update_freq = min(self.update_freq, freq or 50)
 
     def forget(self):
-        """Drops what is known of the runs so far."""
+        """Drops what is known of earlier runs."""
         super().forget()
         if self._loggers is not None:
             self._loggers.forget()
@@ -71,7 +71,7 @@ class Logging(WatchingCallback):
         self.end_log()
 
     def end_log(self):
-        """Hands the loggers what is still in the ring, the report and the heatmap."""
+        """Passes the last steps, the report and the heatmap to the loggers."""
         _unfinished.discard(self)
         if self._loggers is not None and self._loggers.open:
             self._gradwatch.drain()
@@ -82,7 +82,7 @@ class Logging(WatchingCallback):
         self.end_log()
 
     def finish_interrupted(self, model):
-        """Ends the logs, if they are of a `fit` of `model` that was interrupted."""
+        """Ends the logs of an interrupted `fit` of `model`."""
         if self._gradwatch.model is model:
             with contextlib.suppress(OSError):  # a full disk
                 self.finish()

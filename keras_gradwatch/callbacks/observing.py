@@ -1,4 +1,4 @@
-"""What the callbacks that only observe share: detectors that report, and a report."""
+"""The base of the callbacks that only observe: they run detectors, and report."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
@@ -19,22 +19,14 @@ TRUST_BOUND = 0.5
 
 
 class ObservingCallback(WatchingCallback):
-    """Base of the callbacks that report what `GradWatch()` would act on.
-
-    Attributes:
-        summary: `RunSummary` for the report.
-    """
+    """Base of the callbacks that report what `GradWatch()` would act on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.summary = RunSummary()
 
     def observing(self, **options):
-        """The `Request` of a callback that observes.
-
-        Args:
-            options: Further arguments of `Request`.
-        """
+        """Returns the `Request` of an observer, with further arguments `options`."""
         return Request(
             type(self).__name__,
             detectors=(
@@ -57,5 +49,5 @@ class ObservingCallback(WatchingCallback):
         super().set_model(model)
 
     def on_rows(self, rows, events):
-        """Takes newly drained rows into the summary."""
+        """Adds newly drained rows to the summary."""
         self.summarize(rows, events)

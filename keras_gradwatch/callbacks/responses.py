@@ -1,4 +1,4 @@
-"""What the responses share: a detector to follow, and events that are printed."""
+"""The base of the callbacks that follow a detector, and print its events."""
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.detectors import LossSpike, NonFinite, ZScore
@@ -8,20 +8,7 @@ from keras_gradwatch.reports.diagnosis import RunSummary
 
 
 class Response(WatchingCallback):
-    """Base of the callbacks that act on what a detector finds.
-
-    Args:
-        detector: `detectors.Detector` to follow. If `None`, `NonFinite() | ZScore() |
-            LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
-            spike of the loss. Defaults to `None`.
-        verbose: `0` prints nothing; `1` prints one line for each of the first
-            three events of each kind and action, and the number of all others when
-            `fit` ends. Defaults to `1`.
-
-    Attributes:
-        events: List of the `Event`s of this response's detectors.
-        summary: `RunSummary` for the report.
-    """
+    """Base of the callbacks that act on what a detector finds; keeps its `events`."""
 
     # Detectors whose events are printed beside those of `detectors`.
     told: tuple[Detector, ...] = ()
@@ -44,7 +31,7 @@ class Response(WatchingCallback):
         super().set_model(model)
 
     def on_first_batch(self):
-        """Adds the events of the process that this `fit` continues."""
+        """Adds the earlier events of a run that this `fit` continues."""
         keeper, recorder = self._gradwatch.keeper, self._gradwatch.recorder
         if keeper.resumed is None:
             return
@@ -61,8 +48,7 @@ class Response(WatchingCallback):
             )
 
     def on_rows(self, rows, events):
-        """Keeps and prints the events of this response's detectors."""
-        del events
+        """Keeps and prints the events of this response's detectors; may end `fit`."""
         mine = rows.events(self._followed())
         self.events.extend(mine)
         self.summarize(rows, mine)
@@ -71,6 +57,8 @@ class Response(WatchingCallback):
             if resting is not None:
                 self._gradwatch.recorder.say_once(resting)
             self._gradwatch.recorder.tell(mine)
+        if self._gradwatch.halted:
+            self.model.stop_training = True
 
     def _followed(self):
         # Steps that are not finite are skipped, whatever detector is followed.

@@ -75,20 +75,6 @@ class RewindOnExplosion(Response):
         self.update_freq = whole(self, "update_freq", update_freq, at_least=1)
 
     def request(self):
-        return Request("RewindOnExplosion", responses=(self.response(),))
-
-    def response(self):
-        """Returns the `Rewind` of this callback."""
-        return Rewind(
-            self.detectors,
-            self.snapshot_freq,
-            self.max_rewinds,
-            self.factor,
-            self.min_lr,
-        )
-
-    def on_rows(self, rows, events):
-        """Ends `fit` where the run has been stopped."""
-        super().on_rows(rows, events)
-        if self._gradwatch.halted:
-            self.model.stop_training = True
+        settings = self.snapshot_freq, self.max_rewinds, self.factor, self.min_lr
+        rewind = Rewind(self.detectors, *settings)
+        return Request("RewindOnExplosion", responses=(rewind,))

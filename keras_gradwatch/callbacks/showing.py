@@ -1,4 +1,4 @@
-"""What the callbacks share whose run can be shown as a page."""
+"""The base of the callbacks whose run can be shown as a page."""
 
 import os
 
@@ -49,11 +49,11 @@ class Showing(WatchingCallback):
         return page([run])
 
     def _recorded(self):
-        """The run as it was written to `record_dir`."""
+        """Returns the run as it was written to `record_dir`."""
         if self.forensics is not None:
             self.forensics.finish()
         return load(self.record_dir)
 
     def _remembered(self, history):
-        """The run as far as a `History` has it."""
+        """Returns the run as far as `history` has it."""
         return history.to_run(self.model.name if self.model else "run")

@@ -6,19 +6,15 @@ import keras
 
 
 def siblings():
-    """The callbacks of the `fit` that is calling one of them, a list.
-
-    Empty where a callback is called by something else.
-    """
+    """Returns the callbacks of the `fit` that calls one of them, else []."""
     found = callback_list()
     return [] if found is None else list(found.callbacks)
 
 
 def callback_list():
-    """The `CallbackList` of the `fit` that is calling one of its callbacks, or None.
+    """Returns the `CallbackList` of the `fit` that calls one of its callbacks, or None.
 
-    Keras does not tell a callback about the others; its `CallbackList` is among the
-    callers.
+    Keras does not tell a callback about the others, but its list is among the callers.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -30,7 +26,7 @@ def callback_list():
 
 
 def trial():
-    """Name of the trial in which keras-tuner runs this `fit`, or None."""
+    """Returns the name of the trial in which keras-tuner runs this `fit`, or None."""
     for callback in siblings():
         if type(callback).__name__ == "TunerCallback":
             name = getattr(getattr(callback, "trial", None), "trial_id", None)

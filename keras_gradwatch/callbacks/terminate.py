@@ -104,8 +104,6 @@ class TerminateOnExplosion(Response):
         """Notes that updates were halted on the device."""
         super().on_rows(rows, events)
         self._halted = self._gradwatch.halted
-        if self._halted:
-            self.model.stop_training = True
 
     def _end_if_halted(self):
         if self._stopped or not self._halted:

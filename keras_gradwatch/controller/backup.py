@@ -6,16 +6,16 @@
 | `events.jsonl` | the first `MAX_EVENTS` `Event`s, one per line |
 
 The state is saved at the end of each epoch, whenever the model is saved, and otherwise
-about every 5 s, when recorded steps are read. The model itself is restored from its own
-file (a checkpoint, `keras.callbacks.BackupAndRestore`), and may be older than the last
-saved state. So several are kept; the fingerprint of the model's weights finds the one
-that matches.
+about every 5 s, when recorded steps are read. The model is restored from its own file
+(a checkpoint, `BackupAndRestore`), which may be older than the last saved state. So
+several states are kept; the fingerprint of the model's weights finds the matching one.
 """
 
 import dataclasses
 import json
 import os
 
+from keras_gradwatch.records import files
 from keras_gradwatch.records.events import Event
 
 # Snapshots that are kept: the newest of the epochs' ends and of saved models, and the
@@ -27,13 +27,13 @@ MAX_EVENTS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """The monitor's state at one moment.
+    """A saved state of the monitor.
 
     Attributes:
         step: Number of steps so far.
-        fingerprint: That of the model; see `identity.fingerprint`.
+        fingerprint: Fingerprint of the model; see `identity.fingerprint`.
         epoch_end: Whether an epoch had just ended, or the model is being saved.
-        state: Dict of variable name to value, nested lists of numbers.
+        state: Result of `GradientMonitor.state`.
     """
 
     step: int
@@ -43,11 +43,7 @@ class Snapshot:
 
 
 class Backup:
-    """Snapshots and events of one run in one directory.
-
-    Args:
-        directory: Local directory that the run has taken; see `directories.take`.
-    """
+    """Snapshots and events of one run, in the directory that it has taken."""
 
     def __init__(self, directory):
         self.directory = os.path.abspath(directory)
@@ -57,7 +53,7 @@ class Backup:
         self._written = 0  # number of events in the file
 
     def find(self, fingerprint):
-        """The newest snapshot with a fingerprint, or None."""
+        """Returns the newest snapshot with this fingerprint, or None."""
         found = None
         for snapshot in _read(self._state, Snapshot):
             fits = fingerprint is not None and snapshot.fingerprint == fingerprint
@@ -66,26 +62,22 @@ class Backup:
         return found
 
     def events(self, step):
-        """List of the `Event`s before `step` that are in the file."""
+        """Returns the saved `Event`s before `step`, a list."""
         return [e for e in _read(self._events, Event) if e.step < step]
 
     def begin(self, step):
-        """Goes on from `step`, or begins a new run.
-
-        Args:
-            step: What was kept of it and of later steps is dropped; None: everything.
-        """
+        """Drops what is saved of `step` and later; None: everything."""
         kept, events = [], []
         if step is not None:
             kept = [s for s in _read(self._state, Snapshot) if s.step <= step]
             events = self.events(step)
         self._kept = [(s, _line(s)) for s in kept]
-        _replace(self._state, [line for _, line in self._kept])
-        _replace(self._events, [_line(e) for e in events])
+        files.replace(self._state, "".join(line for _, line in self._kept))
+        files.replace(self._events, "".join(map(_line, events)))
         self._written = len(events)
 
     def keep(self, snapshot):
-        """Writes a snapshot, and drops what is too old."""
+        """Saves a snapshot, and drops those that are too old."""
         if self._kept and self._kept[-1][0].step == snapshot.step:
             last, _ = self._kept.pop()
             epoch_end = snapshot.epoch_end or last.epoch_end
@@ -98,10 +90,10 @@ class Backup:
             if room[pair[0].epoch_end] >= 0:
                 kept.append(pair)
         self._kept = kept[::-1]
-        _replace(self._state, [line for _, line in self._kept])
+        files.replace(self._state, "".join(line for _, line in self._kept))
 
     def add(self, events):
-        """Appends events; of an endless run the first `MAX_EVENTS` only."""
+        """Appends events, up to `MAX_EVENTS` in the file."""
         events = events[: MAX_EVENTS - self._written]
         if not events:
             return
@@ -116,7 +108,7 @@ def _line(record):
 
 
 def _read(path, kind):
-    """The records in a file; a line that a killed process left unfinished is none."""
+    """Reads the records in a file, except a line left unfinished by a kill."""
     records = []
     if not os.path.exists(path):
         return records
@@ -127,12 +119,3 @@ def _read(path, kind):
             except (ValueError, TypeError):
                 continue
     return records
-
-
-def _replace(path, lines):
-    """Writes a file as a whole: a process that is killed leaves the old or the new."""
-    beside = f"{path}.new"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(beside, "w", encoding="utf-8") as file:
-        file.writelines(lines)
-    os.replace(beside, path)

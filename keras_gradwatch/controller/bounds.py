@@ -1,4 +1,4 @@
-"""The limits of all detectors together, as the gate compares with them."""
+"""The limits of all detectors combined, as the gate compares with them."""
 
 import dataclasses
 import math
@@ -26,14 +26,14 @@ COLUMNS = {"global_norm": NORM, "loss": LOSS}
 
 @dataclasses.dataclass
 class Bounds:
-    """What the host has drawn for the next steps.
+    """The limits for the next steps.
 
     Attributes:
-        matrix: float32 array [S, 4, 4], what the variable `limits` holds.
+        matrix: float32 array [S, 4, 4], the value of the variable `limits`.
         of_detectors: For each application, a dict of a detector's label to its limits.
         patience: Skips in a row after which a step passes the soft limits.
-        update_limit: Largest ratio of an update that is not reverted.
-        update_floor: Root mean square below which weights count as this large.
+        update_limit: Largest update ratio that is not reverted.
+        update_floor: Smallest root mean square that is assumed for weights.
     """
 
     matrix: np.ndarray
@@ -44,18 +44,13 @@ class Bounds:
 
 
 def draw(plan, states, next_look, rate_line, loss_limit=math.inf, halted=False):
-    """Draws the limits for the next steps.
+    """Computes the `Bounds` for the next steps.
 
     Args:
-        plan: The `Plan` in force.
         states: For each application, a dict of a detector's label to its state.
-        next_look: The next step whose statistics are sampled.
-        rate_line: The learning rate beyond which an update is measured.
-        loss_limit: The loss above which the next update is skipped.
-        halted: Whether no update is applied any more.
-
-    Returns:
-        `Bounds`.
+        next_look: Next step whose statistics are sampled.
+        rate_line: Learning rate above which an update is measured.
+        loss_limit: Loss above which the next update is skipped.
     """
     matrix = np.empty((MAX_APPLICATIONS, 4, 4), "float32")
     matrix[:] = np.array([-UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED])[:, None]
@@ -83,7 +78,7 @@ def draw(plan, states, next_look, rate_line, loss_limit=math.inf, halted=False):
 
 
 def _take_in(bounds, index, limits, detector, gates):
-    """Narrows the bounds of one application by the limits of a detector."""
+    """Narrows the bounds of one application to the limits of a detector."""
     if not gates:
         hard = soft = False
     else:

@@ -8,23 +8,17 @@ NEVER = 2.0**30
 
 
 def policy_settings(plan):
-    """Names of the settings of a plan's policy, a tuple."""
+    """Returns the names of the settings of a plan's policy, a tuple."""
     if plan.policy is None:
         return ()
     return tuple(f"policy/{name}" for name in plan.policy.settings)
 
 
 def control_values(plan, controller, live, standing):
-    """The values of the variable `control`; none of them is compiled into the step.
+    """Returns the value of the variable `control`, none of it compiled into the step.
 
-    Args:
-        plan: The `Plan` in force.
-        controller: The `Controller`.
-        live: Whether a `fit` with callbacks is running.
-        standing: Whether a policy holds outside of it, too.
-
-    Returns:
-        float32 array, in the order of `CONTROL`, then the settings of the policy.
+    It is float32, in the order of `CONTROL`, then the policy's settings. `standing` is
+    True if the policy also applies outside of `fit`.
     """
     policy = plan.policy is not None
     bounds = controller.bounds

@@ -1,4 +1,4 @@
-"""What is decided on the host, between two steps of a watched model."""
+"""The decisions of the host between two steps of a watched model."""
 
 import math
 
@@ -20,9 +20,7 @@ from keras_gradwatch.keras_hooks.compiled import compiled_with
 from keras_gradwatch.records.rows import (
     APPLIED,
     HALTED,
-    OVERFLOWED,
     REVERTED,
-    SKIPPED,
     STOPPED,
 )
 from keras_gradwatch.train_step import output_losses
@@ -37,22 +35,16 @@ LEAST_FRACTION = 1e-3
 
 
 class Controller:
-    """Reads recorded steps, asks the detectors, and carries out what responses decide.
+    """Reads recorded steps, runs the detectors, and carries out what responses decide.
 
-    While it is attentive, in the first steps and after each event, every step is read
-    before the next one begins; else every `update_freq`-th, and within `LOOK_FREQ`
-    steps after the device reports an event.
-
-    Args:
-        monitor: The `GradientMonitor`.
+    While it is attentive, in the first steps and after each event, it reads every step
+    before the next one begins; otherwise every `update_freq`-th step, and within
+    `LOOK_FREQ` steps after the device reports an event.
 
     Attributes:
-        attentive_until: The step until which every step is read.
-        bounds: `Bounds`, what holds for the next steps.
-        radius_in_force: The trust radius that was last sent to the device.
-        halted: Whether no update is applied any more in this `fit`.
+        attentive_until: Step until which every step is read.
+        radius_in_force: Trust radius that was last sent to the device.
         places: For each application of the traced step, the indices of its variables.
-        rates: `Rates`, the factors by which learning rates are cut.
     """
 
     def __init__(self, monitor):
@@ -83,18 +75,18 @@ class Controller:
 
     @property
     def access(self):
-        """Reads and writes variables of the model, and of its optimizers."""
+        """`Access` to the variables of the model and its optimizers."""
         return self.monitor.store.access
 
     @property
     def step(self):
-        """The number of steps so far."""
+        """Number of steps so far."""
         return self.monitor.step
 
     # -- the begin of a fit --------------------------------------------------------
 
     def begin(self):
-        """Begins a `fit`: what belongs to the last one is forgotten."""
+        """Begins a `fit`, and resets what belongs to the previous one."""
         self.halted, self._begun = False, False
         compiled = compiled_with(self.monitor.model)
         if compiled != self._compiled:
@@ -113,17 +105,12 @@ class Controller:
             self.attentive_until = max(self.attentive_until, self.next + 1)
 
     def begin_epoch(self, steps, is_last):
-        """Called at the begin of an epoch.
-
-        Args:
-            steps: Its number of steps; None: not known.
-            is_last: Whether it is the last one of this `fit`.
-        """
+        """Begins an epoch of `steps` steps, None if unknown."""
         self._epoch_end = self.next + steps if steps else math.inf
         self._epoch_follows = not is_last and (steps or 0) > STEPS
 
     def end_epoch(self):
-        """Called at the end of an epoch, before the model is evaluated or saved."""
+        """Ends an epoch, before the model is evaluated or saved."""
         self.monitor.error = None  # it was the end of the data
         self.read()
         for label, response in self.plan.labelled_responses:
@@ -131,19 +118,16 @@ class Controller:
 
     @property
     def steps_left(self):
-        """Number of steps until the end of the epoch; infinity if it is not known."""
+        """Number of steps until the end of the epoch; infinity if unknown."""
         return max(self._epoch_end - self.next, 0)
 
     @property
     def next_epoch(self):
-        """The first step of the next epoch; None where that is not known.
-
-        Also where epochs are too short for a test within one.
-        """
+        """First step of the next epoch; None if unknown, or too short for a probe."""
         return self._epoch_end if self._epoch_follows else None
 
     def begin_steps(self):
-        """Called before the first batch of a `fit`, when the model is as it will be."""
+        """Called before the first batch, once all callbacks have set up the model."""
         if self._begun:
             return
         self._begun = True
@@ -151,12 +135,12 @@ class Controller:
             response.begin(self, self._remembered(label, response))
 
     def begin_layout(self):
-        """Called when the trained variables are others than before."""
+        """Called when other variables are trained than before."""
         self._observer.reset()
         self.push_limits()
 
     def restart_detectors(self):
-        """Tells every detector that the run has gone back, or its data changed."""
+        """Notifies the detectors that the run was rewound, or its data changed."""
         self._observer.restart(self.plan)
 
     def _remembered(self, label, response):
@@ -176,7 +160,7 @@ class Controller:
 
     @property
     def next(self):
-        """The step that runs next."""
+        """Index of the next step."""
         return self.monitor.position + self._waiting
 
     def before_step(self):
@@ -188,11 +172,7 @@ class Controller:
             self.updates.begin(self.monitor.model)
 
     def after_step(self, steps):
-        """Called after each execution of the train function.
-
-        Args:
-            steps: Number of steps of an execution, at most.
-        """
+        """Called after each execution of the train function, of `steps` steps."""
         attentive = self.is_attentive or self.next < self._read_until
         self._waiting += steps
         self.updates.measure(self.next - 1, self.monitor)
@@ -202,12 +182,12 @@ class Controller:
             self.monitor.keep()
 
     def _is_judged(self):
-        """Whether the update of the next step is measured."""
+        """Returns whether the update of the next step is measured."""
         every = self.plan.sample_freq
         return self.is_attentive or self.next % every == 0
 
     def _is_alerted(self):
-        """Whether the device says that something happened, if that is known by now."""
+        """Returns whether the device reports an event, if its value is ready."""
         gate = self.monitor.store.get("gate")
         if gate is None or not self.plan.responses or self._waiting % LOOK_FREQ:
             return False
@@ -219,11 +199,7 @@ class Controller:
     # -- reading -------------------------------------------------------------------
 
     def read(self):
-        """Reads the steps since the last reading, and decides about them.
-
-        Returns:
-            `Rows`, or None where there is nothing new.
-        """
+        """Reads and judges the new steps; returns their `Rows`, or None."""
         if self._reading:
             return None
         self._reading = True
@@ -255,7 +231,7 @@ class Controller:
         return rows
 
     def _decide(self, rows, t, responses):
-        """Asks detectors and responses about one step."""
+        """Runs detectors and responses on one step."""
         scalars = rows.scalars
         moment = Moment(
             controller=self,
@@ -266,7 +242,6 @@ class Controller:
             finite=not scalars["nonfinite"][t] > 0,
             complete=not math.isnan(scalars["global_norm"][t])
             or scalars["nonfinite"][t] > 0,
-            skipped=scalars["outcome"][t] in (SKIPPED, OVERFLOWED),
             loss=float(rows.judged_loss[t]),
         )
         claimed = [r.claims(moment, memory) for r, memory in responses]
@@ -289,7 +264,7 @@ class Controller:
         rows.trips.extend(moment.trips)
 
     def _name_losses(self, moment):
-        """Says which of several losses is not finite."""
+        """Names the loss that is not finite, if there are several."""
         trips = [t for t in moment.trips if isinstance(t.detector, NonFinite)]
         store = self.monitor.store
         if not trips or math.isfinite(moment.loss) or "losses" not in store:
@@ -299,7 +274,7 @@ class Controller:
             trips[0].note = words
 
     def _put_back_insane(self, rows):
-        """Puts the weights back after an update that no run survives."""
+        """Restores the weights after an update that no run survives."""
         if not self.monitor.live or not self.plan.judges_updates:
             return
         if self.bounds.update_limit == math.inf:
@@ -319,11 +294,11 @@ class Controller:
             scalars["outcome"][last] = REVERTED
 
     def _measured(self, rows):
-        """In which of some steps the update was measured, bool array [T]."""
+        """Returns in which steps the update was measured, bool array [T]."""
         return ~np.isnan(rows.statistic("weight_norm")).all(axis=1)
 
     def _plan_attention(self, rows):
-        """Reads every step for a while where something happened."""
+        """Plans to read every step after an event, or a rise of the learning rate."""
         if rows.trips and self.monitor.live:
             end = int(rows.steps[-1]) + 1 + self.plan.dense_steps
             self.attentive_until = max(self.attentive_until, end)
@@ -332,7 +307,7 @@ class Controller:
             self.attentive_until = max(self.attentive_until, self.next + 1)
 
     def _next_rate_line(self, rows):
-        """The learning rate from which on an update is measured again."""
+        """Returns the learning rate above which an update is measured again."""
         if not self.plan.judges_updates:
             return math.inf
         measured = self._measured(rows)
@@ -344,12 +319,12 @@ class Controller:
     # -- what the device receives -------------------------------------------------
 
     def limits(self):
-        """The first value of the variable `limits`."""
+        """Returns the initial value of the variable `limits`."""
         self.bounds = self._draw()
         return self.bounds.matrix
 
     def push_limits(self):
-        """Draws the limits for the next steps, and writes them."""
+        """Computes the limits for the next steps, and writes them."""
         self.bounds = self._draw()
         self.monitor.store.write("limits", self.bounds.matrix)
 
@@ -376,7 +351,7 @@ class Controller:
         return bounds
 
     def _next_look(self):
-        """The next step whose statistics are sampled."""
+        """Returns the next step whose statistics are sampled."""
         every = self.plan.sample_freq
         if not every:
             return NEVER
@@ -386,10 +361,9 @@ class Controller:
         return position + -position % every
 
     def halting(self):
-        """`(number, nonfinite, limits)`: tripped steps after which the device halts.
+        """Returns `(steps, nonfinite, limits)`, when the device halts by itself.
 
-        The latter two say whether steps that are not finite count, and steps outside of
-        the limits.
+        After `steps` tripped steps, if non-finite or outside the limits as flagged.
         """
         halts = [r for r in self.plan.responses if isinstance(r, Halt)]
         halts = [halt for halt in halts if not halt.in_a_row]
@@ -402,15 +376,15 @@ class Controller:
 
     @property
     def region(self):
-        """The values of the trust region on the device, a dict of numbers."""
+        """Values of the trust region on the device, a dict of numbers."""
         for label, response in self.plan.labelled_responses:
             if isinstance(response, Hold):
                 memory = self._remembered(label, response)
-                return {**response.region.settings, "radius": memory["radius"]}
+                return {**vars(response.region), "radius": memory["radius"]}
         return dict.fromkeys(("radius", "element", "decrease"), 1.0)
 
     def _clear_gate(self):
-        """Has the gate forget the trips of an earlier `fit`."""
+        """Resets the trips that the gate counted in an earlier `fit`."""
         if hasattr(self.monitor.batches, "forget_events"):
             self.monitor.batches.forget_events()
         gate = self.monitor.store.get("gate")
@@ -423,13 +397,9 @@ class Controller:
     # -- what responses do ---------------------------------------------------------
 
     def cut_rate(self, moment, factor, min_lr):
-        """Multiplies all learning rates by `factor`, and notes it in the row.
+        """Multiplies all learning rates by `factor`, and returns that of the first one.
 
-        Without a `min_lr`, no learning rate becomes less than `LEAST_FRACTION` of
-        what it was.
-
-        Returns:
-            The factor by which the first learning rate was multiplied.
+        Without a `min_lr`, each keeps at least `LEAST_FRACTION` of its original value.
         """
         done = self.rates.cut(factor, min_lr, 0.0 if min_lr else LEAST_FRACTION)
         if moment is not None:
@@ -437,19 +407,16 @@ class Controller:
         return done
 
     def halt(self, moment):
-        """Applies no update any more in this `fit`."""
+        """Stops all updates for the rest of this `fit`."""
         if moment is not None:
             moment.rows.scalars["halted"][moment.row] = STOPPED
         self.halted = True
         self.monitor.push_control()
 
     def hold(self, on, attentive=0):
-        """Runs the full step, with the trust region, from the next step on; or not.
+        """Switches the full step, with the trust region, on or off.
 
-        Args:
-            on: Whether it runs.
-            attentive: Where it no longer runs, so many steps are read at least before
-                the next one begins.
+        Once it is off, at least `attentive` steps are read one by one.
         """
         held = self.monitor.variant == "full"
         self.monitor.variant = "full" if on else "light"
@@ -464,16 +431,11 @@ class Controller:
         self.attentive_until = max(self.attentive_until, self.next + steps)
 
     def read_next(self):
-        """Reads the next step before the one after it begins."""
+        """Reads the next step at once, too, but does not measure its update."""
         self._read_until = self.next + 1
 
     def try_beginning(self, loss, trip):
-        """Has the weights tried that this `fit` began with, against a loss.
-
-        Args:
-            loss: The loss.
-            trip: `Trip` for the event, where the run goes back.
-        """
+        """Probes the first weights of this `fit` against `loss`; `trip` reports it."""
         for response in self.plan.responses:
             if isinstance(response, Rewind):
                 response.ask(loss, trip)
@@ -484,37 +446,37 @@ class Controller:
             response.restart(self._remembered(label, response))
 
     def give_cuts_back(self, rows, reason):
-        """Takes all cuts of the learning rate back that are lent."""
+        """Undoes all cuts of the learning rate that are temporary; see `loan`."""
         for label, response in self.plan.labelled_responses:
             memory = self._remembered(label, response)
             if response.lends and "lent" in memory:
                 loan.give_all_back(memory, rows, self, response, reason)
 
     def put_kept_back(self):
-        """Puts the weights from before an update back; returns whether it could."""
+        """Restores the weights from before an update; returns whether it could."""
         return self.updates.put_kept_back(self.monitor.model)
 
     def put_slots_back(self):
-        """Puts momenta and the like back to before an update that did harm."""
+        """Restores the optimizer slots of the newest snapshot."""
         for response in self.plan.responses:
             if isinstance(response, Rewind):
                 response.put_slots_back(self)
 
     def tighten(self, factor):
-        """Has updates held to a smaller trust region."""
+        """Limits updates to a smaller trust region."""
         for label, response in self.plan.labelled_responses:
             if isinstance(response, Hold) and response.acts:
                 memory = self._remembered(label, response)
                 response.tighten(self, memory, factor)
 
     def harmed(self):
-        """The variables that a bad step may have harmed."""
+        """Returns the variables that a bad step may have corrupted."""
         return model_state.harmed(self.monitor.model)
 
     # -- over the end of the process -----------------------------------------------
 
     def state(self):
-        """What a new process continues from: plain numbers and lists."""
+        """Returns what a new process continues from, plain numbers and lists."""
         return {
             "attentive_until": self.attentive_until,
             "rates": self.rates.state(),
@@ -523,7 +485,7 @@ class Controller:
         }
 
     def restore(self, state):
-        """Continues from what `state` returned."""
+        """Restores what `state` returned."""
         self.attentive_until = state.get("attentive_until", 0.0)
         self.rates.restore(state.get("rates", {}))
         self._memory = state.get("responses", {})

@@ -1,4 +1,4 @@
-"""Where a run keeps its state: no two runs share a directory."""
+"""The directories in which runs keep their state, one for each run."""
 
 import itertools
 import os
@@ -10,12 +10,7 @@ CLAIM = "state.jsonl"
 
 
 def candidates(directory, trial=None):
-    """The directories in which a run may keep its state, in order, without end.
-
-    Args:
-        directory: The one that was asked for.
-        trial: Name of the trial of a search that the run belongs to, or None.
-    """
+    """Yields candidates for a run's directory, without end; `trial` is from a tuner."""
     root, last = os.path.split(directory)
     root, last = (root, last) if last == FOLDER else (directory, "")
     for number in itertools.count():
@@ -28,24 +23,17 @@ def candidates(directory, trial=None):
 
 
 def used(directory, trial=None):
-    """Those of the candidates that runs have taken, a list."""
+    """Returns the candidates that runs have taken, a list."""
     return list(itertools.takewhile(is_taken, candidates(directory, trial)))
 
 
 def is_taken(directory):
-    """Whether a run keeps its state in a directory."""
+    """Returns whether a run keeps its state in a directory."""
     return os.path.exists(os.path.join(directory, CLAIM))
 
 
 def take(directory, trial=None):
-    """Takes the first candidate that no run has; of several processes one gets it.
-
-    Returns:
-        The directory, which exists then.
-
-    Raises:
-        ValueError: If it cannot be written.
-    """
+    """Creates and returns the first free candidate, which only one process gets."""
     for candidate in candidates(directory, trial):
         try:
             os.makedirs(candidate, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The train function of a watched model: picks a step, and visits the controller."""
+"""The train function of a watched model: runs the step that the controller chooses."""
 
 import contextlib
 import gc
@@ -17,14 +17,8 @@ from keras_gradwatch.keras_hooks.optimizers import held_optimizers, look_again
 def make_dispatcher(model, monitor, stock, make):
     """Sets `model.train_function`, as `make_train_function` does.
 
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        stock: Whether the model's step is Keras's own.
-        make: The model's own `make_train_function`, with its arguments.
-
-    Raises:
-        ValueError: If the model cannot be watched in the way it is compiled.
+    `make` is the model's own `make_train_function` with its arguments; `stock` is True
+    if the model's step is Keras's own.
     """
     look_again(model)
     if monitor.asked and not held_optimizers(model):
@@ -63,25 +57,16 @@ def make_dispatcher(model, monitor, stock, make):
 
 
 def _carry(model, monitor, stock):
-    """Makes the monitor's variables, and has them travel with the model's state.
-
-    Returns:
-        Whether they were others before.
-    """
+    """Adds the monitor's variables to the JAX state; returns whether they are new."""
     monitor.make_variables(model, stock)
     return monitor.store.access.carry(monitor.store.every)
 
 
 class Dispatcher:
-    """What `model.train_function` holds.
+    """The callable in `model.train_function`.
 
-    Each step is a function of its own, compiled when it is first run: the light step by
-    a healthy run, the full step once a run is in trouble.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        make: Function of nothing that has Keras make a train function, and returns it.
+    Each step is compiled when it is first run: the light step by a healthy run, the
+    full step once a run is in trouble. `make` returns a new train function of Keras.
     """
 
     def __init__(self, model, monitor, make):
@@ -106,7 +91,7 @@ class Dispatcher:
         return monitor.batch_logs(logs)
 
     def run(self, *arguments):
-        """Runs the step that the controller has chosen."""
+        """Runs the chosen step; an exception is noted for the report."""
         try:
             return self._run(*arguments)
         except Exception as error:
@@ -124,7 +109,7 @@ class Dispatcher:
         return returned
 
     def function(self, variant):
-        """The train function of one step, `"light"` or `"full"`."""
+        """Returns the train function of the `"light"` or the `"full"` step."""
         if variant not in self._functions:
             with self._monitor.store.access.scope():
                 self._functions[variant] = self._make()
@@ -132,7 +117,7 @@ class Dispatcher:
 
 
 class StateDispatcher(Dispatcher):
-    """The same on JAX, where a state is passed from step to step."""
+    """The dispatcher on JAX, where a state is passed from step to step."""
 
     def __call__(self, state, iterator):
         with state_in_hand(self._monitor.model):
@@ -161,10 +146,10 @@ class StateDispatcher(Dispatcher):
 
 @contextlib.contextmanager
 def collector_paused():
-    """Context in which Python collects no cyclic garbage.
+    """Pauses Python's cyclic garbage collector.
 
-    Tracing a step makes many objects that stay. Each full collection that they set off
-    visits all objects of the process, those of TensorFlow or JAX included.
+    Tracing a step creates many objects that stay alive. Each full collection that they
+    trigger visits all objects of the process, including those of TensorFlow or JAX.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -14,14 +14,9 @@ LARGEST = 2**18
 
 
 def fingerprint(model, access):
-    """A hash of the updates made so far, of all shapes, and of some trained weights.
+    """Hashes the number of updates, all shapes, and some trained weights.
 
-    Args:
-        model: The watched model.
-        access: `Access` to its variables.
-
-    Returns:
-        A string; None where this process can read no weights, or before any update.
+    Returns a str; None if no weights can be read, or no update was made yet.
     """
     updates = model_state.updates(model, access)
     trained = model.trainable_variables

@@ -75,7 +75,7 @@ class GradientMonitor:
         self.recorder = Recorder()
         self.histogram_names = ()
         self.variant = "light"
-        self.batches = backend.make_batches(self)
+        self.batches = backend.batches(self)
         self.stand_ins = {}
         self.steps_are_stock = False
         self.error = None
@@ -100,23 +100,16 @@ class GradientMonitor:
     # -- what is asked for ---------------------------------------------------------
 
     def stand(self, policy, detectors):
-        """Sets policy and detectors that also act outside of `fit`; used by `watch`."""
+        """Sets policy and detectors that also act outside of `fit`, for `watch`."""
         self.drain()  # what was recorded so far is judged by the plan that it ran under
         self._standing = Request("watch()", policy=policy, detectors=tuple(detectors))
         self._replan()
 
     def ask(self, request, group=None):
-        """Adds what one callback asks for in the `fit` that is about to begin.
+        """Adds the `Request` of one callback for the `fit` that is about to begin.
 
-        Args:
-            request: `Request`.
-            group: What all callbacks of that `fit` have in common, or None.
-
-        Returns:
-            True for the first callback of this `fit`.
-
-        Raises:
-            ValueError: If it contradicts what another one asked for.
+        Returns True for the first of those that share `group`. Raises ValueError on a
+        conflict.
         """
         if self._collecting and group is not None and group is not self._group():
             self.cancel()  # a `fit` that failed before its first step
@@ -134,20 +127,17 @@ class GradientMonitor:
         return len(self._requests) == 1
 
     def cancel(self):
-        """Takes back what was asked for, if no `fit` has begun since."""
+        """Withdraws the requests, if no `fit` has begun since."""
         if self._collecting:
             self._collecting = False
             self._end()
             self.plan = self._earlier  # that of the traced step
 
     def prepare(self):
-        """Closes the asking and writes the plan's numbers into the variables.
+        """Ends the requests, and writes the plan's numbers into the variables.
 
-        Called when Keras makes the train function, that is once at the begin of each
-        `fit` and of each `train_on_batch`.
-
-        Returns:
-            True if the step must be traced again.
+        Called when Keras makes the train function, once at the beginning of each `fit`
+        and of each `train_on_batch`. Returns True if the step must be traced again.
         """
         if not self._collecting and self._requests:
             # A `fit` without our callbacks, or train_on_batch, after an interrupted
@@ -169,7 +159,7 @@ class GradientMonitor:
         return wanted and self._traced is not None and not same
 
     def _end(self):
-        """Forgets the last `fit`; the steps of an interrupted one are read first."""
+        """Forgets the last `fit`, after reading the steps of an interrupted one."""
         self.drain()
         self.error = None
         self._requests = []
@@ -185,21 +175,20 @@ class GradientMonitor:
 
     @property
     def asked(self):
-        """True while a callback or `watch` asks for more than being watched."""
+        """Whether a callback or `watch` requests more than being watched."""
         return bool(self._requests) or self._standing is not None
 
     @property
     def live(self):
-        """True while a `fit` with callbacks is running."""
+        """Whether a `fit` with callbacks is running."""
         return bool(self._requests)
 
     def detach(self):
-        """Leaves the model; used by `unwatch`."""
+        """Detaches from the model, for `unwatch`."""
         model = self._model()
         self.keep_with_model()  # whoever watches it next continues from here
         self.controller.rates.merge()
         learning_rate.unhook_schedules(held_optimizers(model))
-        self.backend.release(model)
         self.stand_ins.clear()
 
     def _replan(self):
@@ -217,7 +206,7 @@ class GradientMonitor:
             self.controller.push_limits()
 
     def push_control(self):
-        """Writes the values that the host sets for the step."""
+        """Writes the variable `control`, the values that the host sets."""
         values = self._control()
         found = self.store.get("control")
         if found is not None and tuple(found.shape) != values.shape:
@@ -237,11 +226,11 @@ class GradientMonitor:
 
     @property
     def variables(self):
-        """All device variables made so far, a list."""
+        """All device variables created so far, a list."""
         return self.store.every
 
     def variable(self, name, initial=None):
-        """The device variable `name`, made at the first call; see `Store`."""
+        """Returns the device variable `name`, creating it at the first call."""
         if initial is not None:
             make = self.backend.on_host
             return make(lambda: self.store.variable(name, initial))
@@ -262,12 +251,7 @@ class GradientMonitor:
         return make(lambda: self.store.variable(name, first()))
 
     def make_variables(self, model, stock):
-        """Makes all variables before the step is traced (JAX).
-
-        Args:
-            model: The built model.
-            stock: Whether its step is Keras's own.
-        """
+        """Creates all variables before the step is traced, on JAX."""
         for name in ("step", "limits", "control", "gate"):
             self.variable(name)
         if not stock:
@@ -287,14 +271,11 @@ class GradientMonitor:
         self.hook_schedules()
 
     def build(self, model, variables, applications=None):
-        """Makes the ring for the rows of a step, if it does not fit already.
+        """Creates the ring for the rows of a step, unless the present one fits.
 
-        Rows of another layout are read first, so that none is lost.
-
-        Args:
-            model: The model, built.
-            variables: List of variables that a step trains, besides the model's own.
-            applications: How many applications of an optimizer a row has room for.
+        Rows of another layout are read first, so that none is lost. `variables` are
+        trained besides the model's own; `applications` is the room for optimizer calls
+        in a row.
         """
         own = {id(v): v for v in model.trainable_variables}
         # What a step trains although no layer of the model holds it.
@@ -325,11 +306,11 @@ class GradientMonitor:
             self.controller.begin_layout()
 
     def names_of(self, variables):
-        """The names of some of the variables that are trained."""
+        """Returns the names of some trained variables, a list."""
         return [self._names[id(v)] for v in variables]
 
     def hook_schedules(self):
-        """Puts a scale behind every schedule that may have to be cut."""
+        """Adds a scale to every schedule that may have to be cut."""
         if self.plan.may_cut:
             learning_rate.hook_schedules(
                 held_optimizers(self._model()),
@@ -337,30 +318,25 @@ class GradientMonitor:
             )
 
     def histogram_variables(self, count):
-        """The variables of the histograms of `count` gradients."""
+        """Returns the variables of the histograms of `count` gradients."""
         return (
             self.store.variable("histograms", np.zeros((count, BINS + 2))),
             self.store.variable("histogram_step", -1, "int32"),
         )
 
     def write_row(self, step, row):
-        """Writes the row [width] of `step` into the ring; part of the traced step."""
+        """Writes the row [width] of `step` into the ring, in the traced step."""
         ring = self.store.get("ring")
         self.backend.write_row(ring, step % ring.shape[0], row)
 
     def note_traced(self, places, applied):
-        """Notes what the traced step was built from.
-
-        Args:
-            places: For each application, the indices of its variables in the layout.
-            applied: For each application, its optimizer and its variables.
-        """
+        """Records each application's optimizer, variables and their places."""
         self._traced = self.plan.structure()
         self.controller.places = places
         self._applied = applied
 
     def network(self, index):
-        """What one of several applications trains, in words; None for the only one."""
+        """Describes what one of several applications trains, or returns None."""
         if len(self._applied) < 2 or index >= len(self._applied):
             return None
         optimizer, variables = self._applied[index]
@@ -372,32 +348,32 @@ class GradientMonitor:
     # -- over the end of the process -----------------------------------------------
 
     def begin_steps(self):
-        """Called before the first batch of a `fit`, when the model is as it will be."""
+        """Called before the first batch, once all callbacks have set up the model."""
         self.keeper.begin(self.plan.state_dirs)
         self.controller.begin_steps()
 
     def keep(self, epoch_end=False):
-        """Saves the state in the directories of the plan, if that is due."""
+        """Saves the state in the directories of the plan, if it is due."""
         if self.keeper.due(epoch_end):
             self.keeper.keep(epoch_end)
 
     def keep_with_model(self):
-        """Writes the state beside a model that is about to be saved."""
+        """Saves the state when the model is about to be saved."""
         if self.keeper.due(epoch_end=True):
             if is_alone():  # several processes must read at the same steps
                 self.drain()
             self.keeper.keep(epoch_end=True)
 
     def fingerprint(self):
-        """A fingerprint of this state of the model; see `identity`."""
+        """Returns a fingerprint of the model's current state; see `identity`."""
         return identity.fingerprint(self._model(), self.store.access)
 
     def state(self, wanted):
-        """What a new process continues from: variables that are `wanted`, decisions."""
+        """Returns what a new process continues from: `wanted` variables, decisions."""
         return {**self.store.state(wanted), "controller": self.controller.state()}
 
     def restore(self, state):
-        """Continues from what `state` returned, with variables that are yet to come."""
+        """Restores what `state` returned, also for variables created later."""
         state = dict(state)
         self.controller.restore(state.pop("controller", {}))
         self.variable("step")
@@ -409,14 +385,7 @@ class GradientMonitor:
     # -- reading -------------------------------------------------------------------
 
     def look(self, iterator):
-        """Describes the batch that comes next, where a callback reports of this run.
-
-        Args:
-            iterator: What Keras hands to the train function.
-
-        Returns:
-            The same, or one that gives the same batch.
-        """
+        """Describes a run's first batch; returns an iterator that still gives it."""
         wanted = self.live and self.recorder.is_listened_to
         if not wanted or self.first_batch is not None:
             return iterator
@@ -438,15 +407,11 @@ class GradientMonitor:
 
     @property
     def updates(self):
-        """The number of updates that the model's optimizer has made, an int."""
+        """Number of updates that the model's optimizer has made, an int."""
         return model_state.updates(self._model(), self.store.access)
 
     def resting(self, compete):
-        """Which detectors are off because a loss is not usable, a message; or None.
-
-        Args:
-            compete: Whether several optimizers have a loss each.
-        """
+        """Says which detectors are off for lack of a usable loss, or returns None."""
         if all(self.losses_known) and not compete:
             return None
         resting = [type(d).__name__ for d in self.plan.detectors if d.needs_loss]
@@ -468,13 +433,13 @@ class GradientMonitor:
         )
 
     def note_error(self, error):
-        """Notes the exception that a step has raised, for the report."""
+        """Records the exception that a step has raised, for the report."""
         text = f"{type(error).__name__}: {error}"
         self.error = textwrap.shorten(text, MAX_ERROR, placeholder=" ...")
 
     @property
     def halted(self):
-        """True once a `Halt` response has stopped all updates of this `fit`."""
+        """Whether a `Halt` response has stopped all updates of this `fit`."""
         return self.controller.halted
 
     def drain(self):
@@ -486,7 +451,7 @@ class GradientMonitor:
         return self.controller.read()
 
     def batch_logs(self, logs):
-        """What a step returns as logs, with `grad_norm` and `explosions` on request."""
+        """Returns the logs, with `grad_norm` and `explosions` on request."""
         if self.plan.log_batches and self.live and isinstance(logs, dict):
             return BatchLogs(logs, self.recorder.batch_logs())
         return logs
@@ -512,12 +477,7 @@ class GradientMonitor:
         return rows
 
     def histograms(self):
-        """The last sampled histograms of the gradients.
-
-        Returns:
-            `(step, names, values [V, BINS + 2])`, rows as `statistics.histogram` gives
-            them; None before the first sample.
-        """
+        """Returns the last `(step, names, values [V, BINS + 2])`, or None."""
         if "histograms" not in self.store:
             return None
         step = int(self.store.read("histogram_step"))

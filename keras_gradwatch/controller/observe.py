@@ -1,4 +1,4 @@
-"""Asking the detectors about recorded steps, and keeping what they remember."""
+"""Runs the detectors on recorded steps, and keeps their states."""
 
 import math
 
@@ -31,14 +31,14 @@ class Observer:
         self.reset()
 
     def reset(self):
-        """Has every detector forget what it has seen."""
+        """Resets the states of all detectors."""
         self._states = []  # for each application: label -> state
         self._checked = None  # the plan and the numbers that they are known to fit
         self._overflows = [0] * MAX_APPLICATIONS
         self._restored = []
 
     def restart(self, plan):
-        """Tells every detector that the run has gone back, or its data changed."""
+        """Notifies the detectors that the run was rewound, or its data changed."""
         count = self._checked[1] if self._checked else 0
         for states in self._states:
             for label, detector in plan.labelled:
@@ -47,20 +47,14 @@ class Observer:
         self._overflows = [0] * MAX_APPLICATIONS
 
     def begin_fit(self, plan):
-        """Tells every detector that a `fit` begins."""
+        """Notifies the detectors that a `fit` begins."""
         for states in self._states:
             for label, detector in plan.labelled:
                 if label in states:
                     detector.begin_fit(states[label])
 
     def states(self, plan, count, applications=1):
-        """For each application, a dict of a detector's label to its state.
-
-        Args:
-            plan: The `Plan` in force.
-            count: Number of variables.
-            applications: Minimum number of optimizer calls per step.
-        """
+        """Returns a dict of a detector's label to its state for each application."""
         checked = plan, count, applications
         if self._checked == checked:
             return self._states
@@ -77,12 +71,10 @@ class Observer:
         return self._states
 
     def trips(self, plan, rows, t, limits, places):
-        """The `Trip`s of one step, in the order of its applications.
+        """Returns the `Trip`s of one step, in the order of its applications.
 
         Args:
-            plan: The `Plan` in force.
-            rows: `Rows`.
-            t: Index of the step in them.
+            t: Index of the step in `rows`.
             limits: For each application, a dict of a detector's label to the limits
                 that were in force on the device.
             places: For each application, the indices of its variables.
@@ -123,7 +115,7 @@ class Observer:
         return found
 
     def _judging(self, plan, index, scalars):
-        """Pairs `(label, detector)` of the detectors that judge one application."""
+        """Returns the pairs `(label, detector)` that judge one application."""
         if scalars[OUTCOME] == OVERFLOWED:
             # A loss scale's own matter, unless it lasts.
             self._overflows[index] += 1
@@ -149,18 +141,18 @@ class Observer:
         return Trip(t, detector, verdict.variable, verdict.value, verdict.baseline)
 
     def states_of(self, index):
-        """The states of one application."""
+        """Returns the states of one application."""
         return self._states[min(index, len(self._states) - 1)]
 
     def to_plain(self):
-        """All states as plain numbers and lists."""
+        """Returns all states as plain numbers and lists."""
         return [
             {label: _plain(state) for label, state in states.items()}
             for states in self._states
         ]
 
     def from_plain(self, states):
-        """Continues from what `to_plain` gave."""
+        """Restores what `to_plain` returned."""
         self.reset()
         self._restored = [
             {label: _arrays(state) for label, state in own.items()} for own in states
@@ -168,14 +160,7 @@ class Observer:
 
 
 def _observation(rows, t, scalars, own):
-    """The `Observation` of one application.
-
-    Args:
-        rows: `Rows`.
-        t: Index of the step in them.
-        scalars: Those of the application, a list.
-        own: The indices of its variables; None: all of them.
-    """
+    """Builds the `Observation` of an application with variables `own`, None: all."""
     recorded = rows.recorded[t]
     sizes, kernels = rows.layout.arrays
     if own is not None:
@@ -206,7 +191,7 @@ def _fits(state, first):
 
 
 def _note(rows, t, limits):
-    """Notes the lowest limit of norm and loss that holds in a step."""
+    """Records the lowest limits of norm and loss that hold in a step."""
     for quantity, (_, high) in limits.items():
         column = rows.scalars.get(f"limit_{quantity}")
         if column is not None and high < math.inf and not column[t] <= high:
@@ -214,7 +199,7 @@ def _note(rows, t, limits):
 
 
 def _place(variable, index, places):
-    """The index of a variable in the layout, of its index in the application."""
+    """Converts an application's index of a variable to its index in the layout."""
     if variable is None or len(places) < 2 or index >= len(places):
         return variable
     return places[index][variable]

@@ -1,4 +1,4 @@
-"""Keeping a monitor's state over the end of its process."""
+"""Saves a monitor's state, and restores it in a new process."""
 
 import os
 import time
@@ -12,23 +12,17 @@ PAUSE = 5.0
 
 
 def is_state(name):
-    """Whether the monitor's variable `name` is saved, and restored on resume.
-
-    All else is set by the plan, or belongs to one `fit`.
-    """
+    """Returns whether a variable is saved; all others belong to the plan or `fit`."""
     return name == "step" or name.startswith(("policy", "rate_scale"))
 
 
 class Keeper:
-    """Writes a monitor's state to files, and takes it up in a new process.
-
-    Args:
-        monitor: The `GradientMonitor`.
+    """Writes a monitor's state to files, and restores it in a new process.
 
     Attributes:
-        resumed: `(step, events before it)` where this `fit` has taken up the run of
-            another process; else None.
-        trial: Name of the trial of a search that this run belongs to, or None.
+        resumed: `(step, events before it)` if this `fit` continues the run of another
+            process; else None.
+        trial: Name of the run's trial in a hyperparameter search, or None.
     """
 
     def __init__(self, monitor):
@@ -39,20 +33,17 @@ class Keeper:
         self._last = 0.0
 
     def directory(self, asked):
-        """The directory that a run has in place of the one that was asked for."""
+        """Returns the directory that this run uses instead of the requested one."""
         backup = self._backups.get(os.path.abspath(asked))
         return asked if backup is None else backup.directory
 
     def begin(self, wanted):
-        """Begins a `fit`; a new monitor of a model that was trained takes up its run.
+        """Begins a `fit`; a new monitor of a trained model continues its run.
 
-        Keras has brought the model back by now, if it did (`BackupAndRestore` does it
-        in `on_train_begin`). Of several processes one reads and writes files, and has
-        the others continue from where it does.
-
-        Args:
-            wanted: Directories where the state is to be kept; the first one that has
-                that of this run is read.
+        By now Keras has restored the model, if it does (`BackupAndRestore` does so in
+        `on_train_begin`). Of several processes, only the chief reads and writes files,
+        and broadcasts what it has found. The first of the `wanted` directories with the
+        state of this run is read.
         """
         self.resumed, self._active = None, []
         self._last = time.monotonic()
@@ -72,11 +63,7 @@ class Keeper:
             self.resumed = step, events
 
     def _find(self, asked, fingerprint):
-        """Takes a directory: the one that has the state of this run, or a new one.
-
-        Returns:
-            The `Snapshot` to continue from, or None.
-        """
+        """Takes a directory; returns its `Snapshot` to continue from, or None."""
         for directory in directories.used(asked, self.trial) if fingerprint else ():
             backup = self._backups[asked] = Backup(directory)
             snapshot = backup.find(fingerprint)
@@ -98,12 +85,12 @@ class Keeper:
         self._write(lambda backup: backup.add(events))
 
     def due(self, epoch_end):
-        """Whether the state is to be kept now: at an epoch's end, else now and then."""
+        """Returns whether a save is due: at an epoch's end, or after `PAUSE`."""
         now = epoch_end or time.monotonic() - self._last >= PAUSE
         return bool(self._active) and now
 
     def keep(self, epoch_end=False):
-        """Writes the present state; to be called when the ring has been drained."""
+        """Saves the current state; the ring must have been drained."""
         state = self._monitor.state(is_state)
         step = state.get("step", 0)
         snapshot = Snapshot(step, self._monitor.fingerprint(), epoch_end, state)
@@ -111,7 +98,7 @@ class Keeper:
         self._last = time.monotonic()
 
     def _write(self, write):
-        """Writes to every directory; one that cannot be written ends no training."""
+        """Writes to every directory, and drops one that cannot be written."""
         for backup in list(self._active):
             try:
                 write(backup)

@@ -1,4 +1,4 @@
-"""What the callbacks of one `fit` ask for, united into one plan."""
+"""The requests of the callbacks of one `fit`, merged into one plan."""
 
 import functools
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ SAMPLE_FREQ = 10
 
 @dataclass(frozen=True)
 class Request:
-    """What one callback, or `watch`, asks of a watched model.
+    """What one callback, or `watch`, requests of a watched model.
 
     Attributes:
-        owner: Who asks, for messages.
-        policy: A `Policy` or None.
-        detectors: Detectors that are reported only.
-        responses: List of `responses.Response`.
-        update_freq: Steps between two readings of the ring, at most.
-        log_batches: Whether each batch's logs get `grad_norm` and `explosions`.
+        owner: Name of the requester, for messages.
+        policy: `Policy` or None.
+        detectors: Detectors that are only reported.
+        responses: Tuple of `responses.Response`.
+        update_freq: Maximum number of steps between two readings of the ring.
+        log_batches: Whether to add `grad_norm` and `explosions` to the batch logs.
         steps_per_execution: Steps that run between two calls to a callback.
-        statistics: Names of the statistics wanted of every variable.
+        statistics: Names of the statistics to record for every variable.
         sample_freq: Steps between two samples of statistics that need further passes;
-            None: no wish.
-        dense_steps: Steps in which every step is read and every update measured, from
-            the first one and again after each event; infinity: always.
+            None: no preference.
+        dense_steps: Steps in which every step is read and every update measured, at the
+            start and after each event; infinity: always.
         histogram_freq: Steps between two histograms of the gradients; 0: none.
-        state_dirs: Directories in which the state is kept for a new process.
-        save_batch: Size in bytes up to which the batch is kept in which an incident
+        state_dirs: Directories in which the state is saved for a new process.
+        save_batch: Maximum size in bytes of the batch that is saved when an incident
             begins; 0: never.
     """
 
@@ -53,22 +53,21 @@ class Request:
 
 @dataclass(eq=False)
 class Plan:
-    """The united requests.
+    """The merged requests.
 
     Attributes:
-        policy: The one policy, or None.
-        detectors: All detectors, `NonFinite` first, equal ones once.
-        responses: All responses, in the order of their requests.
-        update_freq: Steps between two readings, the least that is asked for.
-        log_batches: Whether anybody asks for that.
-        many_steps: Whether an execution runs several steps, between which nothing is
-            read.
-        capacity: Rows of the ring: enough for whoever reads most rarely, and for the
-            execution that runs before the reading.
-        wanted: Names of the statistics that are asked for of every variable.
-        sample_freq, dense_steps, histogram_freq, save_batch: The most that is asked
-            for; `sample_freq` is None where no statistic is sampled.
-        state_dirs: All that are asked for, in order.
+        policy: The only policy, or None.
+        detectors: All distinct detectors, `NonFinite` first.
+        responses: All responses, those that act first.
+        update_freq: Smallest requested number of steps between two readings.
+        log_batches: Whether any request asks for it.
+        many_steps: Whether an execution runs several steps, with no reading in between.
+        capacity: Rows of the ring: enough for the least frequent reader, and for the
+            execution before the reading.
+        wanted: Names of the statistics that are requested for every variable.
+        sample_freq, dense_steps, histogram_freq, save_batch: The most demanding
+            request; `sample_freq` is None if no statistic is sampled.
+        state_dirs: All requested directories, in order.
     """
 
     policy: Policy | None = None
@@ -87,34 +86,34 @@ class Plan:
 
     @property
     def protects(self):
-        """True if anything may ever be changed: a policy or a response is asked for."""
+        """Whether a policy or a response may change anything."""
         return bool(self.policy) or any(r.acts for r in self.responses)
 
     @property
     def may_cut(self):
-        """True if a learning rate may be cut."""
+        """Whether a learning rate may be cut."""
         return any(response.may_cut for response in self.responses)
 
     @functools.cached_property
     def labelled(self):
-        """The detectors with the names under which they keep their states, pairs."""
+        """Pairs of a detector's label, under which it keeps its state, and itself."""
         return _labelled(self.detectors)
 
     @functools.cached_property
     def of_values(self):
-        """Those of them that judge finite steps."""
+        """Those of `labelled` that judge finite steps."""
         return [pair for pair in self.labelled if not isinstance(pair[1], NonFinite)]
 
     @functools.cached_property
     def labelled_responses(self):
-        """The responses with the names under which they keep what they remember."""
+        """Pairs of a response's label, under which it keeps its memory, and itself."""
         return _labelled(self.responses)
 
     @property
     def gradient_statistics(self):
-        """Names of the recorded statistics of the gradients, in the order of `NAMES`.
+        """Names of the recorded gradient statistics, in the order of `NAMES`.
 
-        All of them where a policy reads more than norms: it is given what is recorded.
+        All of them if the policy reads more than norms: it receives what is recorded.
         """
         names = set(ALWAYS) | self.wanted | self._read_by_detectors()
         if self.policy is not None and self.policy.reads_details:
@@ -123,30 +122,30 @@ class Plan:
 
     @property
     def statistics(self):
-        """Names of the statistics that a step records, one a column."""
+        """Names of the statistics that a step records, one per column."""
         updates = OF_UPDATES if self.records_updates else ()
         return (*self.gradient_statistics, *updates)
 
     @property
     def records_updates(self):
-        """True if the step itself measures updates, those of all variables."""
+        """Whether the step itself measures the updates of all variables."""
         return bool(set(OF_UPDATES) & self.wanted)
 
     @property
     def judges_updates(self):
-        """True if the host measures the updates of kernels, for a detector."""
+        """Whether the host measures the updates of kernels for a detector."""
         return bool(set(OF_UPDATES) & self._read_by_detectors())
 
     @property
     def samples_always(self):
-        """True if every step is sampled."""
+        """Whether every step is sampled."""
         return self.sample_freq == 1
 
     def _read_by_detectors(self):
         return {name for detector in self.detectors for name in detector.reads}
 
     def structure(self):
-        """What is compiled into the step; everything else is in variables."""
+        """Returns what is compiled into the step; all else is in variables."""
         return (
             self.policy and self.policy.structure(),
             self.protects,
@@ -170,17 +169,7 @@ def _labelled(methods):
 
 
 def unite(requests):
-    """Unites requests into one `Plan`.
-
-    Args:
-        requests: List of `Request`.
-
-    Returns:
-        A `Plan`.
-
-    Raises:
-        ValueError: If two requests name different policies.
-    """
+    """Merges `Request`s into one `Plan`; raises ValueError if policies differ."""
     plan, policy_owner = Plan(), None
     frequencies, responses, detectors = [], [], []
     for request in requests:

@@ -13,14 +13,11 @@ class Rates:
     """Factors on float learning rates, in force while steps run.
 
     Between steps, a learning rate is what the user has set, so a callback that computes
-    the next rate from the present one, or sets one for each step, does not undo a cut.
-    When `fit` ends the factor is multiplied in, and taken out again when the next one
-    begins, unless another rate was set by then. A schedule has a scale of its own on
-    the device; see `keras_hooks.learning_rate`.
-
-    Args:
-        model: Function of nothing that gives the watched model.
-        access: Reads and writes its variables.
+    the next rate from the current one, or sets one for each step, does not undo a cut.
+    When `fit` ends, the factor is multiplied in; when the next one begins, it is taken
+    out again, unless another rate was set by then. A schedule has its own scale on the
+    device; see `keras_hooks.learning_rate`. `model` is a function that returns the
+    watched model.
     """
 
     def __init__(self, model, access):
@@ -29,19 +26,15 @@ class Rates:
         self._merged = {}  # place -> its rate without the factor, and with it
 
     def reset(self):
-        """Forgets all factors; the rates stay as they are."""
+        """Drops all factors; the rates stay as they are."""
         self._factors, self._merged = {}, {}
 
     def cut(self, factor, floor, least):
         """Multiplies all learning rates by `factor`, from the next step on.
 
-        Args:
-            factor: Above 1, it takes back earlier cuts, and no more than these.
-            floor: No learning rate is cut below this.
-            least: Nor below this fraction of what it was without cuts.
-
-        Returns:
-            The factor by which the first rate was multiplied; 1 where it was not.
+        A factor above 1 undoes earlier cuts, and no more than these. No rate is cut
+        below `floor`, nor below the fraction `least` of what it was without cuts.
+        Returns the factor by which the first rate was multiplied, 1 if it was not.
         """
         optimizers = held_optimizers(self._model())
         limits = factor, floor, least
@@ -49,7 +42,7 @@ class Rates:
 
     @contextlib.contextmanager
     def in_force(self):
-        """Context of one execution of the train function."""
+        """Applies the factors during one execution of the train function."""
         held = []
         for variable, factor in [] if self._merged else self._by_place().values():
             (rate,) = self._access.device_copies([variable])
@@ -64,7 +57,7 @@ class Rates:
         self._lift(held)
 
     def merge(self):
-        """Has the rates hold what they are times their factors."""
+        """Multiplies the factors into the rates."""
         if self._merged:
             return
         for place, (variable, factor) in self._by_place().items():
@@ -73,7 +66,7 @@ class Rates:
             self._merged[place] = rate, float(self._access.read(variable))
 
     def split(self):
-        """Undoes `merge`; a rate that was set since then has no factor any more."""
+        """Undoes `merge`; a rate that was set since then loses its factor."""
         for place, (variable, _) in self._by_place().items():
             if place not in self._merged:
                 continue
@@ -85,7 +78,7 @@ class Rates:
         self._merged = {}
 
     def state(self):
-        """What a new process continues from, a dict of lists."""
+        """Returns what a new process continues from, a dict of lists."""
         found = {}
         for place, (variable, factor) in self._by_place().items():
             rate, merged = self._merged.get(place, (None, None))
@@ -96,10 +89,7 @@ class Rates:
         return found
 
     def restore(self, state):
-        """Continues from what `state` returned.
-
-        A model that was saved after `fit` has the factor in its rate.
-        """
+        """Restores what `state` returned; a model saved after `fit` has the factor."""
         self._factors = {int(place): values[0] for place, values in state.items()}
         self._merged = {}
         for place, (variable, _) in self._by_place().items():
@@ -118,7 +108,7 @@ class Rates:
             self._access.put_back([variable], [rate])
 
     def _by_place(self):
-        """Place of each cut optimizer to its rate, a variable, and its factor."""
+        """Returns a dict of a cut optimizer's place to its rate and its factor."""
         if not self._factors:
             return {}
         model = self._model()

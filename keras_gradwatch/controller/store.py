@@ -1,19 +1,14 @@
-"""The variables on the device in which a watched model's state is kept."""
+"""The device variables in which a watched model's state is kept."""
 
 import numpy as np
 
 
 class Store:
-    """Variables by name.
-
-    Args:
-        backend: The module of `keras_gradwatch.backends` for the backend.
-        model: Function of nothing that gives the watched model.
-    """
+    """Variables by name; `model` is a function that returns the watched model."""
 
     def __init__(self, backend, model):
         self._backend, self._model = backend, model
-        self.access = backend.make_access(model)
+        self.access = backend.access(model)
         self._variables = {}
         self._restored = {}  # values for variables that are not made yet
 
@@ -21,25 +16,16 @@ class Store:
         return name in self._variables
 
     def get(self, name):
-        """The variable `name`, or None."""
+        """Returns the variable `name`, or None."""
         return self._variables.get(name)
 
     @property
     def every(self):
-        """All variables made so far, a list."""
+        """All variables created so far, a list."""
         return list(self._variables.values())
 
     def variable(self, name, initial, dtype="float32"):
-        """The variable `name`, made at the first call, and where its shape is another.
-
-        Args:
-            name: Its name.
-            initial: Value before the first step, array or number.
-            dtype: Of the variable.
-
-        Returns:
-            A `keras.Variable`.
-        """
+        """Returns the variable `name`, made on first use and if its shape changes."""
         initial = np.asarray(initial, dtype)
         found = self._variables.get(name)
         if found is None or tuple(found.shape) != initial.shape:
@@ -58,28 +44,28 @@ class Store:
         self._variables = {n: v for n, v in kept if not n.startswith(prefix)}
 
     def renew(self, name, initial):
-        """A new variable `name`, whatever had that name before."""
+        """Creates a new variable `name`, replacing the old one."""
         self._variables.pop(name, None)
         return self.variable(name, initial)
 
     def read(self, name):
-        """The value of the variable `name`, a NumPy array."""
+        """Returns the value of the variable `name`, a NumPy array."""
         return self.access.read(self._variables[name])
 
     def write(self, name, value):
-        """Assigns a value to the variable `name`, if there is one."""
+        """Assigns a value to the variable `name`, if it exists."""
         variable = self._variables.get(name)
         if variable is not None:
             self.access.write(variable, np.asarray(value, variable.dtype))
 
     def state(self, wanted):
-        """Values of the variables whose name is `wanted`, as nested lists by name."""
+        """Returns a dict of name to nested lists, for names that are `wanted`."""
         made = {name: self.read(name) for name in self._variables if wanted(name)}
         every = {**self._restored, **made}
         return {n: np.asarray(v).tolist() for n, v in every.items() if wanted(n)}
 
     def restore(self, state):
-        """Restores what `state` returned, also for variables that do not exist yet."""
+        """Restores what `state` returned, also for variables created later."""
         for name, value in state.items():
             self.write(name, value)
         self._restored = dict(state)

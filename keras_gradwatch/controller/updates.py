@@ -1,4 +1,4 @@
-"""The updates that were made, measured by the host between two steps."""
+"""Measures updates on the host, between two steps."""
 
 import numpy as np
 from keras import ops
@@ -11,13 +11,9 @@ from keras_gradwatch.train_step.updates import constrained
 
 
 class Updates:
-    """Weights from before a step, and how far the step moved them.
+    """The weights before a step, and how far the step moved them.
 
-    The host measures an update only if a detector reads it: in attentive steps and in
-    sampled steps. So the compiled step need not.
-
-    Args:
-        access: `Access` to the variables.
+    Measured on the host only if a detector reads it, so the compiled step need not.
     """
 
     def __init__(self, access):
@@ -27,7 +23,7 @@ class Updates:
 
     @property
     def waiting(self):
-        """Whether something was measured that was not read yet."""
+        """Whether there are measurements that were not read yet."""
         return bool(self._measured)
 
     def begin(self, model):
@@ -40,16 +36,11 @@ class Updates:
         self._averages = dict(zip(ids, copies[len(variables) :], strict=True))
 
     def skip(self):
-        """Nothing is measured in the next step."""
+        """Disables the measurement of the next step."""
         self._before = None
 
     def measure(self, step, monitor):
-        """Measures the update of `step`, if its weights were copied.
-
-        Args:
-            step: The step; of several in one execution the last one.
-            monitor: The `GradientMonitor`.
-        """
+        """Measures the update up to `step`, if the weights before were copied."""
         if self._before is None or monitor.layout is None:
             return
         if any(learning_rate.rewrites(o) for o in held_optimizers(monitor.model)):
@@ -66,7 +57,7 @@ class Updates:
         self._measured[step] = monitor.names_of(kernels), weights, ratios
 
     def put_back(self, model):
-        """Puts the weights from before the last execution back."""
+        """Restores the weights from before the last execution."""
         self.keep()
         self.put_kept_back(model)
 
@@ -77,7 +68,7 @@ class Updates:
             self._kept = self._before, self._averages
 
     def put_kept_back(self, model):
-        """Puts the kept weights back; returns whether there were any.
+        """Restores the kept weights; returns whether there were any.
 
         A moving average of the weights becomes that of the restored weights.
         """
@@ -101,7 +92,7 @@ class Updates:
         return True
 
     def add_to(self, rows):
-        """Notes in `rows` what was measured of their steps."""
+        """Adds the measurements to the rows of their steps."""
         measured, self._measured = self._measured, {}
         for step, (names, *columns) in measured.items():
             place = np.flatnonzero(rows.steps == step)

@@ -1,4 +1,4 @@
-"""Variables grouped by the block of the network that they belong to."""
+"""Variables grouped by the block of the network to which they belong."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ FEWEST, MOST = 5, 40
 
 
 def labels(variables):
-    """The names without the path that all of them share, a list of str."""
+    """Strips the path that all names share; returns a list of str."""
     parts = [name.split("/") for name in variables]
     # A layer and a variable are left of each.
     heads = zip(*(p[:-2] for p in parts), strict=False)
@@ -19,17 +19,11 @@ def labels(variables):
 
 
 def blocks(variables):
-    """Groups neighbours with the same beginning of their names.
+    """Groups neighbors with the same beginning of their names.
 
-    Layers' names are cut at `/` and `_`. Of the depths at which they may be cut, the
-    finest one with at most `MOST` groups is used, or a finer one if that one hardly
-    separates anything.
-
-    Args:
-        variables: Names, in the order of the network.
-
-    Returns:
-        List of `(name, first, end)`: indices of the variables; contiguous.
+    Layers' names are cut at `/` and `_`, at the finest depth with at most `MOST`
+    groups, or at a finer one if that hardly separates anything. Returns a list of
+    contiguous `(name, first, end)`, indices of the variables.
     """
     layers = [name.rpartition("/")[0] or name for name in labels(variables)]
     tokens = [re.split(r"(?<=[^/_])(?=[/_])", layer) for layer in layers]

@@ -1,4 +1,4 @@
-"""What the colours mean, and the range that they span."""
+"""What the colors mean, and the range that they span."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ ACTIONS = {
 
 
 def palettes():
-    """Palettes of 256 colours: `sequential`, and `diverging` around the middle."""
+    """Returns the palettes `sequential` and `diverging`, of 256 colors each."""
     from bokeh.palettes import RdBu11, Viridis256, interp_palette
 
     return {
@@ -30,13 +30,10 @@ def palettes():
 
 
 def log_range(arrays):
-    """The range of log10 that the colours span, `(low, high)`.
+    """Returns the range of log10 that the colors span, `(low, high)`.
 
-    Quantiles, and no more than `DECADES` around the median: an explosion does not make
-    all other steps look alike.
-
-    Args:
-        arrays: List of arrays; values that are not finite or not positive are ignored.
+    It consists of quantiles at most `DECADES` from the median, so that an explosion
+    does not make all other steps look alike. Only finite positive values count.
     """
     known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
     logs = np.log10(np.concatenate([*known, np.zeros(0)]))

@@ -10,7 +10,7 @@ AROUND = 25
 
 @dataclass(frozen=True)
 class Columns:
-    """C columns, each of one recorded step or of several that follow each other.
+    """C columns, each of one or several consecutive recorded steps.
 
     Attributes:
         starts: int array [C], index of the first recorded step of each column.
@@ -23,20 +23,14 @@ class Columns:
     last: np.ndarray
 
     def largest(self, values):
-        """The largest of each column, [C, ...]; NaN only where all of it is NaN."""
+        """Returns the largest of each column, [C, ...]; NaN if all of it is NaN."""
         if not len(self.starts):
             return values[:0]
         return np.fmax.reduceat(values, self.starts, axis=0)
 
 
 def columns(steps, limit, events=()):
-    """Divides T steps into at most `limit` columns.
-
-    Args:
-        steps: int64 array [T], ascending.
-        limit: int, >= 2.
-        events: Steps that keep their surroundings as they were recorded.
-    """
+    """Divides T steps into at most `limit` columns, with detail around `events`."""
     starts = np.arange(len(steps))
     if len(steps) > limit:
         near = np.zeros(len(steps), bool)

@@ -15,17 +15,12 @@ DETAILS = ("max_abs", "std", "weight_norm")
 
 
 def steps_of(run, limit=COLUMNS):
-    """The `Columns` of a run's steps."""
+    """Returns the `Columns` of a run's steps."""
     return columns(run.steps, limit, [event.step for event in run.events])
 
 
 def payload(run, shown):
-    """A `Run` as plain data and NumPy arrays, which the page's script reads.
-
-    Args:
-        run: `Run`.
-        shown: The `Columns` of its steps.
-    """
+    """Converts a `Run`, with its `Columns`, to plain data and arrays for the script."""
     variables = list(run.variables)
     sampled = {name: _sampled(run, name) for name in (*MEASURES, *DETAILS)}
     each = max(20, VALUES // max(1, len(variables) * len(sampled)))
@@ -63,7 +58,7 @@ def _table(shown, values):
 
 
 def _histograms(run):
-    """Steps, and values [V, S, 32] in one row; None where there are none."""
+    """Returns steps, and values [V, S, 32] in one row; None if there are none."""
     if not run.histograms:
         return None
     values = np.stack(list(run.histograms.values()), axis=1)
@@ -74,7 +69,7 @@ def _histograms(run):
 
 
 def _medians(norms):
-    """The median of each variable's finite norms, float32 [V]; NaN: none."""
+    """Returns each variable's median finite positive norm, float32 [V], or NaN."""
     medians = np.full(norms.shape[1], np.nan, "float32")
     for v, column in enumerate(norms.T):
         known = column[np.isfinite(column) & (column > 0)]

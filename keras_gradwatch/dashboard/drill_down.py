@@ -13,7 +13,7 @@ LINES = {
 
 
 def y_ranges():
-    """The y ranges that all runs share, which the script sets."""
+    """Returns the y ranges that all runs share, which the script sets."""
     return {
         "norm": Range1d(0.1, 10),
         "update_ratio": Range1d(0.1, 10),
@@ -22,16 +22,10 @@ def y_ranges():
 
 
 def drill_down(shared, y_ranges, histograms=False):
-    """The charts of one run, and the sources that the script fills.
+    """Draws the charts of one run; the script fills the sources and cells.
 
-    Args:
-        shared: Arguments of `figures.chart` that all charts of a run share.
-        y_ranges: Dict of `y_ranges()`.
-        histograms: Whether any run has histograms.
-
-    Returns:
-        `(figures, sources, cells)`: a list of figures, a dict of statistics to
-        `ColumnDataSource`, and the source of the histograms' cells, or None.
+    Returns `(figures, sources, cells)`, with `sources` by statistic; `cells` may be
+    None.
     """
     log = {"y_axis_type": "log", **shared}
     norms = chart(170, y_range=y_ranges["norm"], **log)
@@ -60,7 +54,7 @@ def drill_down(shared, y_ranges, histograms=False):
 
 
 def _cells(made):
-    """One rectangle for each bin of each histogram, the darker the fuller."""
+    """Draws one rectangle for each bin of each histogram, the darker the fuller."""
     source = ColumnDataSource({k: [] for k in ("left", "right", "bottom", "top", "a")})
     ends = {"left": "left", "right": "right", "bottom": "bottom", "top": "top"}
     made.quad(**ends, fill_alpha="a", line_color=None, color="#1f77b4", source=source)

@@ -9,20 +9,15 @@ LEAST = 110
 
 
 def left_of(labels):
-    """Pixels left of every chart: so much as the names of the layers need."""
+    """Returns the pixels that the names of the layers need left of every chart."""
     longest = max(map(len, labels), default=0)
     return max(LEAST, int(BESIDE + CHARACTER * min(CHARACTERS, longest)))
 
 
 def chart(height, x_range, crosshair, left, **options):
-    """A figure with the steps as x axis; dragging zooms, shift and wheel zoom, too.
+    """Creates a figure with the steps as x axis, on which dragging zooms.
 
-    Args:
-        height: In pixels.
-        x_range: The range of the steps, shared by all.
-        crosshair: `Span` that all charts of a run share.
-        left: Pixels left of the plot, the same for all that stand one below the other.
-        options: Further arguments of `bokeh.plotting.figure`.
+    The `crosshair`, a `Span`, and `left`, in pixels, are those of all charts of a run.
     """
     options = {
         "tools": "xbox_zoom,xpan,reset,save",
@@ -62,7 +57,7 @@ def show_steps(made):
 
 
 def show_legend(made):
-    """Shows the legend of a chart, in one line at its upper right."""
+    """Shows the legend of a chart in one line at its upper right."""
     made.legend.visible = True
     made.legend.location = "top_right"
     made.legend.orientation = "horizontal"

@@ -12,13 +12,7 @@ ROW, LOWEST, HIGHEST = 17, 120, 620
 
 
 def heatmap(data, y_range, shared):
-    """The figure of a run, a dict of the models that the script changes.
-
-    Args:
-        data: `data.payload` of the run.
-        y_range: The range of the rows; 0 is at the top.
-        shared: Arguments of `figures.chart` that all charts of a run share.
-    """
+    """Draws a run's `payload`; returns a dict of the models that the script changes."""
     made = chart(
         height(data),
         y_range=y_range,
@@ -70,16 +64,16 @@ def heatmap(data, y_range, shared):
 
 
 def height(data):
-    """Pixels of the plot, without its axis."""
+    """Returns the pixels of the plot, without its axis."""
     return int(np.clip(30 + ROW * rows(data), LOWEST, HIGHEST))
 
 
 def rows(data):
-    """Rows that are shown at first: blocks where there are many variables."""
+    """Returns the number of rows at first: of blocks if there are many variables."""
     count = len(data["variables"])
     return count if count <= MANY else len(data["blocks"])
 
 
 def row_range(count):
-    """The range of `count` rows, the first at the top."""
+    """Returns the range of `count` rows, the first at the top."""
     return Range1d(max(1, count), 0)

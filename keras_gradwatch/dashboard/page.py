@@ -20,7 +20,7 @@ NOTICE = """<!DOCTYPE html>
 
 
 def need_bokeh():
-    """Raises ImportError, which says what to install, where Bokeh is missing."""
+    """Raises ImportError, which says what to install, if Bokeh is missing."""
     try:
         import bokeh.plotting  # noqa: F401
     except ImportError as error:
@@ -36,17 +36,13 @@ class Page(str):
 
 
 def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
-    """The page as one HTML document, a `Page`.
+    """Renders runs side by side as one HTML document, a `Page`.
 
     Args:
-        runs: List of `Run`, side by side on one step axis and one colour range.
         problems: List of str: why other runs are not shown.
         title: Title of the document; None: the names of the runs.
-        script: Address of Bokeh's script; None: it is put into the document.
-        columns: Steps of a run are thinned out to so many columns, at most.
-
-    Raises:
-        ImportError: If Bokeh is not installed.
+        script: URL of Bokeh's script; None: it is embedded.
+        columns: Maximum number of columns to which the steps are thinned out.
     """
     need_bokeh()
     from bokeh.embed import file_html
@@ -76,7 +72,7 @@ def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
 
 
 def _document(runs, limit):
-    """The charts of all runs in a `Document`, and their names, a list of tuples."""
+    """Draws all runs; returns the `Document`, and the names of each run's charts."""
     from bokeh.document import Document
     from bokeh.layouts import column
     from bokeh.models import CustomJS, Range1d, Span
@@ -140,7 +136,7 @@ def _document(runs, limit):
 
 
 def _all_steps(runs):
-    """The range of the steps of all runs, with room for a mark at its ends."""
+    """Returns the range of the steps of all runs, with room for a mark at its ends."""
     known = [run.steps for run in runs if len(run.steps)]
     first = float(min((steps[0] for steps in known), default=0))
     last = float(max((steps[-1] for steps in known), default=1))
@@ -149,7 +145,7 @@ def _all_steps(runs):
 
 
 def _color_ranges(scripted):
-    """What the colours of each measure span, ends of log10 or of a fraction."""
+    """Returns what the colors of each measure span, in log10 or as a fraction."""
 
     def log_range(name):
         return colors.log_range([run["measures"][name]["values"] for run in scripted])

@@ -1,4 +1,4 @@
-"""Finding recorded runs, and reading those that can be read."""
+"""Finds recorded runs, and reads those that can be read."""
 
 import os
 
@@ -10,18 +10,9 @@ MOST = 8
 
 
 def read(logdirs):
-    """Reads all runs in some directories.
+    """Reads all runs in some directories; returns them and why others are not shown.
 
-    Args:
-        logdirs: Directories of a run or of several.
-
-    Returns:
-        Pair of a list of `Run`s, with unique names, and a list of str:
-        why others cannot be shown.
-
-    Raises:
-        ValueError: If there is no run in one of the directories, or if there are too
-            many for a page.
+    Raises ValueError if there is no run in one of them, or too many for a page.
     """
     found = {}
     for logdir in logdirs:
@@ -50,7 +41,7 @@ def read_all(directories):
 
 
 def names_of(directories):
-    """The shortest unique names of directories, without `gradwatch`."""
+    """Returns the shortest unique names of directories, without `gradwatch`."""
     heads, tails = zip(*map(os.path.split, directories), strict=True)
     paths = [
         head if tail == "gradwatch" else os.path.join(head, tail)

@@ -16,7 +16,7 @@ NORMS = ("global_norm", "clipped_norm", "limit_global_norm")
 
 
 def curves(run, shown):
-    """The curves of a run, a dict of names to arrays [C]."""
+    """Returns the curves of a run, a dict of names to arrays [C]."""
     found = {"step": shown.first.astype("float64")}
     for name in (*LOSS, *NORMS, "learning_rate"):
         values = run.scalars.get(name, np.full(len(run.steps), np.nan, "float32"))
@@ -31,7 +31,7 @@ def curves(run, shown):
 
 
 def _share(flags, shown):
-    """The fraction of steps over the last 50th of a run, at each column."""
+    """Returns the fraction of flagged steps over a 50th of the run, at each column."""
     if not len(flags):
         return np.zeros(0)
     window = max(1, len(flags) // 50)
@@ -42,7 +42,7 @@ def _share(flags, shown):
 
 
 def ranges(runs):
-    """The y ranges that all runs share: `loss`, `norm`, `rate`."""
+    """Returns the y ranges that all runs share: `loss`, `norm`, `rate`."""
     return {
         "loss": _log_range(runs, LOSS[:1], LOSS[1]),
         "norm": _log_range(runs, NORMS[:2], NORMS[2]),
@@ -51,7 +51,7 @@ def ranges(runs):
 
 
 def _log_range(runs, names, limit=None, least=0.15):
-    """From the smallest values, a few apart, to the largest; and to a limit."""
+    """Returns the range of all values but a few of the smallest, and up to a limit."""
     logs = _logs([run[name] for run in runs for name in names])
     low, high = -1.0, 1.0
     if len(logs):
@@ -70,14 +70,7 @@ def _logs(arrays):
 
 
 def timeline(run, drawn, y_ranges, shared):
-    """The charts of one run, from top to bottom, a list of figures.
-
-    Args:
-        run: `Run`.
-        drawn: Its `curves`.
-        y_ranges: Dict of `ranges()`.
-        shared: Arguments of `figures.chart` that all charts of a run share.
-    """
+    """Draws a run from its `curves`; returns its charts from top to bottom, a list."""
     source = ColumnDataSource(drawn)
     marks = chart(44, y_range=Range1d(0, 1), **shared)
     marks.yaxis.axis_label = "events"
@@ -126,7 +119,7 @@ def _line(made, source, name, color, label, width=1.4):
 
 
 def _band(made, drawn, limit):
-    """Where a detector trips: above the dashed line."""
+    """Draws a band where a detector trips: above the dashed line."""
     step, height = drawn["step"], drawn[limit]
     known = np.isfinite(height)
     edges = np.append(step[1:], step[-1] + 1)[known]
@@ -143,7 +136,7 @@ def _band(made, drawn, limit):
 
 
 def _events(run, marks, charts):
-    """Events as marks, and as lines through the charts."""
+    """Draws events as marks, and as lines through the charts."""
     steps = [float(event.step) for event in run.events]
     colors = [ACTIONS.get(event.action, "#8a8a8a") for event in run.events]
     source = ColumnDataSource({"step": steps, "color": colors})

@@ -7,7 +7,7 @@ MAX_EVENTS = 100
 
 
 def verdict(run):
-    """The verdict of a `Run`, its fixes and its first events, as HTML."""
+    """Returns the verdict of a `Run`, its fixes and its first events, as HTML."""
     report = run.report if isinstance(run.report, dict) else {}
     words = str(report.get("verdict") or "No report yet.")
     exploded, protected = report.get("exploded"), report.get("protected")

@@ -68,7 +68,6 @@ class Detector(Method):
         Returns:
             Dict of name to float or NumPy array. It is saved with a checkpoint.
         """
-        del num_variables
         return {}
 
     def begin_fit(self, state):
@@ -103,7 +102,6 @@ class Detector(Method):
             `"update_ratio"` (the largest ‖Δw‖ / ‖w‖ of any kernel), to a pair
             `(low, high)`. Empty if a single step cannot be judged.
         """
-        del state
         return {}
 
     def observe(self, step, state):
@@ -149,11 +147,7 @@ class Detector(Method):
 
 
 def flatten(detector):
-    """The single detectors of `detector`, a detector, an `AnyOf` of them, or None.
-
-    Raises:
-        TypeError: If it is something else.
-    """
+    """Returns the single detectors in a `Detector` or None, or raises TypeError."""
     if detector is None:
         return []
     if not isinstance(detector, Detector):

@@ -55,18 +55,7 @@ class LogBaseline(Detector):
     of a later `fit` never trips, because its data or weights may be different; a value
     that would be a spike resets the baseline. Zeros and non-finite values are ignored.
 
-    Args:
-        z: Standard deviations above the mean, > 0. Defaults to `6.0`.
-        factor: A spike is at least this many times the baseline, > 1. Defaults to
-            `10.0`.
-        decay: Decay of the running moments per step, >= 0 and < 1. Defaults to `0.97`,
-            about 33 steps.
-        warmup: Steps before a step is compared with the mean, >= 1. Defaults to `20`.
-        patience: Spikes in a row after which the new level becomes the baseline, >= 1.
-            Defaults to `5`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
+    The arguments are those of `ZScore`.
     """
 
     # What is compared: "global_norm" or "loss".
@@ -95,8 +84,7 @@ class LogBaseline(Detector):
         return self.settings["patience"]
 
     def initial_state(self, num_variables):
-        """Moments, number, peaks and first of the values seen, and spikes in a row."""
-        del num_variables
+        """Returns moments, number and peaks of the values seen, and spikes in a row."""
         names = ("mean", "variance", "seen", "streak", "peak", "last_peak", "first")
         names += ("start", "recurred", "usual")
         early = np.zeros(self.settings["warmup"])
@@ -107,12 +95,12 @@ class LogBaseline(Detector):
         state["first"] = 1.0
 
     def restart(self, state, num_variables):
-        """Begins anew, but for the spikes that recur."""
+        """Resets the state, except for the spikes that recur."""
         kept = {name: state[name] for name in ("recurred", "usual")}
         state.update(self.initial_state(num_variables) | kept)
 
     def limits(self, state):
-        """From 0 up to the smallest spike whose update is skipped."""
+        """Returns the range from 0 up to the smallest spike that is skipped."""
         if state["first"]:
             return {self.judged: (0.0, math.inf)}
         start = self.settings["factor"] * state["start"]
@@ -121,7 +109,7 @@ class LogBaseline(Detector):
         }
 
     def _range(self, state):
-        """The value up to which nothing is a spike, whatever recurs."""
+        """Returns the value up to which nothing is a spike, whatever recurs."""
         high, peak = math.inf, max(state["peak"], state["last_peak"])
         if state["seen"] >= self.settings["warmup"]:
             exponent = state["mean"] + self._reach(state)
@@ -183,7 +171,7 @@ class LogBaseline(Detector):
         return verdict
 
     def _end_warmup(self, state):
-        """Draws the baseline from those of the first values that are no spikes."""
+        """Computes the baseline from those of the first values that are no spikes."""
         levels = state["early"]
         state["start"] = math.exp(levels.max())
         if len(levels) > QUARTILE_FIRST:
@@ -192,17 +180,17 @@ class LogBaseline(Detector):
             state["start"] = state["peak"] = math.exp(levels.max())
 
     def _reach(self, state):
-        """How far above the mean a spike begins, on the log scale."""
+        """Returns how far above the mean a spike begins, on the log scale."""
         deviation = math.sqrt(state["variance"])
         return max(self.settings["z"] * deviation, math.log(self.settings["factor"]))
 
 
 def _usual(state):
-    """The largest of the spikes that recur; 0 before there are enough of them."""
+    """Returns the largest of the spikes that recur; 0 before there are enough."""
     return state["usual"] if state["recurred"] >= RECURRENT else 0.0
 
 
 def spike_words(what, value, baseline):
-    """Words such as `the loss is 120, 40 times its baseline of 3`."""
+    """Formats words such as `the loss is 120, 40 times its baseline of 3`."""
     times = f"{value / baseline:.3g} times" if baseline > 0 else "above"
     return f"{what} is {value:.3g}, {times} its baseline of {baseline:.3g}"

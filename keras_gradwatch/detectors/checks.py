@@ -10,14 +10,9 @@ from keras_gradwatch.detectors.rounding import to_float32
 
 
 def checked_limits(detector, state):
-    """`detector.limits(state)`, rounded to float32: the compiled step compares in it.
+    """Returns `detector.limits(state)`, rounded to float32 for the compiled step.
 
-    Returns:
-        Dict of quantity to `(low, high)`, a pair of floats.
-
-    Raises:
-        TypeError: If the method did not return a dict.
-        ValueError: If an entry is not a limit, or if the method raised an exception.
+    Raises TypeError if it is no dict, ValueError for a bad entry or a failed method.
     """
     limits = _call(detector, "limits", state)
     expected = (
@@ -40,15 +35,9 @@ def checked_limits(detector, state):
 
 
 def checked_observe(detector, step, state):
-    """`detector.observe(step, state)`, with a bool made a verdict or None.
+    """Returns `detector.observe(step, state)`, with a bool made a `Verdict` or None.
 
-    Returns:
-        `Verdict` or None.
-
-    Raises:
-        TypeError: If the method returned something else.
-        ValueError: If the verdict names no variable of the model, or if the method
-            raised an exception.
+    Raises TypeError for another type, ValueError for a bad index or a failed method.
     """
     answer = _call(detector, "observe", step, state)
     if answer is None:

@@ -41,7 +41,6 @@ class Collapse(Detector):
 
     def initial_state(self, num_variables):
         """Steps in a row without a gradient, and whether there ever was one."""
-        del num_variables
         return {"streak": 0.0, "alive": 0.0}
 
     def observe(self, step, state):
@@ -56,5 +55,4 @@ class Collapse(Detector):
         return Verdict(None, streak, float(steps)) if streak == steps else None
 
     def describe(self, variable, value, baseline):
-        del variable, baseline
         return f"no gradient has reached any kernel for {int(value)} steps"

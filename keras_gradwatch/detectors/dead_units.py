@@ -79,6 +79,5 @@ class DeadUnits(Onset):
         return Verdict(first, share, self.settings["limit"])
 
     def describe(self, variable, value, baseline):
-        del baseline
         share = f"{value:.0%} of the units"
         return f"{share} get no gradient, including every unit of {variable}"

@@ -59,7 +59,6 @@ class Divergence(Detector):
 
     def initial_state(self, num_variables):
         """The newest losses, medians of them, steps in a row, whether it tripped."""
-        del num_variables
         names = ("first", "least", "largest", "seen", "streak", "tripped")
         newest = np.zeros(LASTING * self.settings["steps"])
         return {**dict.fromkeys(names, 0.0), "newest": newest}
@@ -98,5 +97,4 @@ class Divergence(Detector):
         return Verdict(None, level, least)
 
     def describe(self, variable, value, baseline):
-        del variable
         return f"the loss has stayed near {value:.3g}, up from {baseline:.3g}"

@@ -52,5 +52,4 @@ class LossSpike(LogBaseline):
     reach_of_data = 1e4
 
     def describe(self, variable, value, baseline):
-        del variable
         return spike_words("the loss", value, baseline)

@@ -35,7 +35,6 @@ class NormThreshold(Detector):
         self.settings = {"limit": number(self, "limit", limit, above=0)}
 
     def limits(self, state):
-        del state
         return {"global_norm": (0.0, just_below(self.settings["limit"]))}
 
     def observe(self, step, state):
@@ -43,7 +42,6 @@ class NormThreshold(Detector):
         return found and Verdict(None, found[1], self.settings["limit"])
 
     def describe(self, variable, value, baseline):
-        del variable
         return (
             f"the global gradient norm is {value:.3g}, above the limit of "
             f"{baseline:.3g}"

@@ -13,18 +13,15 @@ QUANTITIES = ("global_norm", "loss", "update_ratio")
 
 
 def relative_updates(weights, ratios, sizes, kernels, floor=FLOOR):
-    """Size of each kernel's update relative to its weights.
+    """Returns the size of each kernel's update relative to its weights, [V].
 
     Args:
-        weights: Array [V], the norm of each variable before the update; NaN where it
-            was not measured.
-        ratios: Array [V], the norm of the update over that of the weights.
-        sizes: Array [V], the number of elements of each variable.
-        kernels: Array [V] of bool, True where a variable has two or more axes.
+        weights: Array [V], norm of each variable before the update; NaN if not
+            measured.
+        ratios: Array [V], norm of the update over that of the weights.
+        sizes: Array [V], number of elements of each variable.
+        kernels: bool array [V], True for variables with two or more axes.
         floor: Smallest root mean square that is assumed for weights.
-
-    Returns:
-        Array [V]; see `Observation.relative_updates`.
     """
     least = floor * np.sqrt(sizes)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -7,34 +7,19 @@ from keras_gradwatch.methods import whole
 class Onset(Detector):
     """Base of the detectors of conditions that last, such as vanishing gradients.
 
-    Such a detector trips once, when its condition has held for `patience` judgements in
+    Such a detector trips once, when its condition has held for `patience` judgments in
     a row, and can trip again after the condition has been false for as many.
-
-    Args:
-        patience: Judgements in a row after which a change counts, >= 1.
-
-    Raises:
-        ValueError: If `patience` is out of its range.
     """
 
     def __init__(self, patience: int) -> None:
         self.settings = {"patience": whole(self, "patience", patience, at_least=1)}
 
     def initial_state(self, num_variables):
-        """Whether the condition is on, and judgements in a row that contradict that."""
-        del num_variables
+        """Returns whether the condition is on, and judgments in a row against that."""
         return {"on": 0.0, "against": 0.0}
 
     def onset(self, holds, state):
-        """Takes in one judgement.
-
-        Args:
-            holds: Whether the condition holds in this step.
-            state: Dict with `on` and `against`, updated in place.
-
-        Returns:
-            Whether the condition has just turned on.
-        """
+        """Adds a judgment to `state`; returns whether the condition just turned on."""
         if holds == (state["on"] > 0):
             state["against"] = 0.0
             return False

@@ -90,7 +90,6 @@ class Oscillation(Onset):
         return Verdict(None, swing, size) if self.onset(holds, state) else None
 
     def describe(self, variable, value, baseline):
-        del variable
         return (
             f"the loss swings by {value:.3g} from step to step, around {baseline:.3g}"
         )

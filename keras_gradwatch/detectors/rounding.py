@@ -8,12 +8,12 @@ FLOAT32_MAX = float(np.finfo("float32").max)
 
 
 def to_float32(value):
-    """The float32 number nearest to a float, as a float."""
+    """Rounds a float to the nearest float32 number."""
     if abs(value) > FLOAT32_MAX:  # NumPy would warn about the overflow
         return math.copysign(math.inf, value)
     return float(np.float32(value))
 
 
 def just_below(limit):
-    """The largest float32 number below `limit`, for `x < limit` as `x <= high`."""
+    """Returns the largest float32 below `limit`, for `x < limit` as `x <= high`."""
     return float(np.nextafter(np.float32(to_float32(limit)), np.float32(0)))

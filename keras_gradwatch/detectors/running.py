@@ -2,7 +2,7 @@
 
 
 def weight(number, decay):
-    """The weight of the `number`-th value (from 1): m ← m + weight · (x − m).
+    """Returns the weight of the `number`-th value, from 1: m ← m + weight · (x − m).
 
     A plain average while values are few, then an exponential moving average.
     """

@@ -48,7 +48,6 @@ class UpdateRatio(Detector):
         }
 
     def limits(self, state):
-        del state
         return {"update_ratio": (0.0, just_below(self.settings["limit"]))}
 
     def observe(self, step, state):

@@ -48,5 +48,4 @@ class ZScore(LogBaseline):
     judged = "global_norm"
 
     def describe(self, variable, value, baseline):
-        del variable
         return spike_words("the global gradient norm", value, baseline)

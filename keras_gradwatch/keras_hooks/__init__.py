@@ -1,1 +1,1 @@
-"""Everything that reaches into Keras by a private name, one hook a file."""
+"""Everything that uses private names of Keras, one hook per file."""

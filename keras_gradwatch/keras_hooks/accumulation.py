@@ -1,4 +1,4 @@
-"""Gradient accumulation: what the optimizer will see is the average over a window."""
+"""Gradient accumulation: the optimizer uses the average over a window."""
 
 import keras
 from keras import ops
@@ -8,28 +8,23 @@ from keras_gradwatch.tensors import sparse
 
 
 def applications(optimizer, access):
-    """How often `apply` has changed something, an int: micro-batches count one each."""
+    """Returns how many times `apply` took effect; each micro-batch counts as one."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return int(access.read(optimizer._iterations))
 
 
 class Window:
-    """The accumulation window that the present micro-batch belongs to.
+    """The accumulation window of the current micro-batch.
 
-    Keras has no public reading of a window's progress or of the accumulators; the
-    private attributes are read here and nowhere else.
-
-    Args:
-        optimizer: A built Keras optimizer, with or without accumulation. The members
-            of a `MultiOptimizer` accumulate each for itself.
-        variables: The variables whose gradients are watched.
+    Keras has no public API for a window's progress or the accumulators; the private
+    attributes are read only here.
 
     Attributes:
-        partial: Scalar bool, True where more micro-batches of the window are to come;
-            None without accumulation.
-        lengths: Set of the window's lengths, 1 without accumulation; several where the
-            members of a `MultiOptimizer` differ.
+        partial: Scalar bool, True if the window has more micro-batches to come; None
+            without accumulation.
+        lengths: Set of the window's lengths, 1 without accumulation; several if the
+            members of a `MultiOptimizer`, which accumulate separately, differ.
     """
 
     def __init__(self, optimizer, variables):
@@ -45,10 +40,7 @@ class Window:
                 self.partial = more if self.partial is None else self.partial | more
 
     def average(self, gradients):
-        """The sums of a window so far, divided by its length.
-
-        Without accumulation, the gradients themselves.
-        """
+        """Returns the sums of the window so far, divided by its length if any."""
         return [
             (sparse.dense(g) + ops.cast(ops.convert_to_tensor(part), g.dtype)) / steps
             if steps
@@ -57,7 +49,7 @@ class Window:
         ]
 
     def dense(self, gradients):
-        """The gradients, dense where they are accumulated: a window is."""
+        """Returns the gradients, dense where they are accumulated."""
         return [
             sparse.dense(g) if steps else g
             for g, (steps, _) in zip(gradients, self._parts, strict=True)
@@ -69,7 +61,7 @@ class Window:
         return [accumulator for steps, accumulator in self._parts if steps]
 
     def hand_over(self, averages):
-        """What to give `apply` so that it uses `averages`, of empty accumulators."""
+        """Scales averages so that `apply` uses them, with empty accumulators."""
         return [
             g * steps if steps else g
             for g, (steps, _) in zip(averages, self._parts, strict=True)
@@ -77,7 +69,7 @@ class Window:
 
 
 def _part(optimizer, variable):
-    """`(steps, accumulator)` of the optimizer that has `variable`; None without."""
+    """Returns `(steps, accumulator)` of a variable's optimizer, None without."""
     for leaf in leaves(optimizer):
         steps = leaf.gradient_accumulation_steps
         if steps and leaf._var_key(variable) in leaf._trainable_variables_indices:

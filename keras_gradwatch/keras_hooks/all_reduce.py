@@ -1,9 +1,8 @@
-"""Saving an optimizer the all-reduce of gradients that are summed already.
+"""Avoids a second all-reduce of gradients that are already summed.
 
 Under a strategy the gradients are summed over the replicas before they are measured,
-and Keras's `apply` sums them once more. Where it gets to its sum with the very tensors
-that were summed here, it is given that sum. Where it made others of them (a clip set on
-the optimizer, a loss scale), it sums those, and that costs a second all-reduce.
+and Keras's `apply` would sum them again. For the same tensors it gets the known sums;
+what it derived from them (an optimizer's own clipping, a loss scale) is summed again.
 """
 
 # The private method in which Keras's optimizers sum over the replicas. Where it is
@@ -14,25 +13,19 @@ _sums: dict = {}  # id(gradient) -> (gradient, its sum), while a step is traced
 
 
 def remember(gradients, sums):
-    """Notes the sums of a replica's own gradients.
-
-    Args:
-        gradients: List of tensors and `IndexedSlices`.
-        sums: Their sums over the replicas, in the same order.
-    """
+    """Notes the sums over the replicas of a replica's own gradients."""
     for gradient, total in zip(gradients, sums, strict=True):
         _sums[id(gradient)] = gradient, total
 
 
 def forget(gradients):
-    """Forgets what was noted of `gradients`."""
+    """Drops the sums of `gradients`."""
     for gradient in gradients:
         _sums.pop(id(gradient), None)
 
 
 def reducing(optimizer, reduce):
-    """What stands in for the `HOOK` of `optimizer`, whose own one is `reduce`."""
-    del optimizer
+    """Returns the replacement for the `HOOK` of `optimizer`, originally `reduce`."""
 
     def stand_in(grads_and_vars):
         pairs = list(grads_and_vars)

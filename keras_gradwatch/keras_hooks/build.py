@@ -1,4 +1,4 @@
-"""Making a model's variables before its first step is traced (TensorFlow)."""
+"""Creating a model's variables before its first step is traced (TensorFlow)."""
 
 import contextlib
 
@@ -12,16 +12,11 @@ from keras_gradwatch.keras_hooks.model_state import layers_of
 def build_ahead(model, step, data):
     """Builds layers, metrics and loss that would be built while the step is traced.
 
-    A skip restores what stood in each variable *before* the step, and a variable that
-    is made in the middle of the trace cannot be read at its beginning. Keras builds
-    ahead by itself on JAX, on PyTorch, and under a distribution strategy; here the
-    same private method is called on TensorFlow. Where it cannot build the model (a
-    custom step with data of its own), the step is traced once for nothing instead.
-
-    Args:
-        model: The watched model.
-        step: Its own training step.
-        data: What the step is called with.
+    A skip restores each variable's value from *before* the step, and a variable created
+    during the trace cannot be read at its beginning. Keras builds ahead by itself on
+    JAX, on PyTorch, and under a strategy; here the same private method is called on
+    TensorFlow. If it cannot build the model (a custom step with data of its own), the
+    step is traced once for nothing.
     """
     if not _built(model):
         try:
@@ -37,9 +32,9 @@ def build_ahead(model, step, data):
 
 
 def unlifted():
-    """Context for variables that the traced function does not take for its own.
+    """Returns a context for variables that the traced function does not lift.
 
-    For those, `tf.function` traces everything a second time.
+    If it lifts variables, `tf.function` traces everything a second time.
     """
 
     def create(creator, **arguments):
@@ -49,14 +44,9 @@ def unlifted():
 
 
 def _build_optimizer(optimizer, variables):
-    """Builds an optimizer ahead, or the step is traced twice.
+    """Builds the only optimizer of a stock step ahead, or the step is traced twice.
 
-    What an optimizer assigns while it is built is never run, as in the first of the
-    two traces of stock Keras.
-
-    Args:
-        optimizer: The only one of a stock step.
-        variables: All that this step trains.
+    Its assignments are not run, as in the first of the two traces of stock Keras.
     """
     if optimizer.built or not variables:
         return
@@ -76,7 +66,7 @@ def _build_optimizer(optimizer, variables):
 
 @contextlib.contextmanager
 def _nothing_assigned(optimizer):
-    """Context in which an optimizer assigns nothing."""
+    """Keeps an optimizer from assigning anything while the context is active."""
     object.__setattr__(optimizer, "assign", lambda *_: None)
     try:
         yield
@@ -86,9 +76,9 @@ def _nothing_assigned(optimizer):
 
 @contextlib.contextmanager
 def _optimizer_left_alone(optimizer):
-    """Keeps an optimizer from being built outside the step, as stock Keras has it.
+    """Keeps an optimizer from being built outside the step, as in stock Keras.
 
-    All but a dynamic loss scale: unbuilt, it would scale the loss by a constant.
+    Except for a dynamic loss scale: unbuilt, it would scale the loss by a constant.
     """
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     if optimizer is None or optimizer.built or scales:

@@ -6,12 +6,7 @@ import keras
 
 
 def class_to_make(cls, args, kwargs):
-    """The class to instantiate: `cls`, or its functional-style sibling.
-
-    Args:
-        cls: A `keras.Model` subclass that is called.
-        args, kwargs: What it is called with.
-    """
+    """Returns the class to instantiate: `cls`, or its functional-style sibling."""
     functional = (
         len(args) == 2
         or (len(args) == 1 and "outputs" in kwargs)
@@ -24,11 +19,10 @@ def class_to_make(cls, args, kwargs):
 
 @functools.cache
 def functional_class(cls):
-    """The functional-style sibling of a `GradWatchModel` class.
+    """Returns the functional-style sibling of a `GradWatchModel` class.
 
-    When a `keras.Model` subclass is called with inputs and outputs, Keras rewrites
-    that class's `__bases__` for good, and no subclass-style model can be built on it
-    any more. A class of its own for the functional style leaves `cls` alone.
+    Calling a class with inputs and outputs makes Keras rewrite its `__bases__` for
+    good, which rules out subclass-style models. The sibling leaves `cls` as it is.
     """
     inputs = keras.Input((1,))
     functional = type(keras.Model(inputs, inputs))

@@ -1,4 +1,4 @@
-"""Standing in for an optimizer's `apply` and `scale_loss` while a step is traced."""
+"""Replaces methods of the optimizers and the model while a step is traced."""
 
 import contextlib
 import threading
@@ -18,26 +18,21 @@ _users: dict = {}  # id(object) -> number of steps that intercept it just now
 
 
 def is_stock(step):
-    """Whether a bound `train_step` is Keras's own, which applies one optimizer once."""
+    """Returns whether `train_step` is Keras's, which applies one optimizer once."""
     return getattr(step, "__func__", None) is keras.Model.train_step
 
 
 def active():
-    """The step that this thread is tracing, or None."""
+    """Returns the step that this thread is tracing, or None."""
     return getattr(_active, "watched", None)
 
 
 @contextlib.contextmanager
 def intercept(model, watched):
-    """Has `watched` asked wherever the model applies gradients or computes its loss.
+    """Calls `watched` whenever the model applies gradients or computes its loss.
 
-    Instance attributes stand in for the methods, and are gone when the last thread
-    leaves: nothing stays behind on the optimizer or the model.
-
-    Args:
-        model: The watched model.
-        watched: The `WatchedStep`. On PyTorch, what stands in is kept in its monitor's
-            `stand_ins`: `torch.compile` compiles again for other functions.
+    Instance attributes replace the methods until the last thread leaves. On PyTorch the
+    monitor's `stand_ins` keeps them, as `torch.compile` recompiles for new functions.
     """
     stand_ins = [(model, "compute_loss", _computing)]
     for optimizer in held_optimizers(model):

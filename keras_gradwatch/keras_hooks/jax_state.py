@@ -1,4 +1,4 @@
-"""The state that Keras's trainer hands from step to step on JAX."""
+"""The state that Keras's trainer passes from step to step on JAX."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ SHARDINGS = "_get_state_sharding_spec"
 
 
 def state_variables(model):
-    """The variables whose values are the state, a tuple of four lists."""
+    """Returns the variables whose values are the state, a tuple of four lists."""
     return (
         model.trainable_variables,
         model.non_trainable_variables,
@@ -16,20 +16,16 @@ def state_variables(model):
 
 
 def adopt(variables, arrays):
-    """Has variables hold these arrays, without a copy, as Keras's trainer does it."""
+    """Makes variables hold arrays without a copy, as Keras's trainer does."""
     for variable, array in zip(variables, arrays, strict=True):
         variable._value = array
 
 
 @contextlib.contextmanager
 def one_group_more(model, variables):
-    """Context in which Keras makes a train function for a state with one list more.
+    """Makes Keras build its train function for a state with a fifth list, `variables`.
 
-    Under a distribution the function is made for the shardings of what it returns.
-
-    Args:
-        model: The watched model.
-        variables: Those of the fifth list.
+    Under a distribution, the function is compiled for the shardings of what it returns.
     """
     own = getattr(model, SHARDINGS, None)
     if own is None:
@@ -47,20 +43,18 @@ def one_group_more(model, variables):
 
 
 def mark_synced(model):
-    """Has Keras read the variables again, rather than a state that it has kept.
+    """Makes Keras read the variables again, not the state that it has kept.
 
-    Keras has no public name for this: a state that was donated to a failed step would
-    be assigned to the variables when `fit` ends.
+    Else `fit` would end by assigning a state that was donated to a failed step.
     """
     model._jax_state_synced = True
 
 
 @contextlib.contextmanager
 def state_in_hand(model):
-    """Context in which `jax_state_sync` does nothing: the state is not Keras's now.
+    """Disables `jax_state_sync` while active, as Keras does not hold the state.
 
-    Whoever asks a Keras callback for its model has it assign the state of the last
-    step, which is older than the one in hand.
+    A Keras callback's `model` property would assign the older state of the last step.
     """
     before = model._jax_state_synced
     model._jax_state_synced = True
@@ -69,7 +63,7 @@ def state_in_hand(model):
 
 
 def another(step):
-    """The same step, another function: JAX remembers the trace of each function."""
+    """Wraps a step in a new function, as JAX caches the trace of each function."""
 
     def train_step(*arguments):
         return step(*arguments)

@@ -14,14 +14,9 @@ WHOLE = 1 - 1e-6
 
 
 def leaves(optimizer):
-    """The optimizers that have a rate of their own.
+    """Returns the optimizers that have their own learning rate, a list.
 
-    Args:
-        optimizer: Any Keras optimizer. `LossScaleOptimizer` keeps the rate on its
-            inner optimizer, `MultiOptimizer` on each of its members.
-
-    Returns:
-        List of optimizers.
+    These are the inner ones of a `LossScaleOptimizer` or a `MultiOptimizer`.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return leaves(optimizer.inner_optimizer)
@@ -31,7 +26,7 @@ def leaves(optimizer):
 
 
 def rewrites(optimizer):
-    """Whether an optimizer computes the weights from its accumulators alone.
+    """Returns whether an optimizer computes the weights from its accumulators alone.
 
     How far such a step moves the weights says nothing about its rate.
     """
@@ -39,37 +34,34 @@ def rewrites(optimizer):
 
 
 def of(optimizer):
-    """The rate of an optimizer, of several the first one's, a float32 scalar."""
+    """Returns the rate of an optimizer, or of its first member, a scalar float32."""
     # A copy: on PyTorch, what is read of a variable is the variable.
     return ops.copy(_rate(leaves(optimizer)[0]))
 
 
 def all_leaves(optimizers):
-    """The optimizers that have a rate of their own, of several optimizers, a list."""
+    """Returns the `leaves` of several optimizers, a list."""
     return [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
 
 
 def variable_of(leaf):
-    """The variable that holds an optimizer's rate; None for a schedule."""
+    """Returns the variable that holds an optimizer's rate; None for a schedule."""
     rate = leaf._learning_rate
     return rate if isinstance(rate, keras.Variable) else None
 
 
 def cut(optimizers, factor, floor, least, store, factors):
-    """Multiplies the learning rates of `optimizers`, between two steps.
+    """Multiplies learning rates between two steps, and returns the first one's factor.
 
     Args:
         optimizers: List of optimizers.
-        factor: 0 to 1; above 1, it takes back earlier cuts, and no more than these.
+        factor: 0 to 1; above 1, it reverts earlier cuts, and no more than those.
         floor: No rate is cut below this.
-        least: Nor below this fraction of what it was without cuts.
-        store: Reads and writes variables: `read(variable)`, `write(variable, value)`,
-            and `scope()`, a context in which variables have their present values.
-        factors: Dict of an optimizer's place to the factor on its float rate; updated
-            in place. A schedule has a variable for it.
-
-    Returns:
-        The factor by which the first rate was multiplied; 1 where it was not cut.
+        least: Nor below this fraction of its value without cuts.
+        store: Has `read(variable)`, `write(variable, value)`, and `scope()`, a context
+            in which variables have their current values.
+        factors: Dict from an optimizer's place to the factor on its float rate, updated
+            in place; a schedule has a variable instead.
     """
     done = []
     for place, leaf in enumerate(all_leaves(optimizers)):
@@ -99,20 +91,15 @@ def _rate(leaf):
 
 
 def scale_of(optimizer):
-    """The variable that multiplies an optimizer's schedule, or None."""
+    """Returns the variable that multiplies an optimizer's schedule, or None."""
     return getattr(vars(optimizer).get(HOOK), "scale", None)
 
 
 def hook_schedules(optimizers, make_variable):
-    """Puts a scale variable behind every schedule; before the step is traced.
+    """Multiplies every schedule by a scale variable; call before the step is traced.
 
-    Args:
-        optimizers: List of optimizers, with or without schedules.
-        make_variable: Function that makes a float32 variable of 1, of a number: the
-            optimizer's place among all that have a rate of their own.
-
-    Raises:
-        RuntimeError: If this version of Keras reads schedules in another way.
+    `make_variable(place)` creates a float32 variable of 1, by place in `all_leaves`.
+    Raises RuntimeError if this version of Keras reads schedules differently.
     """
     for index, leaf in enumerate(all_leaves(optimizers)):
         if variable_of(leaf) is None and scale_of(leaf) is None:
@@ -142,13 +129,9 @@ def _hook(leaf, scale):
 
 @contextlib.contextmanager
 def pinned(optimizer, read):
-    """Context in which an optimizer's schedules are scaled by what is read now.
+    """Scales an optimizer's schedules by `read(variable)` while the context is active.
 
-    In JAX's stateless scopes only the variables that were handed over can be read.
-
-    Args:
-        optimizer: Any Keras optimizer.
-        read: Function of a variable, its value in the step.
+    JAX's stateless scopes can read only the variables that were passed in.
     """
     hooks = [vars(leaf).get(HOOK) for leaf in leaves(optimizer)]
     hooks = [hook for hook in hooks if hasattr(hook, "scale")]
@@ -162,7 +145,7 @@ def pinned(optimizer, read):
 
 
 def unhook_schedules(optimizers):
-    """Removes what `hook_schedules` put in; the schedules run uncut again."""
+    """Undoes `hook_schedules`; the schedules are used without cuts again."""
     for optimizer in optimizers:
         for leaf in leaves(optimizer):
             if scale_of(leaf) is not None:

@@ -1,4 +1,4 @@
-"""Loss scales: what gradients are to be divided by, and what overflows."""
+"""Loss scales: what gradients must be divided by, and what overflows."""
 
 import keras
 from keras import ops
@@ -7,12 +7,12 @@ from keras_gradwatch.tensors import sparse
 
 
 def dynamic(optimizer):
-    """Whether `optimizer` scales the loss dynamically, and skips overflows itself."""
+    """Returns whether `optimizer` scales the loss dynamically and skips overflows."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def loss_scale(optimizer):
-    """What `apply` divides gradients by: a float32 scalar, or None."""
+    """Returns what `apply` divides gradients by, a scalar float32, or None."""
     if dynamic(optimizer):
         scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
         return ops.cast(ops.convert_to_tensor(scale), "float32")
@@ -22,16 +22,16 @@ def loss_scale(optimizer):
 
 
 def unscale(gradient, scale):
-    """A gradient divided by `scale` in float32; as it is where that is None."""
+    """Divides a gradient by `scale` in float32; None leaves it unchanged."""
     if scale is None:
         return gradient
     return sparse.map_values(lambda g: ops.cast(g, "float32") / scale, gradient)
 
 
 def propagate_overflow(gradients, overflow):
-    """Infinite gradients where a loss scale overflowed on any replica.
+    """Makes gradients infinite where a loss scale overflowed on any replica.
 
-    `LossScaleOptimizer` asks the first replica only whether its gradients are finite.
+    `LossScaleOptimizer` checks only whether the first replica's gradients are finite.
     """
 
     def infinite(values):

@@ -1,4 +1,4 @@
-"""What a skipped step must leave as it was: the model's non-trainable state."""
+"""What a skipped step must leave unchanged: the model's non-trainable state."""
 
 import keras
 from keras import ops
@@ -11,16 +11,9 @@ from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 
 
 def restorable(model):
-    """The variables that a batch changes besides weights and optimizer state.
+    """Returns non-trainable variables and metrics, which a batch changes, each once.
 
-    Non-trainable variables (BatchNorm's moving statistics) and metrics; not the seeds
-    of random layers, which continue as they would have.
-
-    Args:
-        model: A built Keras trainer.
-
-    Returns:
-        List of `keras.Variable`, each once.
+    Excludes the seeds of random layers, which continue as they would have.
     """
     seeds = set()
     for layer in layers_of(model):
@@ -36,11 +29,7 @@ def restorable(model):
 
 
 def nonfinite_state(model):
-    """Which of the model's non-trainable variables hold a value that is not finite.
-
-    Returns:
-        Dict from `id` of a `keras.Variable` to a scalar bool tensor.
-    """
+    """Maps ids of non-trainable float variables to whether they are non-finite."""
     result = {}
     for variable in getattr(model, "non_trainable_variables", []):
         value = ops.convert_to_tensor(variable)
@@ -50,15 +39,7 @@ def nonfinite_state(model):
 
 
 def newly_nonfinite(before, model):
-    """In how many of the model's variables this step left a non-finite value.
-
-    Args:
-        before: What `nonfinite_state` gave before the step.
-        model: The model.
-
-    Returns:
-        Scalar float32.
-    """
+    """Counts variables newly non-finite since `before`, a scalar float32."""
     total = ops.convert_to_tensor(0.0, "float32")
     for variable, now in nonfinite_state(model).items():
         newly = now & ~before[variable] if variable in before else now
@@ -67,12 +48,9 @@ def newly_nonfinite(before, model):
 
 
 def harmed(model):
-    """The variables that a bad step may have harmed: weights, state, optimizers'.
+    """Returns weights, state and optimizer variables, which a bad step may corrupt.
 
-    Learning rates, seeds and metrics are not included.
-
-    Returns:
-        List of `keras.Variable`, each once.
+    Excludes learning rates, seeds and metrics.
     """
     optimizers = held_optimizers(model)
     every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
@@ -85,13 +63,9 @@ def harmed(model):
 
 
 def slots(model):
-    """What the optimizers keep of earlier gradients: momentum, second moments.
+    """Returns optimizer slots (momentum, second moments) with their initial values.
 
-    Scalars (iterations, learning rates), moving averages of the weights, and gradient
-    accumulators are left out.
-
-    Returns:
-        List of pairs: a `keras.Variable`, and its initial value.
+    Excludes scalars, moving averages of the weights, and gradient accumulators.
     """
     found = []
     for optimizer in held_optimizers(model):
@@ -105,18 +79,11 @@ def slots(model):
 
 
 def updates(model, access):
-    """How many updates a model's optimizer has made, an int; of several the most.
-
-    Micro-batches of an accumulation window count one each.
-
-    Args:
-        model: The model.
-        access: `Access` to its variables.
-    """
+    """Returns the largest update count of any optimizer; micro-batches count, too."""
     made = [applications(optimizer, access) for optimizer in held_optimizers(model)]
     return max(made, default=0)
 
 
 def value_of(variable):
-    """The backend's variable of a `keras.Variable`, or of one of its own."""
+    """Returns the backend's variable of a `keras.Variable`, or `variable` itself."""
     return variable.value if isinstance(variable, keras.Variable) else variable

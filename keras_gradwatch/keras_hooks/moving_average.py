@@ -9,7 +9,7 @@ AVERAGES = "_model_variables_moving_average"
 
 
 def averages_in(optimizer):
-    """The moving averages that an optimizer keeps, a list of variables."""
+    """Returns the moving averages that an optimizer keeps, a list of variables."""
     found = []
     for leaf in rates.leaves(optimizer):
         if getattr(leaf, "use_ema", False):
@@ -18,15 +18,7 @@ def averages_in(optimizer):
 
 
 def averages_of(optimizer, variables):
-    """The moving average of each of `variables`, and the weight of a new value in it.
-
-    Args:
-        optimizer: Any Keras optimizer.
-        variables: List of V variables that it trains.
-
-    Returns:
-        List of V pairs `(average, weight)`, None where a variable has no average.
-    """
+    """Returns `(average, weight of a new value)` for each variable, or None."""
     found = {}
     for leaf in rates.leaves(optimizer):
         if getattr(leaf, "use_ema", False):

@@ -4,18 +4,13 @@ import keras
 
 
 def name_of_optimizer(model, optimizer):
-    """The attribute in which a model holds an optimizer; else the optimizer's name."""
+    """Returns the model's attribute that holds an optimizer, else its name."""
     names = [n for n, value in _attributes(model) if value is optimizer]
     return names[0] if names else optimizer.name
 
 
 def name_of_network(model, variables):
-    """The attribute of a model whose layer has all of some variables, or None.
-
-    Args:
-        model: A Keras trainer.
-        variables: List of `keras.Variable`.
-    """
+    """Returns the model's attribute whose layer has all `variables`, or None."""
     wanted, found = {id(v) for v in variables}, []
     for name, value in _attributes(model):
         if isinstance(value, keras.Layer):

@@ -12,17 +12,10 @@ _found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def held_optimizers(model):
-    """All optimizers that a model trains with, each once.
+    """Returns all optimizers that a model trains with, each once.
 
-    That is `model.optimizer`, and those in attributes of the model or of one of its
-    layers, also in lists and dicts (a GAN has two). They are looked for again where
-    `model.optimizer` is another one, and after `look_again`.
-
-    Args:
-        model: A Keras trainer.
-
-    Returns:
-        List of `keras.optimizers.Optimizer`.
+    Searches attributes of the model and its layers, also in lists and dicts (a GAN has
+    two). Cached until `model.optimizer` changes or `look_again` is called.
     """
     own = getattr(model, "optimizer", None)
     known, found = _found.get(model, (None, []))
@@ -33,7 +26,7 @@ def held_optimizers(model):
 
 
 def look_again(model):
-    """Has `held_optimizers` look for the optimizers of a model again."""
+    """Makes `held_optimizers` search the model again."""
     _found.pop(model, None)
 
 
@@ -50,7 +43,7 @@ def _look(model):
 
 
 def trained_by(optimizer):
-    """The variables that a built optimizer trains, a list in its own order."""
+    """Returns the variables that a built optimizer trains, in its own order."""
     return optimizer._trainable_variables
 
 

@@ -12,21 +12,14 @@ TRANSPARENT = (
 
 
 def output_layers(model):
-    """The layer of each output of a model, a list; empty where that is not known.
-
-    Args:
-        model: A Keras trainer; only Functional and Sequential ones tell it.
-    """
+    """Returns the layer of each output; empty if unknown, as for subclassed models."""
     return [layer for layer, _ in outputs(model)]
 
 
 def outputs(model):
-    """The layer of each output, and the shape of the output, pairs.
+    """Returns `(layer, shape)` of each output; see `output_layers`.
 
-    An embedding that is the last layer, too, has another shape in its own `output`.
-
-    Args:
-        model: A Keras trainer; empty unless it is Functional or Sequential.
+    The `output` of an embedding that is also the last layer has a different shape.
     """
     found = []
     for output in keras.tree.flatten(getattr(model, "outputs", None) or []):

@@ -4,7 +4,7 @@ import importlib
 
 
 class NoRunError(ValueError):
-    """There is no run to log to, and none is to be started: `fit` does not begin."""
+    """Raised at the start of `fit` if there is no run to log to, nor to start."""
 
 
 class Logger:
@@ -64,11 +64,7 @@ class Logger:
 
 
 def client(name, owner):
-    """The package of a tracker.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to install it.
-    """
+    """Imports the package of a tracker; ImportError says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -78,19 +74,9 @@ def client(name, owner):
 
 
 def settings(owner, name, run, start):
-    """Checks the argument `start`: the arguments with which a tracker starts a run.
+    """Checks and returns `start`, the arguments with which a tracker starts a run.
 
-    Args:
-        owner: The logger, for the message.
-        name: Name of the argument that chooses a run that exists.
-        run: Its value, or None.
-        start: A dict of keyword arguments, or None.
-
-    Returns:
-        `start`.
-
-    Raises:
-        ValueError: If `start` is something else, or if both are given.
+    Raises ValueError if it is no dict of arguments, or if `run` is given, too.
     """
     owner = type(owner).__name__
     named = isinstance(start, dict) and all(isinstance(key, str) for key in start)

@@ -15,14 +15,8 @@ from keras_gradwatch.tensorboard import tags
 class FileLog(Logger):
     """Base of the loggers that write a file. Nothing is ever overwritten.
 
-    Args:
-        path: File to write; its directory is created if missing. If the file exists,
-            `-2`, `-3`, ... is added to its name.
-        append: Whether a file that exists is continued instead. Later calls of `fit`
-            continue the same file in any case. Defaults to `False`.
-
-    Raises:
-        ValueError: If an argument is invalid.
+    If the file exists, `-2`, `-3`, ... is added to its name, unless `append` is True.
+    Later calls of `fit` continue the same file in any case.
     """
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
@@ -53,7 +47,7 @@ class FileLog(Logger):
                 self.path = f"{stem}-{number}{extension}"
 
     def __deepcopy__(self, memo):
-        """A logger with the same settings, and a file of its own."""
+        """Returns a logger with the same settings, and a file of its own."""
         new = copy.copy(self)
         new.path, new._begun = self._asked, False
         return new
@@ -158,7 +152,7 @@ class JsonLinesLog(FileLog):
 
 
 def _plain(value):
-    """The same with None for numbers that JSON does not have."""
+    """Replaces numbers that JSON does not have by None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,19 +10,8 @@ from keras_gradwatch.tensors.processes import is_chief
 class Loggers:
     """Passes points and events of a run to loggers; at its end report and heatmap.
 
-    A logger that raises an exception, such as one that has lost its server, is left out
+    A logger that raises an exception, such as one that has lost its server, is disabled
     until the next `fit`; training continues.
-
-    Args:
-        owner: The object that the user has made, for messages.
-        log: `Logger`, a list of them, or None.
-        points: `Points`.
-
-    Attributes:
-        open: Whether a `fit` has begun that has not ended.
-
-    Raises:
-        ValueError: If `log` is something else.
     """
 
     def __init__(self, owner, log, points):
@@ -31,7 +20,7 @@ class Loggers:
         self.forget()
 
     def forget(self):
-        """Drops what is known of the runs so far."""
+        """Drops what is known of earlier runs."""
         self._norms, self.open = NormLog(), False
         self._active, self._say = [], None
 
@@ -39,15 +28,7 @@ class Loggers:
         return len(self._loggers)
 
     def begin(self, first_step, say):
-        """Begins a `fit`.
-
-        Args:
-            first_step: Its first step.
-            say: Function that prints a line.
-
-        Raises:
-            NoRunError: If a tracker has no run to log to.
-        """
+        """Begins a `fit`; raises NoRunError if a tracker has no run to log to."""
         if first_step == 0:
             self._norms = NormLog()
         self.open = is_chief()
@@ -80,7 +61,7 @@ class Loggers:
                 )
 
     def write(self, rows, events):
-        """Takes newly drained `Rows` and their events."""
+        """Logs newly drained `Rows` and their events."""
         if not self.open:
             return
         self._norms.add(rows)
@@ -89,11 +70,7 @@ class Loggers:
         self.points.add(rows, events)
 
     def end(self, report):
-        """Ends a `fit`, once.
-
-        Args:
-            report: Its `Report`.
-        """
+        """Ends a `fit` with its `Report`, once."""
         if not self.open:
             return
         try:

@@ -117,21 +117,13 @@ class AdaGC(Policy):
 
 
 def _share(norm, limit):
-    """`min(1, limit / norm)`, and 1 for a norm of 0."""
+    """Returns `min(1, limit / norm)`, and 1 for a norm of 0."""
     over = norm > limit
     return ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
 
 
 def _rescaled(norms, clipped, level, state, settings):
-    """What is kept of each variable after a step, the robust way.
-
-    Args:
-        norms: Tensor [V], before clipping.
-        clipped: Tensor [V], after it.
-        level: Tensor [V], γ as the published rule has it.
-        state: The state before the step.
-        settings: The settings.
-    """
+    """Returns the new robust state of each variable; `level` [V] is the published γ."""
     seen, usual, fresh = state["seen"], state["usual"], state["fresh"]
     warm = seen >= settings["warmup"]
     known = state["level"] > 0

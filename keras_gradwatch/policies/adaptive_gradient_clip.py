@@ -91,7 +91,7 @@ class AdaptiveGradientClip(Policy):
 
 
 def _unit_axes(shape):
-    """The axes over which the norm of one unit is taken."""
+    """Returns the axes over which the norm of one unit is taken."""
     vector = sum(length != 1 for length in shape) <= 1
     return tuple(range(len(shape) if vector else len(shape) - 1))
 

@@ -52,7 +52,6 @@ class AutoClip(Policy):
 
     def initial_state(self, num_variables):
         """The newest norms, and how many of them there are."""
-        del num_variables
         return {"norms": np.zeros(self.window, "float32"), "seen": np.float32(0.0)}
 
     def decide(self, measured, state, settings):

@@ -99,21 +99,15 @@ def scale_down(gradient, norm, limit):
 
 
 def scale(gradient, factor):
-    """`gradient · factor`, in the dtype of the gradient.
+    """Multiplies a gradient by a float32 factor, in the dtype of the gradient.
 
-    Args:
-        gradient: Tensor or `SparseRows`.
-        factor: Float32, a scalar or one number for each place of the last axis.
+    The factor is a scalar, or has one number for each place of the last axis.
     """
     return map_values(lambda g: g * ops.cast(factor, g.dtype), gradient)
 
 
 def check_policy(policy):
-    """Returns `policy`.
-
-    Raises:
-        TypeError: If it is neither a `Policy` nor None.
-    """
+    """Returns `policy`; raises TypeError if it is neither a `Policy` nor None."""
     if policy is not None and not isinstance(policy, Policy):
         raise TypeError(
             "`policy` must be a keras_gradwatch.policies.Policy or None. "

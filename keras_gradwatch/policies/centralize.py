@@ -49,7 +49,7 @@ def _has_units(gradient):
 
 
 def centered(values, axes):
-    """`values` without their mean over `axes`, in float32."""
+    """Returns `values` without their mean over `axes`, in float32."""
     axes, values = tuple(axes), ops.cast(values, "float32")
     count = 1
     for axis in axes:

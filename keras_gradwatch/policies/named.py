@@ -21,19 +21,7 @@ NAMES = {
 
 
 def get(policy):
-    """The policy that an argument `policy` stands for.
-
-    Args:
-        policy: A `Policy`, a name such as `"auto_clip"`, a number (the limit of
-            `ClipByGlobalNorm`), or None.
-
-    Returns:
-        A `Policy`, or None.
-
-    Raises:
-        ValueError: If no policy has this name, or a number is not > 0.
-        TypeError: If it is something else.
-    """
+    """Returns the `Policy` for a name, a global norm or a `Policy`; None for None."""
     if policy is None or isinstance(policy, Policy):
         return policy
     if isinstance(policy, str):

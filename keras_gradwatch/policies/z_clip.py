@@ -71,7 +71,6 @@ time | μ and σ are reset |
 
     def initial_state(self, num_variables):
         """The newest norms, their number, mean and variance, and the streak."""
-        del num_variables
         names = ("seen", "mean", "variance", "streak")
         zeros = {name: np.float32(0.0) for name in names}
         return {"recent": np.zeros(self.warmup, "float32"), **zeros}

@@ -9,14 +9,7 @@ MARKS = (REPORT, EVENT_LOG, RECORD)
 
 
 def find_all(logdir):
-    """The directories of all runs in a directory, a sorted list.
-
-    Args:
-        logdir: The directory of a run, or one with several of them, at any depth.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Lists the directories of all runs in `logdir`; raises ValueError if none."""
     runs = []
     for directory, folders, files in os.walk(logdir):
         folders.sort()
@@ -28,13 +21,9 @@ def find_all(logdir):
 
 
 def find(logdir):
-    """The directory in which `GradWatch` has left its files.
+    """Returns the directory of a run, `gradwatch` in `logdir` or `logdir` itself.
 
-    Args:
-        logdir: That directory, or the one that it is in.
-
-    Raises:
-        ValueError: If there is none.
+    Raises ValueError if neither has the files of a run.
     """
     logdir = os.fspath(logdir)
     if not os.path.isdir(logdir):

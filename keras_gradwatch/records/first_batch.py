@@ -16,23 +16,18 @@ SMALL = 2_000_000
 
 
 def describe_batch(data):
-    """Describes a batch as plain data.
+    """Describes a batch as a dict of plain data; empty if it cannot be read.
 
-    Args:
-        data: What `fit` hands to a step: `(x, y)`, `(x, y, sample_weight)`, or `x`, of
-            nested NumPy arrays or tensors.
-
-    Returns:
-        Dict of `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
-        `low`, `high`, `rms` of the finite values, `nonfinite` (fraction of the values),
-        `bad_columns` (those that are not finite in any row), `zeros`, `negative`
-        (fractions), `one_hot`, `constant`, `deviation` (the standard deviation),
-        `variance_error` (the standard error of its square), `rows`
-        (their number), `distinct` (how many the first 256 values are) and `column`
-        (number and root mean square of the largest one), and of whole numbers `frames`
-        (how many steps the longest label sequence needs under CTC, where 0 is padding);
-        and `weighted`, whether there
-        are sample weights. Empty where the batch cannot be read.
+    `data` is what `fit` passes to a step: `(x, y)`, `(x, y, sample_weight)`, or `x`, of
+    nested NumPy arrays or tensors. The keys are `weighted` (whether there are sample
+    weights), `inputs` and `targets`, lists of dicts with `name`, `shape`, `integers`,
+    `low`, `high`, `rms` (of the finite values), `nonfinite`, `zeros`, `negative`
+    (fractions), `bad_columns` (not finite in any row), `one_hot`, `constant`,
+    `deviation` (the standard deviation), `variance_error` (the standard error of its
+    square), `rows` (their number), `distinct` (how many the first 256 values are),
+    `column` (number and root mean square of the largest one) and `frames` (of whole
+    numbers, the steps that the longest label sequence needs under CTC, where 0 is
+    padding).
     """
     try:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -43,7 +38,7 @@ def describe_batch(data):
 
 
 def is_small(data):
-    """Whether a batch has so few numbers that it may be kept for a while."""
+    """Returns whether a batch has so few numbers that it may be kept for a while."""
     shapes = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(data)]
     try:
         return sum(math.prod(s) for s in shapes if s is not None) <= SMALL
@@ -65,7 +60,7 @@ def _arrays(nested):
 
 
 def _numbers(leaf):
-    """The first rows of an array or tensor in float64; None where it has no numbers."""
+    """Returns the first rows of an array or tensor; None if it has no numbers."""
     if leaf is None or not hasattr(leaf, "shape") or not len(leaf.shape):
         return None
     part = leaf[:MAX_ROWS]
@@ -115,7 +110,7 @@ def _describe(array):
 
 
 def _variance_error(values):
-    """The standard error of the variance of values."""
+    """Returns the standard error of the variance of `values`."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = (values - values.mean()) ** 2
         error = float(np.std(squares) / math.sqrt(len(values)))
@@ -123,7 +118,7 @@ def _variance_error(values):
 
 
 def _is_one_hot(rows):
-    """Whether each row has a single 1, and zeros."""
+    """Returns whether each row has a single 1, and zeros."""
     if rows.shape[1] < 2 or not np.isin(rows, (0, 1)).all():
         return False
     return bool((rows.sum(axis=1) == 1).all())

@@ -16,17 +16,17 @@ FILES = (EVENTS, ROWS, WEIGHTS, BATCH)
 
 
 def begins(step, last):
-    """Whether an event of `step` begins an incident, `last` being the event before."""
+    """Returns whether an event begins an incident, with one at step `last` before."""
     return last is None or step - last > QUIET
 
 
 def directory_name(step):
-    """The name of the directory of the incident that began in `step`."""
+    """Returns the name of the directory of the incident that began in `step`."""
     return f"step_{step:07d}"
 
 
 def first_step(name):
-    """The step of a directory that `directory_name` has named; None for another."""
+    """Returns the step in a name from `directory_name`; None for another name."""
     step = name.removeprefix("step_")
     named = step.isdecimal() and name == directory_name(int(step))
     return int(step) if named else None

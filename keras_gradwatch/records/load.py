@@ -1,9 +1,9 @@
 """Reading a recorded run."""
 
-import json
 import os
 
 from keras_gradwatch.records import record_file
+from keras_gradwatch.records.files import read_json
 from keras_gradwatch.records.find import find_all
 from keras_gradwatch.records.incidents import RECORD, RUN
 from keras_gradwatch.records.run import Run
@@ -60,7 +60,7 @@ def load(logdir: str | os.PathLike[str]) -> Run:
         events=contents.events,
         report=contents.report,
         histograms=contents.histograms,
-        status=_status(directory),
+        status=read_json(os.path.join(directory, RUN)) or None,
     )
 
 
@@ -73,12 +73,3 @@ def _statistics(samples):
         if known.any():
             found[name] = samples["step"][known], values[known]
     return found
-
-
-def _status(directory):
-    try:
-        with open(os.path.join(directory, RUN), encoding="utf-8") as file:
-            status = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return status if isinstance(status, dict) else None

@@ -2,17 +2,7 @@
 
 
 def unique(names):
-    """Tells variables with the same path apart by a suffix.
-
-    The first of a kind keeps its name, later ones get `_1`, `_2`, ...; a suffixed name
-    that some other variable bears already is passed over.
-
-    Args:
-        names: iterable of str, variable paths in the model's order.
-
-    Returns:
-        list of str, as long as `names` and in the same order, all distinct.
-    """
+    """Makes names unique by suffixes `_1`, `_2`, ...; the first of equal ones stays."""
     names = list(names)
     # Every original name is reserved, so that a suffix never takes the name of a
     # variable that comes later. Two suffixed names cannot be equal: what stands before

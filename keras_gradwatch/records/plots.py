@@ -4,14 +4,7 @@ import numpy as np
 
 
 def plot(history):
-    """Draws loss, gradient norms and learning rate against the steps.
-
-    Args:
-        history: `History`.
-
-    Returns:
-        `matplotlib.figure.Figure`; events are vertical lines.
-    """
+    """Plots loss, gradient norms and learning rate, with events as vertical lines."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(3, sharex=True, figsize=(9, 6), layout="constrained")
@@ -35,16 +28,10 @@ def plot(history):
 
 
 def heatmap(history):
-    """Draws the norm of every variable at every step, on a log scale.
+    """Plots the norm of every variable at every step, on a log scale.
 
-    The colours span the 1st to the 99th percentile of the norms, so that an explosion
-    does not make all other steps look alike. Steps that are not finite are red.
-
-    Args:
-        history: `History`.
-
-    Returns:
-        `matplotlib.figure.Figure`.
+    The colors span the 1st to the 99th percentile of the norms, so that an explosion
+    does not make all other steps look alike. Gradients that are not finite are red.
     """
     import matplotlib.pyplot as plt
 

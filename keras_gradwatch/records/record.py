@@ -24,7 +24,7 @@ _records: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def record_of(monitor, directory):
-    """The `Record` that a monitor writes to a directory, over all `fit` calls."""
+    """Returns the `Record` of a monitor in a directory, shared by all `fit` calls."""
     directory = os.path.abspath(directory)
     own = _records.setdefault(monitor, {})
     return own.setdefault(directory, Record(directory))
@@ -33,11 +33,8 @@ def record_of(monitor, directory):
 class Record:
     """Appends rows, samples, events and reports to `record.gwr` in a directory.
 
-    Rows are collected for 0.2 s, unless an incident begins. The file is thinned out
-    when it holds half as much again as is left of a long run.
-
-    Args:
-        directory: Local directory; made if missing.
+    Rows are buffered for 0.2 s, unless an incident begins. The file is thinned out when
+    it holds half as much again as is left of a long run.
     """
 
     def __init__(self, directory):
@@ -69,15 +66,10 @@ class Record:
         self._next_sample = samples[-1] + self._stride if len(samples) else 0
 
     def begin(self, step, resumed=False):
-        """Begins a `fit`.
+        """Begins a `fit`; raises OSError if the directory cannot be written.
 
-        Args:
-            step: The first step. What another process left of it and of later ones is
-                dropped.
-            resumed: Whether that was the same run; else all of it is removed.
-
-        Raises:
-            OSError: If the directory cannot be written.
+        From the file of another process, a resumed run keeps the steps before `step`;
+        any other run removes it.
         """
         size = self._size_on_disk()
         if size == self._size and size is not None:
@@ -99,13 +91,7 @@ class Record:
         os.remove(self.path)
 
     def add(self, rows, events, histograms=None):
-        """Takes newly drained `Rows`, their events, and the newest histograms.
-
-        Args:
-            rows: `Rows`.
-            events: List of `Event`s.
-            histograms: `(step, names, values [V, 32])`, or None.
-        """
+        """Adds drained `Rows`, events, and histograms `(step, names, [V, 32])`."""
         if rows.steps[0] < self._next:
             return  # of another callback with the same directory
         if self._rows and self._rows[0].layout is not rows.layout:
@@ -126,12 +112,12 @@ class Record:
             self.flush()
 
     def flush(self):
-        """Writes what was collected."""
+        """Writes what is buffered."""
         if self._rows:
             self._append()
 
     def report(self, report):
-        """Writes what was collected, and a report, a dict of plain data."""
+        """Writes what is buffered, and a report, a dict of plain data."""
         self._append(report)
 
     def _append(self, report=None):
@@ -195,7 +181,7 @@ class Record:
         return too_many or self._waste > MAX_WASTE
 
     def _collected(self):
-        """Rows and samples, arrays as in `Contents`."""
+        """Returns the buffered rows and samples, arrays as in `Contents`."""
         parts, width = self._rows, len(self._variables)
         if not parts:
             return (), ()
@@ -225,13 +211,13 @@ class Record:
         return rows, samples
 
     def _placed(self, names, values):
-        """Histograms of some variables as those of all, NaN for the others."""
+        """Expands histograms of some variables to all, NaN for the others."""
         placed = np.full((len(self._variables), record_file.HISTOGRAM), np.nan, "<f4")
         placed[[self._variables.index(name) for name in names]] = values
         return placed
 
     def _joined(self, name):
-        """A statistic of all rows that were collected, [T, V]."""
+        """Returns a statistic of all buffered rows, [T, V], NaN if not measured."""
         return np.concatenate(
             [
                 part.statistic(name)
@@ -242,7 +228,7 @@ class Record:
         )
 
     def _sampled(self, steps, known):
-        """The places of the steps whose statistics are kept, a list."""
+        """Returns the indices of the steps whose statistics are kept, a list."""
         measured = np.zeros(len(steps), bool)
         for name, values in known.items():
             always = name == "nonfinite_count"
@@ -258,5 +244,5 @@ class Record:
 
 
 def _is_there(rows, name):
-    """Whether some `Rows` have a statistic; to ask for another one makes it."""
+    """Returns whether `Rows` have a statistic; asking for a missing one creates it."""
     return name in rows.layout.statistics or name in rows.added

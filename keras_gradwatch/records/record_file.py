@@ -20,10 +20,10 @@ of other kinds.
 
 import dataclasses
 import json
-import os
 
 import numpy as np
 
+from keras_gradwatch.records import files
 from keras_gradwatch.records.events import Event
 from keras_gradwatch.records.rows import ADDED, SCALARS
 from keras_gradwatch.records.thinning import chosen
@@ -37,25 +37,25 @@ HISTOGRAM = 32
 
 
 def limits(variables):
-    """What is left of a long run with so many variables: a dict of numbers."""
+    """Returns what is left of a long run with so many variables, a dict of numbers."""
     samples = min(500, max(100, 100_000 // max(variables, 1)))
     return {"rows": 2000, "samples": samples, "events": 1000, "histograms": 20}
 
 
 def row_type(variables, scalars):
-    """The dtype of a row of so many variables and scalars."""
+    """Returns the dtype of a row of so many variables and scalars."""
     numbers = [("scalars", "<f4", (scalars,)), ("norms", "<f4", (variables,))]
     return np.dtype([("step", "<i8"), *numbers])
 
 
 def sample_type(variables, statistics):
-    """The dtype of a sample of so many statistics."""
+    """Returns the dtype of a sample of so many variables and statistics."""
     return np.dtype([("step", "<i8"), ("values", "<f4", (statistics, variables))])
 
 
 @dataclasses.dataclass
 class Contents:
-    """What a record holds.
+    """The contents of a record.
 
     Attributes:
         variables: Tuple of V names.
@@ -64,7 +64,6 @@ class Contents:
         events: List of `Event`s.
         report: Dict, or None.
         histograms: Dict of step to an array [V, 32], ascending.
-        is_whole: Whether nothing unfinished is at the end of the file.
     """
 
     variables: tuple = ()
@@ -73,17 +72,16 @@ class Contents:
     events: list = dataclasses.field(default_factory=list)
     report: dict | None = None
     histograms: dict = dataclasses.field(default_factory=dict)
-    is_whole: bool = True
 
     def before(self, step):
-        """Drops what is of `step` or later."""
+        """Drops everything from `step` on."""
         self.rows = self.rows[self.rows["step"] < step]
         self.samples = self.samples[self.samples["step"] < step]
         self.events = [e for e in self.events if e.step < step]
         self.histograms = {s: h for s, h in self.histograms.items() if s < step}
 
     def widen(self, variables):
-        """Adds variables; what was recorded before is NaN for them."""
+        """Adds variables, with NaN for what was recorded before."""
         names = tuple(dict.fromkeys((*self.variables, *variables)))
         places = [names.index(name) for name in self.variables]
         rows = rows_of(len(self.rows), len(names))
@@ -98,10 +96,7 @@ class Contents:
         self.variables, self.rows, self.samples = names, rows, samples
 
     def thin(self):
-        """Leaves as many rows, samples and events as `limits` says.
-
-        Of more events, the first half and the last one stay.
-        """
+        """Thins out what exceeds `limits`; of events the first and the last stay."""
         most = limits(len(self.variables))
         events = np.unique(np.array([e.step for e in self.events], np.int64))
         norms = self.rows["scalars"][:, COLUMNS.index("global_norm")]
@@ -120,14 +115,14 @@ class Contents:
 
 
 def rows_of(count, variables):
-    """So many rows in which nothing is known."""
+    """Returns `count` rows filled with NaN."""
     rows = np.zeros(count, row_type(variables, len(COLUMNS)))
     rows["scalars"], rows["norms"] = np.nan, np.nan
     return rows
 
 
 def samples_of(count, variables):
-    """`count` samples filled with NaN."""
+    """Returns `count` samples filled with NaN."""
     samples = np.zeros(count, sample_type(variables, len(STATISTICS)))
     samples["values"] = np.nan
     return samples
@@ -137,14 +132,14 @@ def samples_of(count, variables):
 
 
 def header(variables):
-    """The first line of a file, bytes."""
+    """Returns the first line of a file, bytes."""
     return _line(
         format=FORMAT, version=VERSION, variables=list(variables), scalars=COLUMNS
     )
 
 
 def blocks(rows=(), samples=(), events=(), report=None, histograms=None):
-    """The blocks with what is given, bytes; arrays as in `Contents`."""
+    """Encodes the given data as blocks, bytes; arrays are as in `Contents`."""
     parts = []
     if len(rows):
         parts += [_line(rows=len(rows), bytes=rows.nbytes), rows.tobytes()]
@@ -168,13 +163,10 @@ def blocks(rows=(), samples=(), events=(), report=None, histograms=None):
 
 
 def write(path, contents):
-    """Writes a file as a whole: a process that is killed leaves the old or the new."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f"{path}.new", "wb") as file:
-        file.write(header(contents.variables))
-        of = contents
-        file.write(blocks(of.rows, of.samples, of.events, of.report, of.histograms))
-    os.replace(f"{path}.new", path)
+    """Writes a whole file."""
+    of = contents
+    body = blocks(of.rows, of.samples, of.events, of.report, of.histograms)
+    files.replace(path, header(contents.variables) + body)
 
 
 def _line(**content):
@@ -185,12 +177,7 @@ def _line(**content):
 
 
 def read(path):
-    """The `Contents` of a record.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If the file is no record, or is damaged before its end.
-    """
+    """Reads a record; raises ValueError if it is none, or damaged before its end."""
     with open(path, "rb") as file:
         data = file.read()
     if not data:
@@ -201,7 +188,6 @@ def read(path):
         try:
             block, content, end = _read_block(data, begin)
             if end is None:
-                found.is_whole = False
                 break
             if "rows" in block:
                 rows.append(_rows(block, content, len(variables), scalars))
@@ -231,7 +217,7 @@ def read(path):
 
 
 def _read_header(path, data):
-    """`(variables, names of the scalars, where the first block begins)`."""
+    """Returns `(variables, names of the scalars, start of the first block)`."""
     end = data.find(b"\n") + 1
     try:
         content = json.loads(data[:end])
@@ -259,7 +245,7 @@ def _read_header(path, data):
 
 
 def _read_block(data, begin):
-    """`(line, its bytes, where the next one begins)`; the latter None: unfinished."""
+    """Returns `(line, its bytes, start of the next)`, the last None if unfinished."""
     line_end = data.find(b"\n", begin) + 1
     if not line_end:
         return None, None, None

@@ -1,4 +1,4 @@
-"""Passes drained rows to the listeners, prints events, and sums up the epoch."""
+"""Passes drained rows to the listeners, prints events, and summarizes epochs."""
 
 import sys
 from collections import deque
@@ -11,13 +11,12 @@ from keras_gradwatch.tensors.processes import is_chief
 # Lines that one `fit` prints of events with the same kind and action. More of them are
 # counted, and all are in `.events`.
 MAX_LINES = 3
+# Events that are kept, the newest ones.
+MAX_EVENTS = 1000
 
 
 class Recorder:
     """Receives each drained row once, and passes it to every listener.
-
-    Args:
-        max_events: Number of events to keep, the newest ones.
 
     Attributes:
         events: The newest `Event`s, a deque.
@@ -27,8 +26,8 @@ class Recorder:
         lost: Number of steps that were overwritten in the ring before they were read.
     """
 
-    def __init__(self, max_events=1000):
-        self.events = deque(maxlen=max_events)
+    def __init__(self):
+        self.events = deque(maxlen=MAX_EVENTS)
         self.lost = 0
         self._listeners, self._at_begin = [], []
         self._forget_told()
@@ -54,7 +53,7 @@ class Recorder:
             listener()
 
     def begin(self):
-        """Begins a new `fit`: forgets the listeners and the printed events."""
+        """Begins a new `fit`: drops the listeners and the printed events."""
         self._listeners, self._at_begin = [], []
         self._forget_told()
 
@@ -90,7 +89,7 @@ class Recorder:
         self._alike = {}
 
     def say_once(self, message):
-        """Prints a message, unless another callback of this `fit` has done so."""
+        """Prints a message, unless it was already printed in this `fit`."""
         if message not in self._said:
             self._said.add(message)
             self.say(message)
@@ -108,11 +107,7 @@ class Recorder:
             print(f"{self.before_line}{line}", flush=True)
 
     def begin_epoch(self, epoch=None):
-        """Begins the sums of a new epoch.
-
-        Args:
-            epoch: Its number as Keras prints it, from 1; None if unknown.
-        """
+        """Begins the sums of epoch `epoch`, counted from 1; None if unknown."""
         self.epoch = epoch
         self._epoch, self._batch = Sums(), Sums()
 
@@ -133,23 +128,23 @@ class Recorder:
         return self._epoch.explosions > 0
 
     def epoch_logs(self):
-        """The log keys of the epoch: mean finite norm, and steps with an event."""
+        """Returns the logs of the epoch: mean finite norm, and steps with an event."""
         return self._epoch.logs()
 
     def batch_logs(self):
-        """The same of the steps since the last call."""
+        """Returns the same logs for the steps since the last call."""
         logs, self._batch = self._batch.logs(), Sums()
         return logs
 
 
 class Sums:
-    """What the log keys of some steps are made of."""
+    """The sums behind the log keys of some steps."""
 
     def __init__(self):
         self._norms, self._steps, self.explosions = 0.0, 0, 0
 
     def add(self, rows, events):
-        """Takes `Rows` and their events."""
+        """Adds `Rows` and their events."""
         norms = rows.scalars["global_norm"].astype("float64")
         finite = np.isfinite(norms)
         self._norms += norms[finite].sum()
@@ -157,8 +152,6 @@ class Sums:
         self.explosions += len({e.step for e in tripped(events)})
 
     def logs(self):
-        """A dict of `grad_norm`, the mean finite norm (NaN where there is none), and
-        `explosions`, the number of steps with an event.
-        """
+        """Returns a dict of `grad_norm` (mean finite norm, or NaN) and `explosions`."""
         mean = self._norms / self._steps if self._steps else float("nan")
         return {"grad_norm": float(mean), "explosions": self.explosions}

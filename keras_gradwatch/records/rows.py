@@ -84,7 +84,7 @@ class Layout:
 
 
 def _united(each):
-    """The scalars of whole steps, a dict of arrays [T], from those [T, S, ...]."""
+    """Combines the scalars [T, S, ...] of applications, to a dict of arrays [T]."""
     scalars = {name: each[:, 0, i].copy() for i, name in enumerate(SCALARS)}
     every = dict(zip(SCALARS, np.moveaxis(each, 2, 0), strict=True))
     if each.shape[1] > 1:
@@ -117,17 +117,16 @@ class Trip:
         row: Index of the row.
         detector: The `Detector`.
         variable: Index of the variable, or None for the step as a whole.
-        value: What was measured.
-        baseline: What it was compared with.
-        action: What a response did about it besides what the row says, or None.
-        words: That in words.
+        value: The measured value.
+        baseline: The value that it was compared with.
+        action: What a response did besides what the row says, or None.
+        words: The same in words.
         cause: `Event.cause`, or None.
         what: What tripped, in words; None: as the detector describes it.
-        note: What else is known of it, in words; None: nothing.
-        application: Index among several applications of an optimizer; None: the only
-            one.
+        note: What else is known, in words, or None.
+        application: Index of the application of an optimizer; None: the only one.
         network: What that application trains, in words, or None.
-        followed: Whether a response follows the detector.
+        followed: Whether a response that acts follows the detector.
     """
 
     row: int
@@ -195,10 +194,6 @@ class Rows:
     def judged_loss(self):
         """The loss, float32 array [T]; NaN where there are several."""
         return np.where(self.compete, np.float32("nan"), self.scalars["loss"])
-
-    def all_statistics(self, row):
-        """All statistics of all variables in one step, array [V, 8]."""
-        return np.stack([self.statistic(name)[row] for name in NAMES], axis=1)
 
     def add(self, name, row, places, values):
         """Notes what the host has measured of some variables in one step."""

@@ -1,4 +1,4 @@
-"""The choice of the steps that a long run keeps in its record."""
+"""Chooses the steps of a long run that stay in its record."""
 
 import numpy as np
 
@@ -9,21 +9,17 @@ AROUND = 50
 
 
 def chosen(steps, sizes, events, limit):
-    """Chooses at most `limit` of some steps.
+    """Chooses at most `limit` of T steps; returns a bool array [T].
 
     Up to half of them are the last ones (a tenth of `limit`) and those around events.
-    Of the others, the first step and the largest one stay of each `stride` steps, the
+    Of the others, the first and the largest step stay of each `stride` steps, the
     smallest power of two that leaves few enough.
 
     Args:
         steps: int64 array [T], ascending.
-        sizes: float array [T], by which the largest step is found. A step with an
-            event, or NaN, counts as the largest.
+        sizes: float array [T]; a step with an event, or NaN, counts as the largest.
         events: int array [E], ascending, steps with an event.
         limit: int, at least 10.
-
-    Returns:
-        bool array [T].
     """
     if len(steps) <= limit:
         return np.ones(len(steps), bool)
@@ -40,7 +36,7 @@ def chosen(steps, sizes, events, limit):
 
 
 def near(steps, events, radius):
-    """Which of some steps have an event at most `radius` steps away, bool array [T]."""
+    """Returns which steps have an event at most `radius` steps away, bool array [T]."""
     if not len(events):
         return np.zeros(len(steps), bool)
     after = np.searchsorted(events, steps)
@@ -50,7 +46,7 @@ def near(steps, events, radius):
 
 
 def _detail(steps, events, limit):
-    """The last steps, and as many of those around events as half of `limit` takes."""
+    """Returns the last steps, and those around events, up to half of `limit`."""
     always = steps > steps[-1] - max(limit // 10, 1)
     always |= near(steps, events[:1], AROUND)
     onsets = events[np.diff(events, prepend=-QUIET - 1) > QUIET]
@@ -65,7 +61,7 @@ def _detail(steps, events, limit):
 
 
 def _of_each(buckets, sizes):
-    """The places of the first step and the largest one of each bucket, ascending."""
+    """Returns the places of each bucket's first and largest step, ascending."""
     if not len(buckets):
         return np.zeros(0, np.int64)
     begins = np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1))

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 
+from keras_gradwatch.records.files import read_json
 from keras_gradwatch.records.find import find, find_all
 from keras_gradwatch.records.incidents import (
     EVENT_LOG,
@@ -29,14 +30,10 @@ WORDS = {"ended": "ended", "stopped": "was stopped by an explosion"}
 
 
 def main(arguments=None):
-    """Runs the command.
+    """Runs the command with `arguments`, or with those of the process.
 
-    Args:
-        arguments: List of str; None: those of the process.
-
-    Returns:
-        The exit status: 0; 1 where a run has exploded, and nothing was done about it;
-        2 where there is nothing to report, or for wrong arguments.
+    Returns the exit status: 0; 1 if a run exploded and was not protected; 2 if there is
+    nothing to report, or for wrong arguments.
     """
     parser = argparse.ArgumentParser(prog="gradwatch")
     parser.add_argument("--version", action="version", version=__version__)
@@ -104,14 +101,7 @@ def _write_page(options):
 
 
 def text(logdir):
-    """What is known of the run in a directory, a text.
-
-    Args:
-        logdir: What `GradWatch` was given as `log_dir` or `state_dir`.
-
-    Raises:
-        ValueError: If no run is found there.
-    """
+    """Returns what is known of the run in `logdir`; raises ValueError without one."""
     directory = find(logdir)
     events = read_events(os.path.join(directory, EVENT_LOG))
     folders = read_folders(os.path.join(directory, FOLDER))
@@ -124,13 +114,9 @@ def text(logdir):
 
 
 def data(directory):
-    """The report of a run as a dict, with its `status`; without a report, that only."""
-    try:
-        with open(os.path.join(directory, REPORT_DATA), encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
-        found = {}
-    return {**found, "status": _status(directory)} if isinstance(found, dict) else {}
+    """Returns the report of a run as a dict, with its `status`."""
+    found = read_json(os.path.join(directory, REPORT_DATA))
+    return {**found, "status": _status(directory)}
 
 
 def _exploded(found):
@@ -143,7 +129,7 @@ def _summary(directory):
 
 
 def read_events(path):
-    """The events in a file, a list of dicts; an unfinished line is none."""
+    """Reads the events in a file, a list of dicts, except an unfinished line."""
     events = []
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
@@ -157,22 +143,14 @@ def read_events(path):
 
 
 def read_folders(directory):
-    """The directories of incidents: a dict of their first step to their path."""
+    """Returns a dict of first step to path of the incidents in a directory."""
     names = os.listdir(directory) if os.path.isdir(directory) else []
     found = {first_step(name): os.path.join(directory, name) for name in sorted(names)}
     return {step: path for step, path in found.items() if step is not None}
 
 
 def group(events, folders):
-    """Puts events together that belong to one incident.
-
-    Args:
-        events: List of dicts with a `step`, in order.
-        folders: Dict of the first steps of those that have a directory to its path.
-
-    Returns:
-        List of pairs `(first step, its events)`.
-    """
+    """Groups events, and saved incidents, into pairs `(first step, its events)`."""
     found, last = {}, None
     for event in events:
         step = event["step"]
@@ -188,23 +166,18 @@ def group(events, folders):
 
 
 def read_incident(path):
-    """The events in an incident's own file; none where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)["events"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    """Returns the events in an incident's own file; none if it cannot be read."""
+    return read_json(path).get("events", [])
 
 
 def _status(directory):
-    """Whether the run has ended, a line; empty where nothing is known of it."""
-    try:
-        with open(os.path.join(directory, RUN), encoding="utf-8") as file:
-            run = json.load(file)
-        status, step = run["status"], run["step"]
-        host, process = run["host"], run["process"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """Returns a line on whether the run has ended; empty if unknown."""
+    run = read_json(os.path.join(directory, RUN))
+    if not {"status", "step", "host", "process"} <= run.keys():
         return ""
+    status, step, host, process = (
+        run[name] for name in ("status", "step", "host", "process")
+    )
     if status in WORDS:
         return f"the run {WORDS[status]} at step {step}."
     where = f"process {process} on {host}"
@@ -216,7 +189,7 @@ def _status(directory):
 
 
 def _exists(process):
-    """Whether a process of this host exists; True where that is not known."""
+    """Returns whether a process of this host exists; True if unknown."""
     if os.name != "posix":
         return True
     try:

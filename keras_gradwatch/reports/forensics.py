@@ -25,6 +25,7 @@ import zipfile
 import numpy as np
 
 from keras_gradwatch.backends.batch import nested
+from keras_gradwatch.records import files
 from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.history import History
 from keras_gradwatch.records.incidents import (
@@ -59,9 +60,9 @@ class Incident:
     Attributes:
         step: The step of its first event.
         events: Its first `MAX_EVENTS` `Event`s.
-        batch: Name of the file with the batch, why there is none, or None where none
-            was asked for.
-        forward: What `explain_batch` says of the batch, a dict.
+        batch: Name of the file with the batch, why there is none, or None if not
+            requested.
+        forward: Result of `explain_batch` for the batch, a dict.
     """
 
     step: int
@@ -75,7 +76,7 @@ _running: weakref.WeakSet = weakref.WeakSet()  # Forensics whose `fit` has not e
 
 @atexit.register
 def _write_rest():
-    """Keras does not report that `fit` was interrupted."""
+    """Writes the rest of interrupted `fit` calls, which Keras does not report."""
     for forensics in list(_running):
         forensics.finish()
 
@@ -84,17 +85,8 @@ class Forensics:
     """Writes incidents, record and report of one `fit`, when the ring is drained.
 
     A directory that cannot be written does not stop training; a line warns once.
-
-    Args:
-        directory: Local directory in which the run's state is kept. Files of another
-            run about later steps are removed.
-        monitor: The `GradientMonitor`.
-        model: The watched model.
-        save_batch: Whether batches are saved.
-        record_dir: Directory of the record; None: the same.
-
-    Attributes:
-        forward: Step of a kept bad batch to what `explain_batch` says of it.
+    `record_dir` is the directory of the record, None for the same one. `forward` is a
+    dict of the step of a saved bad batch to its `explain_batch`.
     """
 
     def __init__(self, directory, monitor, model, save_batch=False, record_dir=None):
@@ -116,7 +108,7 @@ class Forensics:
         _running.add(self)
 
     def add(self, rows, events):
-        """Takes newly drained `Rows` and their events."""
+        """Writes newly drained `Rows` and their events."""
         wanted = self._monitor.plan.histogram_freq
         histograms = self._monitor.histograms() if wanted else None
         self._write(lambda: self._record.add(rows, events, histograms))
@@ -146,7 +138,7 @@ class Forensics:
             (REPORT_DATA, _json(report.to_dict())),
         ):
             path = os.path.join(self.directory, name)
-            self._write(lambda p=path, c=content: _replace(p, c))
+            self._write(lambda p=path, c=content: files.replace(p, c))
         self._write(lambda: self._record.report(report.to_dict()))
 
     def finish(self):
@@ -168,7 +160,7 @@ class Forensics:
             "process": os.getpid(),
         }
         path = os.path.join(self.directory, RUN)
-        self._write(lambda: _replace(path, _json(content)))
+        self._write(lambda: files.replace(path, _json(content)))
 
     def _new(self, step):
         self._count += 1
@@ -187,14 +179,14 @@ class Forensics:
         begin, end = incident.step - BEFORE, incident.step + AFTER + 1
         self._history.to_csv(os.path.join(folder, ROWS), begin, end)
         if new:
-            _replace(os.path.join(folder, WEIGHTS), _json(self._weights(rows)))
+            files.replace(os.path.join(folder, WEIGHTS), _json(self._weights(rows)))
             if self._save_batch:
                 self._put_batch(folder, incident)
         events = [dataclasses.asdict(e) for e in incident.events]
         content = {"step": incident.step, "events": events, "batch": incident.batch}
         if incident.forward:
             content["forward_pass"] = incident.forward["words"]
-        _replace(os.path.join(folder, EVENTS), _json(content))
+        files.replace(os.path.join(folder, EVENTS), _json(content))
 
     def _put_batch(self, folder, incident):
         """Writes the batch, and finds out where its forward pass broke."""
@@ -235,17 +227,12 @@ class Forensics:
 
 
 def fingerprint(variables, access):
-    """A fingerprint of the values of variables, and how many of them are finite.
+    """Fingerprints the values of variables; returns a list of dicts.
 
-    Args:
-        variables: List of `keras.Variable`.
-        access: `Access` to them.
-
-    Returns:
-        List of dicts: path, shape and dtype; L2 norm, min and max of the finite values
-        (None where there are none); the number of non-finite values; and the SHA-256
-        of the bytes, in C order. Of a variable that is spread over several processes,
-        path, shape and dtype only.
+    Each has path, shape and dtype; L2 norm, min and max of the finite values (0, None
+    and None if there are none); the number of non-finite values; and the SHA-256 of the
+    bytes, in C order. A variable that is spread over several processes only has path,
+    shape and dtype.
     """
     return [_fingerprint(v, access) for v in variables]
 
@@ -275,12 +262,9 @@ def _fingerprint(variable, access):
 
 
 def save_arrays(path, arrays):
-    """Writes arrays to a file that `numpy.load` reads, whatever their names are.
+    """Writes a dict of arrays to a file that `numpy.load` reads, whatever the names.
 
-    Args:
-        path: File to write; an existing one is replaced.
-        arrays: Dict of name to NumPy array. Types that NumPy does not have (bfloat16)
-            become float32, which holds the same values.
+    Types that NumPy does not have (bfloat16) become float32, without loss.
     """
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
@@ -291,10 +275,7 @@ def save_arrays(path, arrays):
 
 
 def remove(directory, step):
-    """Removes what was written of incidents that began in `step` or later.
-
-    The report is removed, too, where that is everything.
-    """
+    """Removes incidents that began in `step` or later; at step 0 also the report."""
     for name in (REPORT, REPORT_DATA):
         if step == 0 and os.path.exists(os.path.join(directory, name)):
             os.remove(os.path.join(directory, name))
@@ -313,11 +294,3 @@ def remove(directory, step):
 
 def _json(content):
     return json.dumps(content, indent=1) + "\n"
-
-
-def _replace(path, text):
-    """Writes a file as a whole: a process that is killed leaves the old or the new."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.new", path)

@@ -24,14 +24,8 @@ COLUMNS = (
 def write(logdirs, path):
     """Writes the dashboard of all runs in some directories to a file.
 
-    Returns:
-        Pair of the list of `Run`s that it shows, and a list of str, the reasons why
-        other runs are not shown.
-
-    Raises:
-        ImportError: If Bokeh is not installed.
-        OSError: If the file cannot be written.
-        ValueError: If there is no run that can be shown.
+    Returns the `Run`s in it and why others are not; raises ValueError if there are
+    none.
     """
     runs, problems = read(logdirs)
     if not runs:
@@ -43,7 +37,7 @@ def write(logdirs, path):
 
 
 def table(runs):
-    """A table of runs, one a line, a text."""
+    """Formats a table of runs, one per line."""
     rows = [("", *COLUMNS), *((run.name, *_numbers(run)) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -76,5 +70,5 @@ def _number(values, of=np.median):
 
 
 def _share(flags):
-    """Of the steps that are in the record; a long run's is thinned out."""
+    """Formats a fraction of the recorded steps; a long run's record is thinned out."""
     return f"{flags.mean():.0%}" if flags.any() else "0"

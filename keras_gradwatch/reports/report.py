@@ -93,15 +93,10 @@ class Report(str):
 
 
 def explain(summary, stopped=False):
-    """Explains what happened in a run, why, and what to change.
+    """Explains what happened in a run, why, and what to change, as a `Report`.
 
-    Args:
-        summary: `diagnosis.RunSummary`.
-        stopped: True if training was ended because of the events.
-
-    Returns:
-        `Report`: verdict, fix, diagnosis, cause, numbers, and a table of the kernels,
-        the most affected first. That of a healthy run only has verdict and numbers.
+    It lists the most affected kernels first; that of a healthy run only has verdict and
+    numbers. `stopped` is True if the events ended training.
     """
     found = symptoms(summary)
     why = causes(summary, found)
@@ -122,7 +117,7 @@ def explain(summary, stopped=False):
 
 
 def _verdict(summary, found, why, stopped):
-    """Two lines: what happened, and what was done."""
+    """Returns the lines that say what happened, and what was done."""
     if found:
         words = found[0].headline
         words += f": {why[0].headline}" if why and why[0].headline else ""
@@ -150,7 +145,7 @@ def _verdict(summary, found, why, stopped):
 
 
 def _done(summary):
-    """What was done about the events of a run, a list of clauses."""
+    """Returns what was done about the events of a run, a list of clauses."""
     counts = _most(summary.actions)
     held = summary.outcomes["held"]
     done = [
@@ -168,7 +163,7 @@ def _done(summary):
 
 
 def _fixes(summary, found, why):
-    """What to change, a list of sentences."""
+    """Returns what to change, a list of sentences."""
     fixes = [f.advice for f in [*why, *found] if f.advice]
     limit = clip(summary)
     of_size = {f.kind for f in why} & {"rate", "inputs", "targets"}

@@ -10,12 +10,7 @@ SMALL = {"vanishing", "dead units"}
 
 
 def table(summary, found):
-    """The lines of the table, a list; empty where nothing is known of any kernel.
-
-    Args:
-        summary: `RunSummary`.
-        found: List of `Finding`, the symptoms.
-    """
+    """Returns the lines of the table; empty if nothing is known of any kernel."""
     shapes = summary.model.get("shapes", {})
     rows = [
         (name, numbers)
@@ -47,7 +42,7 @@ def table(summary, found):
 
 
 def _affected(numbers, small, first):
-    """How much a kernel is affected; the one of the first event most."""
+    """Returns a sort key: whether it had the first event, and how affected it is."""
     if small:
         return first, -numbers["norm_last"]
     growth = numbers["norm_largest"] / max(numbers["norm_first"], 1e-30)

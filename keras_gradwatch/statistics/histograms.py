@@ -11,14 +11,9 @@ BINS = 30
 
 
 def histogram(gradient):
-    """Counts the finite values of one gradient in equal bins.
+    """Counts the finite values of one gradient, of sparse ones the stored rows.
 
-    Args:
-        gradient: Tensor or `SparseRows`; of the latter the stored rows are counted.
-
-    Returns:
-        Tensor [BINS + 2], float32: the counts, then the lower and the upper edge.
-        Values that are not finite are ignored.
+    Returns float32 [BINS + 2]: counts in equal bins, then the lower and the upper edge.
     """
     values = ops.reshape(elements(gradient)[0], (-1,))
     finite = ops.isfinite(values)
@@ -32,13 +27,7 @@ def histogram(gradient):
 
 
 def sample(state, names, gradients):
-    """Keeps the histograms of a step that is due.
-
-    Args:
-        state: `StepState`.
-        names: Names of the P variables.
-        gradients: List of their P gradients.
-    """
+    """Keeps the histograms of the P gradients if they are due in this step."""
     monitor = state.monitor
     monitor.histogram_names = tuple(names)
     every = ops.cast(state.control["histogram_every"], "int32")
@@ -54,10 +43,6 @@ def sample(state, names, gradients):
 
 
 def edges_of(values):
-    """The edges [V, BINS + 1] of the bins of V histograms, on the host.
-
-    Args:
-        values: NumPy array [V, BINS + 2], rows as `histogram` gives them.
-    """
+    """Returns the bin edges [V, BINS + 1] of V histograms [V, BINS + 2], in NumPy."""
     low, high = values[:, -2:-1], values[:, -1:]
     return low + (high - low) * np.linspace(0, 1, BINS + 1)[None]

@@ -1,7 +1,6 @@
-"""From gradients to a matrix of statistics: pure functions on `keras.ops`.
+"""Statistics of gradients as a matrix: pure functions on `keras.ops`.
 
-Every statistic is float32, whatever the dtype of the gradient, and of the gradient
-that the optimizer works with: summed over replicas and unscaled.
+All statistics are float32, of the gradient summed over replicas and unscaled.
 """
 
 from keras import ops
@@ -30,7 +29,7 @@ MIN_PACKED_COUNT = 16
 
 
 def elements(gradient):
-    """Returns (float32 values, number of elements that they leave out, all zero)."""
+    """Returns the values in float32, and the number of zeros that they omit."""
     if isinstance(gradient, SparseRows):
         rows = ops.cast(gradient.rows, "float32")
         stored = ops.cast(ops.size(rows), "float32")
@@ -39,7 +38,7 @@ def elements(gradient):
 
 
 def count(gradient):
-    """Number of elements of `gradient`, a float."""
+    """Returns the number of elements of `gradient`, a float, at least 1 if dense."""
     if isinstance(gradient, SparseRows):
         return float(gradient.size)
     total = 1.0
@@ -49,7 +48,7 @@ def count(gradient):
 
 
 def squares(gradients):
-    """The sum of squares of each gradient, tensor [V], float32; may be out of range."""
+    """Returns the sum of squares of each gradient, float32 [V]; may be out of range."""
     values = [elements(g)[0] for g in gradients]
     packed = Packed(values, most=MAX_PACKED_SIZE, least=MIN_PACKED_COUNT)
     if not packed.shares:
@@ -58,23 +57,12 @@ def squares(gradients):
 
 
 def measure(gradients, names=GRADIENT_NAMES, detailed=True):
-    """Statistics of each gradient, and the global norm.
+    """Returns the statistics [V, len(names)] of each gradient, and the global norm.
 
-    One pass over the gradients gives the norms, and shows whether all of them are
-    finite. Only where they are not, and where details are wanted, further passes
-    follow.
-
-    Args:
-        gradients: List of V tensors or `SparseRows`, of any float dtype.
-        names: Which of `GRADIENT_NAMES` are wanted; `norm` and `nonfinite_count` must
-            be among them.
-        detailed: Scalar bool, whether the others are measured in this step.
-
-    Returns:
-        `(matrix, norm)`: a tensor [V, len(names)], float32, and the global norm, a
-        scalar. Without `detailed`, while all gradients are finite, only `norm` and
-        `nonfinite_count` are measured, the others are NaN; and a norm
-        whose squares are below float32's range may be given as 0.
+    One pass computes the norms and shows whether all values are finite. More passes
+    follow only if some are not, or if `detailed` (scalar bool) is True. Without them,
+    all columns but `norm` and `nonfinite_count`, which `names` must include, are NaN,
+    and a norm whose squares underflow in float32 may be 0.
     """
     squared = squares(gradients)
     total = ops.sqrt(ops.sum(squared))
@@ -89,30 +77,17 @@ def measure(gradients, names=GRADIENT_NAMES, detailed=True):
 
 
 def quick_statistics(norms, names):
-    """The matrix [V, len(names)] of finite gradients of which only the norms are known.
-
-    Args:
-        norms: Tensor [V].
-        names: Names of the columns; all but `norm` and `nonfinite_count` are NaN.
-    """
+    """Fills the matrix of finite gradients from `norms` [V]; other columns are NaN."""
     columns = {"norm": norms, "nonfinite_count": ops.zeros_like(norms)}
     missing = ops.zeros_like(norms) + float("nan")
     return ops.stack([columns.get(name, missing) for name in names], axis=1)
 
 
 def statistics(gradients, names=GRADIENT_NAMES):
-    """The statistics of each gradient, whatever their magnitude.
+    """Returns the statistics [V, len(names)] of each gradient, and the global norm.
 
-    The norm of finite gradients is finite: values are divided by the largest magnitude
-    of their variable before they are squared.
-
-    Args:
-        gradients: List of V tensors or `SparseRows`.
-        names: Which of `GRADIENT_NAMES` are wanted.
-
-    Returns:
-        `(matrix, norm)`: a tensor [V, len(names)], float32, and the global norm, a
-        scalar.
+    Values are divided by the largest magnitude of their variable before they are
+    squared, so that finite gradients have a finite norm.
     """
     values, missing = zip(*[elements(g) for g in gradients], strict=True)
     packed = Packed(values)
@@ -149,14 +124,14 @@ def statistics(gradients, names=GRADIENT_NAMES):
 
 
 def _how_many(flags):
-    """How many of each row of a bool matrix [n, k] are True, a tensor [n]."""
+    """Counts the True values in each row of a bool matrix [n, k], a tensor [n]."""
     return ops.sum(ops.cast(flags, "float32"), axis=1)
 
 
 def _squared_deviations(packed, matrices, mean):
-    """Σ (v − mean)² of each variable, a tensor [V].
+    """Returns Σ (v − mean)² of each variable, a tensor [V].
 
-    Not E[v²] − mean², which cancels where the mean is large against the deviation.
+    Not E[v²] − mean², which cancels if the mean is large compared to the deviation.
     """
     means = packed.distribute(mean)
     sums = []
@@ -169,15 +144,7 @@ def _squared_deviations(packed, matrices, mean):
 
 
 def global_norm(variable_norms):
-    """The norm of all gradients together: √Σ‖gᵢ‖², without overflow.
-
-    Args:
-        variable_norms: Tensor [V], float32; NaN marks a disconnected variable only
-            if the caller has left it out. Non-finite norms give a non-finite result.
-
-    Returns:
-        Scalar float32.
-    """
+    """Returns √Σ‖gᵢ‖² of norms [V] without overflow; not finite if any norm is not."""
     scale = divisor(largest(variable_norms))
     total = scale * ops.sqrt(ops.sum(ops.square(variable_norms / scale)))
     every = ops.all(ops.isfinite(variable_norms))
@@ -185,27 +152,17 @@ def global_norm(variable_norms):
 
 
 def divisor(scale):
-    """What to divide values of a magnitude by, so that their squares stay in range.
+    """Returns `scale`, but 1 for 0 and at most `LARGEST_DIVISOR`.
 
-    Args:
-        scale: Tensor, the largest magnitude.
-
-    Returns:
-        Tensor > 0; the scale itself, but 1 for 0, and never beyond `LARGEST_DIVISOR`.
+    The squares of values up to `scale`, divided by it, stay in range.
     """
     return ops.where(scale > 0, ops.minimum(scale, LARGEST_DIVISOR), 1.0)
 
 
 def update_statistics(old, new):
-    """`weight_norm` and `update_ratio` from the weights before and after an update.
+    """Returns `weight_norm` and `update_ratio` of V weights, float32 [V, 2].
 
-    Args:
-        old: List of V tensors, the weights before.
-        new: List of V tensors, the weights after.
-
-    Returns:
-        Tensor [V, 2], float32. The ratio of a variable that was all zero is +Inf if it
-        moved and 0 if it did not.
+    The ratio of a variable that was all zero is +Inf if it moved, and 0 if it did not.
     """
     packed = Packed(new)
     before, after = packed.join(old), packed.join(new)

@@ -1,8 +1,8 @@
 """The event file beneath `EventWriter`: one new file, records in the order written.
 
-`tensorboard`'s own `EventFileWriter` opens its file with TensorFlow wherever that is
-installed, and keeps a thread that may hold events back for two minutes. This stands on
-what lies beneath it: `RecordWriter` over a plain file. No thread, no wait.
+TensorBoard's own `EventFileWriter` opens its file with TensorFlow if that is installed,
+and has a thread that may hold events back for two minutes. This uses `RecordWriter`,
+which lies beneath it, on a plain file: no thread, no delay.
 """
 
 import itertools
@@ -21,16 +21,7 @@ _file_numbers = itertools.count()
 class EventFile:
     """A new event file that opens with its version and `SessionLog.START`.
 
-    Args:
-        log_dir: str or `os.PathLike`, a local directory; made if missing.
-        first_step: int >= 0, the first step that this file will hold.
-
-    Attributes:
-        path: str, where the file is.
-
-    Raises:
-        ValueError: if `log_dir` is no directory that can be written, or `first_step`
-            is no integer >= 0.
+    Raises ValueError if `log_dir` cannot be written, or `first_step` is invalid.
     """
 
     def __init__(self, log_dir, first_step):
@@ -46,28 +37,18 @@ class EventFile:
         self.flush()
 
     def write(self, event):
-        """Appends an event.
-
-        Args:
-            event: `event_pb2.Event`.
-
-        Raises:
-            ValueError: if the file is closed.
-        """
+        """Appends an `event_pb2.Event`; raises ValueError if the file is closed."""
         if self._records.closed:
             raise ValueError(f"The event file is closed: {self.path}")
         self._records.write(event.SerializeToString())
 
     def flush(self):
-        """Hands everything written so far to the operating system.
-
-        Readers see it from then on, and it outlives this process.
-        """
+        """Passes all events to the operating system: readers see them from then on."""
         if not self._records.closed:
             self._records.flush()
 
     def close(self):
-        """Flushes and closes the file. May be called again."""
+        """Flushes and closes the file; may be called again."""
         self._records.close()
 
 
@@ -84,10 +65,10 @@ def _check_first_step(first_step):
 
 
 def _open_new_file(log_dir):
-    """Makes the directory and opens a file in it that no other writer has.
+    """Creates the directory and opens a file in it that no other writer has.
 
-    TensorBoard reads a directory's files in the order of their names, hence the time
-    at the head, down to the nanosecond: a resumed run comes after the one it resumes.
+    TensorBoard reads the files of a directory in the order of their names. So the name
+    starts with the time in nanoseconds: a resumed run comes after the one it resumes.
     """
     message = (
         "`log_dir` must be the path of a local directory that exists or can be made, "

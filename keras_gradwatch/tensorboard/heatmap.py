@@ -1,7 +1,6 @@
-"""The gradient norms of every variable at every step, as one picture.
+"""The gradient norms of every variable at every step, as one image.
 
-TensorBoard shows it 350 pixels wide, of which it takes every second: text is large,
-and labels are few.
+TensorBoard shows it 350 pixels wide, using every second pixel: so the text is large.
 """
 
 import bisect
@@ -47,25 +46,20 @@ _COLORS = np.array(
 
 
 def render(norms, names, first_step, steps_per_row=1):
-    """Draws the norms on a log scale, a row for each variable, a column for each step.
+    """Draws the norms on a log scale, one row per variable and one column per step.
 
-    Where there are more steps or variables than pixels, a pixel shows the largest of
-    its norms, so that a spike never vanishes. The colours span the 5th to the 95th
-    percentile of the norms, and at most three decades on both sides of the median:
-    a few large norms do not make all others look alike.
+    If there are more steps or variables than pixels, a pixel shows the largest of its
+    norms, so that no spike is lost. The colors span the 5th to the 95th percentile of
+    the norms, and at most three decades on both sides of the median, so that a few
+    large norms do not make all others look alike. Returns an image, uint8 [H, 700, 3],
+    at most 1200 high.
 
     Args:
-        norms: float [T, V], norms >= 0 in the gradient's unit. NaN: not measured
-            (grey). Infinite: the gradient was not finite (magenta). Zero is white.
+        norms: Float [T, V], nonnegative; 0 is white, NaN (not measured) is gray,
+            infinity (a gradient that is not finite) is magenta.
         names: V names, the rows' labels; their common prefix is removed.
-        first_step: int, the step of `norms[0]`.
-        steps_per_row: int, how many steps each row of `norms` stands for.
-
-    Returns:
-        uint8 [H, 700, 3], RGB, at most 1200 high.
-
-    Raises:
-        ValueError: if `norms` is empty or does not match `names`.
+        first_step: Step of `norms[0]`.
+        steps_per_row: Number of steps that each row of `norms` stands for.
     """
     norms = np.asarray(norms, dtype=np.float64)
     names = [str(name) for name in names]
@@ -91,7 +85,7 @@ def render(norms, names, first_step, steps_per_row=1):
 
 
 def _without_prefix(names):
-    """The names without the folders that all of them are in."""
+    """Removes the leading folders that all names share."""
     paths = [name.split("/") for name in names]
     folders = zip(*(path[:-1] for path in paths), strict=False)
     shared = 0
@@ -101,21 +95,21 @@ def _without_prefix(names):
 
 
 def _plot_height(variables):
-    """Pixels, so that a row is neither lower nor higher than it need be."""
+    """Returns the plot's height in pixels, which grows with the number of variables."""
     usual = min(variables * _ROW_HEIGHT, 420)
     height = max(usual, variables * _LEAST_ROW_HEIGHT, _MIN_PLOT_HEIGHT)
     return min(height, _MAX_PLOT_HEIGHT)
 
 
 def _shrink(values, limit):
-    """Takes the largest of each bucket of rows. NaN only where all of it is NaN."""
+    """Takes the maximum of each bucket of rows, NaN only if all of it is NaN."""
     count = min(len(values), limit)
     starts = np.arange(count) * len(values) // count
     return np.fmax.reduceat(values, starts, axis=0), starts
 
 
 def _log_range(norms):
-    """Ends of the colour scale, in log10; at least one decade apart."""
+    """Returns the ends of the color scale in log10, at least one decade apart."""
     positive = norms[np.isfinite(norms) & (norms > 0)]
     if positive.size == 0:
         return -0.5, 0.5
@@ -129,7 +123,7 @@ def _log_range(norms):
 
 
 def _colorize(cells, low, high):
-    """uint8 [..., 3] for norms [...]."""
+    """Maps norms [...] to colors, uint8 [..., 3]."""
     finite = np.isfinite(cells)
     logs = np.zeros(cells.shape)
     np.log10(cells, out=logs, where=finite & (cells > 0))
@@ -150,7 +144,7 @@ def _font():
 
 
 class _Canvas:
-    """The plot with everything that is written around it."""
+    """The plot, with its title, labels, axis and legend."""
 
     def __init__(self, labels, row_height, height):
         self.font = _font()
@@ -188,7 +182,7 @@ class _Canvas:
             self._write(x, y, str(step), "mm")
 
     def draw_scale(self, low, high):
-        """Draws what the colours mean."""
+        """Draws the legend of the colors."""
         y = self.bottom + 2 * _LINE
         x = self._write(_PAD, y, f"norm   {_short(10**low)}", "lm") + 8
         # The bar goes through the same colours as the plot does.
@@ -208,12 +202,12 @@ class _Canvas:
             x = self._write(x + _SQUARE + 6, y, text, "lm") + 24
 
     def _write(self, x, y, text, anchor):
-        """Writes a line of text. Returns where one that starts at `x` ends."""
+        """Writes a line of text, and returns where it ends if it starts at `x`."""
         self.draw.text((x, y), text, fill=_INK, font=self.font, anchor=anchor)
         return x + self._length(text)
 
     def _shorten(self, text):
-        """Drops the middle of a path too long, or the head of a name too long."""
+        """Drops the middle of a path or the start of a name that is too long."""
         if self._length(text) <= _MAX_LABEL:
             return text
         first, *rest = text.split("/")
@@ -234,12 +228,12 @@ class _Canvas:
 
 
 def _short(number):
-    """One digit of it: 0.03, 200, 1e+14."""
+    """Formats a number with one significant digit: 0.03, 200, 1e+14."""
     return f"{float(f'{number:.1g}'):g}"
 
 
 def _ticks(first_step, last_step, width):
-    """Round steps between the two, far enough apart to be read."""
+    """Returns round steps in a range, far enough apart to be legible."""
     fitting = max(1, width // (_TEXT * len(str(last_step)) // 2 + 40))
     distance = 1
     while (last_step - first_step) / distance >= fitting:

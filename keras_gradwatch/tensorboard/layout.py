@@ -1,4 +1,4 @@
-"""The charts of the custom-scalars dashboard: what belongs together, in one picture."""
+"""The charts of the custom-scalars dashboard, which group related scalars."""
 
 import re
 
@@ -31,11 +31,7 @@ _CHARTS = (
 
 
 def scalars_layout():
-    """Builds the layout that `EventWriter.layout` writes.
-
-    Returns:
-        `layout_pb2.Layout` with one category, `keras_gradwatch`, of seven charts.
-    """
+    """Builds the `layout_pb2.Layout` of seven charts for `EventWriter.layout`."""
     charts = [
         layout_pb2.Chart(
             title=title,

@@ -1,4 +1,4 @@
-"""What of the drained rows goes to TensorBoard, and when."""
+"""What is written to TensorBoard, and when."""
 
 import os
 import time
@@ -19,17 +19,9 @@ REDRAW = 10.0
 class GradientLog:
     """Writes rows as TensorBoard scalars, histograms, text and a heatmap.
 
-    `Points` has which steps have a point.
-
-    Args:
-        log_dir: Directory of the run; the event files go to `gradwatch` in it, so that
-            `keras.callbacks.TensorBoard` can write to the same one.
-        points: `Points`.
-        histogram_freq: Steps between two histograms of the gradients; 0: none.
-        owner: The object that the user has made, for messages.
-
-    Raises:
-        ValueError: If an argument is out of its range.
+    Event files go to the subdirectory `gradwatch` of `log_dir`, so that
+    `keras.callbacks.TensorBoard` can use the same directory. With `histogram_freq` 0
+    there are no histograms; `owner` is the user's object, for messages.
     """
 
     def __init__(self, log_dir, points, histogram_freq, owner):
@@ -43,13 +35,7 @@ class GradientLog:
         self._drawn, self._drawn_at, self._eventful = -1, -REDRAW, False
 
     def begin(self, first_step):
-        """Opens an event file whose first step will be `first_step`.
-
-        Of several processes, one writes.
-
-        Raises:
-            ValueError: If `log_dir` cannot be written.
-        """
+        """Opens an event file that starts at `first_step`, in the chief process."""
         self.close()
         if not is_chief():
             return
@@ -63,13 +49,9 @@ class GradientLog:
         self._report = -1, ""
 
     def write(self, rows, events, histograms=None, epoch=None):
-        """Takes drained rows, their events, and the newest histograms if any.
+        """Writes rows that were read, their events, and the newest histograms.
 
-        Args:
-            rows: `Rows`.
-            events: List of their `Event`s.
-            histograms: `(step, names, values)`, as the monitor gives it, or None.
-            epoch: Their epoch, from 1; None: not known.
+        `histograms` is `(step, names, values)` or None; `epoch` counts from 1.
         """
         if self._writer is None:
             return
@@ -87,11 +69,10 @@ class GradientLog:
         self._writer.flush()
 
     def heatmap(self, step, last=False):
-        """Writes the layer × step heatmap of all norms so far, under `step`.
+        """Writes the heatmap of the norms so far, variable × step, under `step`.
 
-        Where one `fit` follows another, the picture is drawn again once there are half
-        as many steps more, after an event, and after `REDRAW` seconds. Where it was
-        drawn in this `fit`, it is drawn again with its `last` step.
+        It is redrawn after half as many steps again, after an event, and after `REDRAW`
+        seconds; if it was drawn in this `fit`, also at its `last` step.
         """
         if self._writer is None or step <= self._drawn:
             return
@@ -108,9 +89,9 @@ class GradientLog:
             self._writer.flush()
 
     def report(self, step, markdown):
-        """Writes a report that is another one than the last.
+        """Writes a report, unless it is the last one again, at the same step.
 
-        Where that was written under `step`, too, this one is under the step after it.
+        If the last report has this step, or a later one, uses the step after it.
         """
         if self._writer is None or (step, markdown) == self._report:
             return

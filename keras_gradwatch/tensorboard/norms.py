@@ -10,8 +10,7 @@ MAX_COLUMNS = 1024
 class NormLog:
     """Keeps the norms of all variables over all steps, coarser as the run grows.
 
-    Whenever `MAX_COLUMNS` columns are full, neighbours are merged by their largest
-    norm: memory is bounded, and a spike never vanishes.
+    Beyond `MAX_COLUMNS`, adjacent columns are merged by maximum: no spike is lost.
     """
 
     def __init__(self):
@@ -20,7 +19,7 @@ class NormLog:
         self._open = []  # steps of the column that is not full yet
 
     def add(self, rows):
-        """Takes newly drained `Rows`; other variables than before begin a new log."""
+        """Adds new `Rows`; different variables than before start a new log."""
         if not rows.layout.variables:
             return
         if self._names != rows.layout.variables:
@@ -50,7 +49,7 @@ class NormLog:
         self._columns, self._stride = merged, self._stride * 2
 
     def picture(self):
-        """The heatmap, uint8 [H, W, 3]; None where nothing was measured."""
+        """Returns the heatmap, uint8 [H, W, 3]; None if nothing was measured."""
         if self._columns is None or not self._names:
             return None
         columns = self._columns

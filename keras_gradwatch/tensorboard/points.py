@@ -20,20 +20,16 @@ SLOW = 10.0
 
 
 class Points:
-    """Turns rows into points, which TensorBoard and the loggers get alike.
+    """Converts rows to points, the same ones for TensorBoard and the loggers.
 
-    A point is made for every `update_freq`-th step, for the first and the last one,
-    for each step with an event, and for the `AROUND` steps before and after it. A tag's
-    points must ascend: the newest rows wait, in case an event comes.
+    There is a point for every `update_freq`-th step (None: one per epoch), for the
+    first and last step, and for each step with an event and the `AROUND` steps before
+    and after it. As the points of a tag must ascend, the newest rows wait in case an
+    event follows.
 
-    Args:
-        update_freq: Steps between two points, >= 1; None: at the end of each epoch.
-        per_variable: Whether a point has every statistic of every variable, too.
-        include: Regular expression, or a list of them, that a variable's path must
-            match somewhere to be logged by itself; None: all.
-
-    Raises:
-        ValueError: If `include` is no regular expression.
+    `include` (None: all) selects the variables to log individually, by regular
+    expressions searched in their paths. Points have their statistics only with
+    `per_variable`.
     """
 
     def __init__(self, update_freq, per_variable=False, include=None):
@@ -47,13 +43,7 @@ class Points:
         self._waiting = collections.deque()
 
     def begin(self, first_step, emit):
-        """Begins a run, or goes on with it.
-
-        Args:
-            first_step: Its first step.
-            emit: Function that is called with each point: the step, and a dict of the
-                finite values, from tag to float.
-        """
+        """Starts or continues a run; `emit(step, dict of floats)` gets each point."""
         if first_step < self._end:  # another run
             self._layout, self._sections = None, {}
         self._emit = emit
@@ -69,7 +59,7 @@ class Points:
         self._largest = np.nan
 
     def add(self, rows, events):
-        """Takes drained `Rows`, and their events."""
+        """Adds rows that were read, and their events."""
         self._end = int(rows.steps[-1]) + 1
         if rows.layout is not self._layout:
             self._layout = rows.layout
@@ -94,12 +84,12 @@ class Points:
         self._read_at = now
 
     def end_epoch(self):
-        """The last step has a point, where there is one at the end of each epoch."""
+        """Makes the last step a point if there is one per epoch."""
         if self.update_freq is None:
             self._mark_last()
 
     def end(self):
-        """Makes the points that are due, and one of the last step."""
+        """Makes the remaining points, including one for the last step."""
         self._mark_last()
         self._settle()
         self._emit = None
@@ -110,7 +100,7 @@ class Points:
             self._waiting.append((rows, t, bad, True))
 
     def _settle(self, dense=False):
-        """Lets no row wait any more; each has a point where it is `dense`."""
+        """Processes all waiting rows; if `dense`, each of them is a point."""
         while self._waiting:
             rows, t, bad, due = self._waiting.popleft()
             self._pass(rows, t, bad, dense or due)
@@ -130,7 +120,7 @@ class Points:
         self._largest = np.fmax(self._largest, _finite(rows.scalars["global_norm"][t]))
 
     def _point(self, rows, t):
-        """Makes a point of a row, with the sums of all rows since the last one."""
+        """Makes a row a point, with the sums over all rows since the last point."""
         row = {name: float(values[t]) for name, values in rows.scalars.items()}
         norm, clipped = row["global_norm"], row["clipped_norm"]
         values = {
@@ -154,9 +144,8 @@ class Points:
         if np.isfinite(row["loss_scale"]):
             values[tags.OVERFLOWS] = self._overflows
         if self.per_variable:
-            matrix = rows.all_statistics(t)
             for v, tag in self.included(rows.layout.variables):
-                found = dict(zip(NAMES, matrix[v], strict=True))
+                found = {name: rows.statistic(name)[t, v] for name in NAMES}
                 found["norm_log10"] = _log10(found["norm"])
                 for statistic, value in found.items():
                     values[tag(statistic)] = value
@@ -166,14 +155,7 @@ class Points:
         self._begin_window()
 
     def included(self, names):
-        """Which variables are logged by themselves, and under which tags.
-
-        Args:
-            names: Names of variables, of those in the rows so far.
-
-        Returns:
-            List of pairs: index, and function from the name of a statistic to its tag.
-        """
+        """Returns `(index, tag)` of the variables to log, with `tag(statistic)`."""
         return [
             (v, functools.partial(tags.variable, self._sections, name))
             for v, name in enumerate(names)
@@ -182,7 +164,7 @@ class Points:
 
 
 def _log10(value):
-    """log10, NaN where there is none."""
+    """Returns log10, NaN if the value is not positive and finite."""
     return math.log10(value) if 0 < value < math.inf else math.nan
 
 

@@ -1,8 +1,7 @@
-"""The names under which TensorBoard shows what was measured.
+"""The tags under which TensorBoard shows the measurements.
 
-TensorBoard puts tags with the same first folder into one section, and sorts sections by
-name. The global scalars fill the first one; each layer has one of its own, which stays
-folded until someone opens it, the largest layer first.
+TensorBoard sorts sections, the first folders of tags, by name. The global scalars come
+first, then a section per layer, largest first, which stays collapsed until opened.
 """
 
 GRAD_NORM = "gradwatch/grad_norm"
@@ -49,21 +48,15 @@ REPORT = "gradwatch/report"
 
 
 def layer_of(name):
-    """The layer of a variable, from its path."""
+    """Returns the layer of a variable, from the variable's path."""
     layer, _, leaf = name.rpartition("/")
     return layer or leaf
 
 
 def sections(variables, sizes, known=()):
-    """The sections of layers, the largest layer first.
+    """Returns a dict of layer to section, `gradwatch_layer_<rank>_<layer>`.
 
-    Args:
-        variables: V names of variables, made distinct by `names.unique`.
-        sizes: V numbers of elements.
-        known: Dict that an earlier call returned; its sections stay, others follow.
-
-    Returns:
-        Dict of each layer to its section, `gradwatch_layer_<rank>_<layer>`.
+    Layers are ranked by size, after those in `known`, the result of an earlier call.
     """
     found = dict(known)
     elements = {}
@@ -78,14 +71,5 @@ def sections(variables, sizes, known=()):
 
 
 def variable(sections, name, statistic):
-    """Tag of one statistic of one variable.
-
-    Args:
-        sections: What `sections` returned.
-        name: str, the variable's name, made distinct by `names.unique`.
-        statistic: str, such as `"norm"`; `"gradient"` is the histogram.
-
-    Returns:
-        str, `<section>/<variable>/<statistic>`.
-    """
+    """Returns the tag of one statistic, `<section>/<variable>/<statistic>`."""
     return f"{sections[layer_of(name)]}/{name.rpartition('/')[2]}/{statistic}"

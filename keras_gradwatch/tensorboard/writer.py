@@ -1,4 +1,4 @@
-"""What TensorBoard shows, written to an event file without TensorFlow."""
+"""Writing TensorBoard event files without TensorFlow."""
 
 import io
 import time
@@ -17,23 +17,13 @@ from keras_gradwatch.tensorboard.event_file import EventFile
 
 
 class EventWriter:
-    """Writes one TensorBoard event file.
+    """Writes one TensorBoard event file, whose first step is `first_step`.
 
-    The file opens with `SessionLog.START` at `first_step`: after a crash and a resume,
-    TensorBoard drops the points that an earlier file in the directory has at that step
-    and later, instead of showing them twice.
+    The file opens with `SessionLog.START`: after a crash and a resume, TensorBoard
+    drops the points of earlier files from that step on, instead of showing them twice.
 
-    Write the steps of one tag in ascending order, and one value a step: TensorBoard's
-    fast loader takes a step that is not later than the last one as the sign of a
-    restart, and drops the points from there on.
-
-    Args:
-        log_dir: str or `os.PathLike`, a local directory; made if missing.
-        first_step: int >= 0, the first step that this file will hold.
-
-    Raises:
-        ValueError: if `log_dir` is no directory that can be written, or `first_step`
-            is no integer >= 0.
+    Write the steps of a tag in ascending order, with one value per step: TensorBoard's
+    fast loader takes any other step for a restart, and drops the points from there on.
     """
 
     def __init__(self, log_dir, first_step):
@@ -43,17 +33,11 @@ class EventWriter:
 
     @property
     def path(self):
-        """str, the event file's path."""
+        """Path of the event file."""
         return self._file.path
 
     def scalars(self, step, values, wall_time=None):
-        """Writes scalars of one step, all in one record.
-
-        Args:
-            step: int.
-            values: dict from tag to float.
-            wall_time: float, seconds since the epoch. Defaults to now.
-        """
+        """Writes scalars of one step, a dict from tag to float, in one record."""
         # A float64 beyond float32's range becomes inf; that is what it is here.
         with np.errstate(over="ignore"):
             tensors = {
@@ -73,17 +57,9 @@ class EventWriter:
         )
 
     def histogram(self, tag, step, counts, edges):
-        """Writes a histogram that was binned elsewhere.
+        """Writes a histogram with `counts` [B] and ascending bin `edges` [B+1].
 
-        Args:
-            tag: str.
-            step: int.
-            counts: [B], how many values fell in each bin.
-            edges: [B+1], the bins' edges, finite and ascending.
-
-        Raises:
-            ValueError: if the shapes do not match or a value is not finite, which would
-                make the whole histogram invisible.
+        Raises ValueError for non-finite values, which would make it invisible.
         """
         counts = np.asarray(counts, dtype=np.float64)
         edges = np.asarray(edges, dtype=np.float64)
@@ -106,16 +82,7 @@ class EventWriter:
         )
 
     def image(self, tag, step, rgb):
-        """Writes an image as a PNG of 256 colours.
-
-        Args:
-            tag: str.
-            step: int.
-            rgb: uint8 [H, W, 3].
-
-        Raises:
-            ValueError: if `rgb` has another shape or dtype.
-        """
+        """Writes an RGB image, uint8 [H, W, 3], as a PNG with 256 colors."""
         rgb = np.asarray(rgb)
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise ValueError(
@@ -136,13 +103,7 @@ class EventWriter:
         )
 
     def text(self, tag, step, markdown):
-        """Writes a text.
-
-        Args:
-            tag: str.
-            step: int.
-            markdown: str.
-        """
+        """Writes a Markdown text."""
         self._add(
             step,
             {tag: tensor_util.make_tensor_proto(markdown.encode())},
@@ -151,11 +112,7 @@ class EventWriter:
         )
 
     def layout(self, scalars_layout):
-        """Writes the layout of the custom-scalars dashboard, once for a file.
-
-        Args:
-            scalars_layout: `layout_pb2.Layout`, such as `scalars_layout()` makes.
-        """
+        """Writes the `Layout` of the custom-scalars dashboard, once per file."""
         content = scalars_layout.SerializeToString()
         self._add(
             self._first_step,
@@ -169,14 +126,11 @@ class EventWriter:
         )
 
     def flush(self):
-        """Hands everything written so far to the operating system.
-
-        Readers see it from then on, and it outlives this process.
-        """
+        """Passes all records to the operating system: readers see them from then on."""
         self._file.flush()
 
     def close(self):
-        """Flushes and closes the file. May be called again."""
+        """Flushes and closes the file; may be called again."""
         self._file.close()
 
     def _add(self, step, tensors, metadata, data_class, wall_time=None):

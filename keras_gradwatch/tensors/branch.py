@@ -5,20 +5,11 @@ from keras import ops
 
 
 def cond(predicate, yes, no):
-    """What `yes()` gives where `predicate` holds, and what `no()` gives elsewhere.
+    """Returns `yes()` where `predicate` holds, else `no()`.
 
-    In the order of preference: a branch on the host, where the predicate is known there
-    anyway; a branch on the device; both ways and a choice of the results. Nothing waits
-    for an accelerator.
-
-    Args:
-        predicate: Scalar bool tensor.
-        yes: Function of nothing that gives a tensor or a list of tensors, and changes
-            nothing.
-        no: The same, with results of the same shapes and types.
-
-    Returns:
-        A tensor or a list of tensors.
+    Branches on the host or on the device, else selects: never waits for an accelerator.
+    The functions have no side effects, and return tensors of the same shapes and
+    dtypes.
     """
     backend = keras.config.backend()
     if backend == "torch":
@@ -32,9 +23,9 @@ def cond(predicate, yes, no):
 
 
 def known(predicate):
-    """Whether the host can ask for a tensor's value now, without waiting for a device.
+    """Returns whether the host can read a tensor without waiting for a device.
 
-    On PyTorch that is what lives in the host's memory; on JAX what is not traced.
+    True for tensors in host memory on PyTorch, and for untraced ones on JAX.
     """
     if keras.config.backend() == "torch":
         return predicate.device.type == "cpu"
@@ -46,18 +37,14 @@ def known(predicate):
 
 
 def choose(predicate, yes, no):
-    """Of two tensors, or lists of tensors, the first where `predicate` holds."""
+    """Selects between two tensors, or lists of tensors, by a scalar predicate."""
     if isinstance(yes, list | tuple):
         return [choose(predicate, a, b) for a, b in zip(yes, no, strict=True)]
     return ops.where(predicate, yes, no)
 
 
 def uncompiled(recursive=True):
-    """Decorator: a function that `torch.compile` leaves alone.
-
-    Args:
-        recursive: Whether it leaves all that the function calls alone, too.
-    """
+    """Excludes a function, and if `recursive` its callees, from `torch.compile`."""
 
     def decorate(function):
         if keras.config.backend() == "torch":
@@ -70,10 +57,10 @@ def uncompiled(recursive=True):
 
 
 def outlined(function):
-    """`function` as one operation of the graph, for a branch that is seldom taken.
+    """Wraps `function` into a single graph operation, for a rarely taken branch.
 
-    TensorFlow's executor visits every operation of both branches of a condition, also
-    of the one that is not taken. A function that must not be inlined counts as one.
+    TensorFlow's executor visits every operation of both branches of a condition; a
+    function that must not be inlined counts as one.
     """
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf

@@ -1,7 +1,6 @@
-"""Many tensors as a few matrices: one operation instead of one for each tensor.
+"""Many tensors packed into a few matrices: one operation instead of one per tensor.
 
-A network has many variables, and most of them are small. It is then the number of
-operations that costs, when a step is traced, compiled and run: a copy is cheaper.
+Most variables are small: the number of operations costs more than a copy does.
 """
 
 import math
@@ -15,21 +14,16 @@ ROW = 256
 
 
 class Packed:
-    """V tensors as matrices of float32.
+    """Packs V tensors into float32 matrices.
 
-    The small ones share a matrix with rows of `ROW` elements: each begins in a row of
-    its own, and its last row is padded with zeros. Every other tensor is a matrix of
-    one row.
-
-    Args:
-        tensors: List of V tensors or variables.
-        most: Number of elements up to which a tensor is small. A tensor of unknown
-            shape is not.
-        least: Smallest number of small tensors that are packed.
+    Small tensors, of up to `most` elements, share a matrix with rows of `ROW` elements
+    if there are at least `least` of them: each starts in a new row, and its last row is
+    padded with zeros. Other tensors, also those of unknown shape, are matrices of one
+    row.
 
     Attributes:
         shapes: List of the V shapes, tuples.
-        padding: Array [V], the number of zeros that each tensor is padded with.
+        padding: Array [V], the number of padding zeros of each tensor.
         shares: Whether any tensors share a matrix.
     """
 
@@ -51,7 +45,7 @@ class Packed:
         self._back = np.argsort([*self._small, *self._alone], kind="stable")
 
     def join(self, tensors):
-        """V tensors as matrices [n, k], a list."""
+        """Packs V tensors into a list of matrices [n, k]."""
         alone = [
             ops.reshape(ops.cast(tensors[i], "float32"), (1, -1)) for i in self._alone
         ]
@@ -68,7 +62,7 @@ class Packed:
         return [ops.reshape(ops.concatenate(parts), (-1, ROW)), *alone]
 
     def split(self, matrices):
-        """The V tensors of the matrices that `join` made."""
+        """Returns the V tensors of the matrices that `join` made."""
         result = [None] * len(self.shapes)
         if self._small:
             shared, *matrices = matrices
@@ -82,15 +76,11 @@ class Packed:
         return result
 
     def total(self, parts):
-        """Sums over each tensor, [V].
-
-        Args:
-            parts: For each matrix [n, k] a tensor [n], the sums over its rows.
-        """
+        """Returns the sum over each tensor, [V], from row sums [n] of each matrix."""
         return self._reduce(parts, sums_by_owner)
 
     def largest(self, parts):
-        """The largest of each tensor, [V]; `parts` as in `total`."""
+        """Returns the maximum of each tensor, [V], from the row maxima [n]."""
         return self._reduce(parts, largest_by_owner)
 
     def _reduce(self, parts, by_owner):
@@ -103,18 +93,14 @@ class Packed:
         return ops.take(together, self._back, axis=0)
 
     def distribute(self, values):
-        """For each matrix [n, k] a tensor [n, ...]: the value of each row's tensor.
-
-        Args:
-            values: Tensor [V, ...].
-        """
+        """Repeats values [V, ...] for the rows of each matrix, a list of [n, ...]."""
         parts = [ops.take(values, [i], axis=0) for i in self._alone]
         if not self._small:
             return parts
         return [ops.take(values, np.take(self._small, self._owners), axis=0), *parts]
 
     def masks(self):
-        """For each matrix, where it holds elements of a tensor; None: everywhere."""
+        """Returns a mask of each matrix that is False on padding; None: no padding."""
         masks = [None] * len(self._alone)
         if not self._small:
             return masks

@@ -1,7 +1,7 @@
-"""One run in several processes (JAX): who writes, and what each of them can read.
+"""Runs with several processes (JAX): which one writes, and what each can read.
 
-All of them run the same program, and whatever the host decides is decided from what
-every process sees alike: the rows of the ring. Elsewhere a run is one process.
+All processes run the same program, and the host's decisions depend only on what every
+process sees alike, the rows of the ring buffer. On other backends a run is one process.
 """
 
 import pickle
@@ -11,16 +11,12 @@ import numpy as np
 
 
 def is_chief():
-    """Whether this process writes files and prints; of several, one does."""
+    """Returns whether this is the one process that writes files and prints."""
     return not _several() or _jax().process_index() == 0
 
 
 def of_chief(value):
-    """In every process, what the chief gives; to be called by all of them.
-
-    Args:
-        value: A picklable value; only the chief's is used.
-    """
+    """Broadcasts the chief's picklable `value`; all processes must call it."""
     if not _several():
         return value
     from jax.experimental import multihost_utils
@@ -33,38 +29,28 @@ def of_chief(value):
 
 
 def is_whole(array):
-    """Whether this process can read all of a JAX array."""
+    """Returns whether this process can read all of a JAX array."""
     return not _several() or array.is_fully_addressable or array.is_fully_replicated
 
 
 def take_copy(variable, read):
-    """A copy of a variable's value on the host, for `put_copy`.
+    """Copies a variable's value to the host, for `put_copy`, with `read(variable)`.
 
-    Where several processes hold it, each keeps what its own devices have.
-
-    Args:
-        variable: `keras.Variable`.
-        read: Function of a variable that returns its value as a NumPy array.
+    If several processes hold the variable, each copies the part on its own devices.
     """
     return Shards(variable.value) if _several() else read(variable)
 
 
 def put_copy(variable, copy):
-    """Assigns what `take_copy` has given; where there are several, in all processes."""
+    """Assigns the result of `take_copy`; with several processes, call it in all."""
     variable.assign(copy.array() if isinstance(copy, Shards) else copy)
 
 
 def everywhere(value, sharding):
-    """A first value for a variable that several processes hold.
+    """Places an initial NumPy value, equal in all processes, with `sharding`.
 
-    Keras would have JAX compare what they give, and NaN is no equal of NaN there.
-
-    Args:
-        value: NumPy array, the same in all processes.
-        sharding: `jax.sharding.Sharding` of the variable.
-
-    Returns:
-        `jax.Array`; in a single process `value`, which Keras places by itself.
+    Keras would have JAX compare the values of the processes, where NaN differs from
+    NaN. In a single process, returns `value`, which Keras places itself.
     """
     if not _several():
         return value
@@ -74,11 +60,7 @@ def everywhere(value, sharding):
 
 
 class Shards:
-    """Host copy of the shards of a `jax.Array` that this process can address.
-
-    Args:
-        array: `jax.Array`.
-    """
+    """Host copy of the shards of a `jax.Array` that this process can address."""
 
     def __init__(self, array):
         self._shape, self._sharding = array.shape, array.sharding
@@ -87,19 +69,19 @@ class Shards:
         self._parts = {index: np.array(data) for index, data in shards.items()}
 
     def array(self):
-        """The `jax.Array` again, in all processes together."""
+        """Returns the `jax.Array` again; all processes must call this together."""
         return _jax().make_array_from_callback(
             self._shape, self._sharding, lambda index: self._parts[str(index)]
         )
 
     @classmethod
     def of(cls, array):
-        """A copy on the host: a NumPy array in a single process, else `Shards`."""
+        """Copies to the host: a NumPy array in a single process, else `Shards`."""
         return cls(array) if _several() else np.array(array)
 
 
 def is_alone():
-    """Whether this run is one process."""
+    """Returns whether this run is one process."""
     return not _several()
 
 

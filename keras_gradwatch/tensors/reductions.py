@@ -1,14 +1,14 @@
-"""What makes a pass over the gradients cheap on the backend in use."""
+"""Reductions that make a single pass over the gradients on the backend in use."""
 
 import keras
 from keras import ops
 
 
 def sums_of_squares(tensors):
-    """Σ v² of each of V float32 tensors, a tensor [V], in one pass over them.
+    """Returns Σ v² of each of V float32 tensors, [V], in one pass over them.
 
-    On TensorFlow and PyTorch one operation does it; `ops.sum(ops.square(...))` writes
-    the squares to memory first, which is several times slower. XLA fuses it by itself.
+    On TensorFlow and PyTorch, `ops.sum(ops.square(...))` writes the squares to memory,
+    which is several times slower than a single operation. XLA fuses the two.
     """
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
@@ -21,7 +21,7 @@ def sums_of_squares(tensors):
 
 
 def row_squares(matrix):
-    """Σ v² of each row of a float32 matrix [n, k], a tensor [n], in one pass."""
+    """Returns Σ v² of each row of a float32 matrix [n, k], [n], in one pass."""
     if keras.config.backend() == "jax":
         return ops.sum(ops.square(matrix), axis=1)
     if matrix.shape[0] == 1:
@@ -31,16 +31,16 @@ def row_squares(matrix):
 
 
 def largest_of_rows(matrix):
-    """The largest of each row of a matrix [n, k] and 0, a tensor [n]; of none, 0."""
+    """Returns the maximum of each row of a matrix [n, k] and 0, a tensor [n]."""
     if 0 in tuple(matrix.shape):
         return ops.zeros((matrix.shape[0],), matrix.dtype)
     return ops.maximum(ops.max(matrix, axis=1), 0.0)
 
 
 def largest(values):
-    """The largest of some values and 0, a scalar; of none, 0.
+    """Returns the maximum of some values and 0, a scalar; 0 for no values.
 
-    Not by `ops.max(..., initial=0)`, which waits for the device on PyTorch.
+    Avoids `ops.max(..., initial=0)`, which waits for the device on PyTorch.
     """
     if 0 in tuple(values.shape):
         return ops.zeros((), values.dtype)
@@ -48,13 +48,7 @@ def largest(values):
 
 
 def sums_by_owner(values, owners, count):
-    """Sums of values that belong together, a tensor [count].
-
-    Args:
-        values: Tensor [n].
-        owners: NumPy array [n], int, to which of the sums each value belongs.
-        count: Number of sums.
-    """
+    """Sums the values [n] of each of `count` owners, given by an int array [n]."""
     if keras.config.backend() == "torch":
         # `ops.segment_sum` waits for the device.
         owners = ops.convert_to_tensor(owners)
@@ -63,7 +57,7 @@ def sums_by_owner(values, owners, count):
 
 
 def largest_by_owner(values, owners, count):
-    """The largest of values that belong together and 0; as `sums_by_owner`."""
+    """Returns the maximum of 0 and the `values` of each owner; see `sums_by_owner`."""
     if keras.config.backend() == "torch":
         owners = ops.convert_to_tensor(owners)
         return values.new_zeros(count).scatter_reduce(0, owners, values, "amax")

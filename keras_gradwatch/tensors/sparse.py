@@ -1,6 +1,6 @@
 """TensorFlow's sparse gradients: `IndexedSlices` to `SparseRows` and back.
 
-On the other backends every gradient is dense, and passes through.
+On the other backends, all gradients are dense and pass through unchanged.
 """
 
 from typing import NamedTuple
@@ -21,12 +21,12 @@ class SparseRows(NamedTuple):
 
 
 def is_sparse(gradient):
-    """Whether a gradient is a `tf.IndexedSlices`."""
+    """Returns whether a gradient is a `tf.IndexedSlices`."""
     return hasattr(gradient, "dense_shape")
 
 
 def dense(gradient):
-    """A dense tensor of a gradient, dense or sparse."""
+    """Converts a gradient to a dense tensor."""
     if is_sparse(gradient):
         import tensorflow as tf
 
@@ -35,17 +35,10 @@ def dense(gradient):
 
 
 def unique_rows(gradient):
-    """An `IndexedSlices` in which every row stands once.
+    """Sums the rows of an `IndexedSlices` that have the same index.
 
-    Rows with the same index are summed; the table itself is never materialised. The
-    shape stays that of the input (XLA needs it to be known): rows that became free are
-    zero, and carry an index that is in use.
-
-    Args:
-        gradient: `tf.IndexedSlices` of n rows, or a dense tensor.
-
-    Returns:
-        `tf.IndexedSlices` of n rows; a dense tensor as it is.
+    XLA needs to know the shape, so rows left over stay, as zeros with index 0. The
+    dense table is never materialized.
     """
     if not is_sparse(gradient):
         return gradient
@@ -65,13 +58,9 @@ def unique_rows(gradient):
 
 
 def rows(gradient, local, shape):
-    """`SparseRows` of what was sparse; a dense tensor as it is.
+    """Converts a gradient to `SparseRows` if `local`, its source, was sparse.
 
-    Args:
-        gradient: `IndexedSlices` of unique rows, or a dense tensor.
-        local: The gradient that it was made from. Where that was sparse, a dense tensor
-            is the sum of many: all of its rows.
-        shape: Of the variable.
+    `gradient` may be the dense sum of sparse ones; `shape` is that of the variable.
     """
     if not is_sparse(local):
         return gradient
@@ -91,14 +80,10 @@ def map_values(function, gradient):
 
 
 def like(new, gradient, dtype, scale, count):
-    """A gradient as a policy changed it, made ready for `apply` in each replica.
+    """Prepares a policy's gradient `new` for `apply` in each replica.
 
-    Args:
-        new: Dense tensor or `SparseRows`.
-        gradient: The gradient that it was made from, for the indices of its rows.
-        dtype: Of the result.
-        scale: What `apply` divides by, or None.
-        count: Number of replicas over which `apply` sums.
+    `gradient`, the original, has the indices of the rows. `apply` divides by `scale`,
+    unless that is None, and sums over `count` replicas.
     """
 
     def ready(values):
@@ -113,12 +98,9 @@ def like(new, gradient, dtype, scale, count):
 
 
 def inner(gradients, packed, matrices):
-    """Σ gᵢ·tᵢ of all gradients and as many dense tensors, a float32 scalar.
+    """Returns Σ gᵢ·tᵢ over V gradients and V dense tensors, a scalar float32.
 
-    Args:
-        gradients: List of V dense tensors, or `IndexedSlices` of unique rows.
-        packed: `Packed` of the V tensors.
-        matrices: What it has joined them to.
+    Sparse gradients have unique rows; `matrices` are the tensors joined by `packed`.
     """
     if any(map(is_sparse, gradients)):
         pairs = zip(gradients, packed.split(matrices), strict=True)

@@ -1,7 +1,6 @@
 """One application of an optimizer within a step, as small tuples of tensors.
 
-A step may apply several optimizers (a GAN); each application has gradients, limits and
-a decision of its own.
+A step may apply several optimizers (a GAN), each with its own limits and decision.
 """
 
 import math
@@ -19,23 +18,23 @@ class Application(NamedTuple):
     """The input of an optimizer.
 
     Attributes:
-        index: Its place among the applications of the step.
+        index: Place among the applications of the step.
         optimizer: The optimizer.
         apply: Function of gradients and variables that makes the update.
-        gradients: List of V gradients as they came, None where there is none.
+        gradients: List of V original gradients, None where there is none.
         variables: List of the V variables.
         places: Indices of the P variables whose gradients are watched.
         trained: List of the P variables.
-        local: List of P gradients as they came, of this replica only.
-        sums: List of P, the same summed over the replicas.
-        summed: List of P, unscaled, averaged over the accumulation window.
-        shown: List of P, the same with `SparseRows` for sparse gradients: what the
-            optimizer would see on one device.
+        local: List of P original gradients, of this replica only.
+        sums: List of P gradients, summed over the replicas.
+        summed: List of P gradients, also unscaled and averaged over the window.
+        shown: `summed` with `SparseRows` for sparse gradients: what the optimizer would
+            see on one device.
         window: `Window`, the accumulation window.
-        loss: Scalar float32, or None where it is not known.
-        scale: Scalar float32 by which the loss was multiplied, or None.
-        newly_nonfinite: Scalar float32, in how many of the model's variables the
-            forward pass left a value that is not finite; None: not asked for.
+        loss: Scalar float32, or None if unknown.
+        scale: Loss scale, scalar float32, or None.
+        newly_nonfinite: Scalar float32, the number of the model's variables in which
+            the forward pass left a non-finite value; None if not measured.
     """
 
     index: int  # type: ignore[assignment]  # hides `tuple.index`, which nobody needs
@@ -56,15 +55,15 @@ class Application(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured of an application before its update.
+    """Measurements of an application before its update.
 
     Attributes:
         matrix: Tensor [P, C], statistics of the gradients.
         norm: Scalar float32, the global norm.
-        loss: Scalar float32; NaN where it is not known.
+        loss: Scalar float32; NaN if unknown.
         rate: Scalar float32, the learning rate in effect.
-        finite: Scalar bool: all gradients, and the loss where it is known, are finite.
-        gradients_finite: Scalar bool, all gradients are.
+        finite: Scalar bool: all gradients, and the loss where known, are finite.
+        gradients_finite: Scalar bool: all gradients are finite.
     """
 
     matrix: object
@@ -76,13 +75,13 @@ class Measured(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What the gate decided; scalar bool tensors.
+    """The decision of the gate, scalar bool tensors.
 
     Attributes:
         skip: The update is skipped.
-        overflow: A loss scale overflowed, and its optimizer leaves the update out.
-        left_out: The optimizer leaves the update out by itself, for whatever gradient
-            that is not finite.
+        overflow: The loss scale overflowed, so its optimizer skips the update.
+        left_out: The optimizer itself skips the update, because some gradient is not
+            finite.
     """
 
     skip: object
@@ -96,9 +95,9 @@ class Result(NamedTuple):
     Attributes:
         scalars: Tensor [10], columns as in `records.rows.SCALARS`.
         matrix: Tensor [P, K], the recorded statistics of the watched variables.
-        skip: Scalar bool, the update was skipped.
+        skip: Scalar bool, whether the update was skipped.
         overflow: Scalar bool, as in `Decision`.
-        alert: Scalar bool, something happened that the host should look at.
+        alert: Scalar bool, whether the host should look at this step.
     """
 
     scalars: object
@@ -109,12 +108,12 @@ class Result(NamedTuple):
 
 
 def size(shape):
-    """Number of elements of a variable, a float."""
+    """Returns the number of elements of a shape, a float."""
     return float(math.prod(shape))
 
 
 def any_of(flags):
-    """Whether any of a list of scalar bool tensors is True; False for none."""
+    """Returns whether any of a list of scalar bool tensors is True; False if empty."""
     first, *rest = flags or [constant(False, "bool")]
     for flag in rest:
         first = first | flag
@@ -122,5 +121,5 @@ def any_of(flags):
 
 
 def constant(value, dtype="float32"):
-    """A scalar tensor."""
+    """Returns a scalar tensor."""
     return ops.convert_to_tensor(value, dtype)

@@ -1,7 +1,6 @@
-"""The gate: whether an update is made.
+"""The gate, which decides whether an update is made.
 
-The host draws limits from the steps before; the gate compares with them, and leaves an
-update out that is not finite, or beyond them. `not (x <= limit)`, so that NaN trips.
+It skips updates that are not finite, or beyond the limits that the host has set.
 """
 
 import numpy as np
@@ -35,15 +34,7 @@ LEAST_SCALE = 2.0**-14
 
 
 def is_normal(state, application, norm, loss, rate):
-    """Whether an update can be made without a closer look, a scalar bool.
-
-    Args:
-        state: `StepState`.
-        application: `Application`.
-        norm: Scalar float32, the global norm by a plain sum of squares.
-        loss: Scalar float32.
-        rate: Scalar float32.
-    """
+    """Returns whether an update needs no closer look, a scalar bool; False for NaN."""
     limits = state.limits_of(application.index)
     number = ops.cast(state.number, "float32")
     found = ops.stack([norm, ops.abs(loss), rate, number])
@@ -54,9 +45,9 @@ def is_normal(state, application, norm, loss, rate):
 
 
 def note_peaks(state, application, norm, loss, taken):
-    """Notes how large norm and loss have been, where a step is `taken` in.
+    """Updates the largest norm and loss so far, if the step is `taken` into account.
 
-    Between the steps of one execution nothing is read, and no limits are drawn.
+    Between the steps of one execution the host reads nothing and sets no limits.
     """
     peaks = state.monitor.variable("peaks")
     before = ops.copy(peaks)
@@ -70,10 +61,7 @@ def note_peaks(state, application, norm, loss, taken):
 
 
 def _beyond_peaks(state, application, found):
-    """Whether norm or loss are far beyond those of all steps so far, a scalar bool.
-
-    Once there are limits, those hold.
-    """
+    """Returns whether norm or loss far exceed their peaks; False once limits exist."""
     peaks = ops.copy(state.monitor.variable("peaks"))[application.index]
     far = (peaks[:2] > 0) & (found > PEAK * peaks[:2])
     limits = state.limits_of(application.index)[HIGH, NORM : LOSS + 1]
@@ -82,23 +70,15 @@ def _beyond_peaks(state, application, found):
 
 
 def wants_look(state, application):
-    """Whether the host wants the sampled statistics of this step, a scalar bool."""
+    """Returns whether the host wants the sampled statistics now, a scalar bool."""
     high = state.limits_of(application.index)[HIGH]
     return ops.cast(state.number, "float32") > high[STEP]
 
 
 def decide(state, application, measured, earlier):
-    """Whether the update of an application is skipped.
+    """Decides whether to skip an update, and returns `(Decision, alert)`.
 
-    Args:
-        state: `StepState`.
-        application: `Application`.
-        measured: `Measured`.
-        earlier: List of the skip flags of earlier applications of the step.
-
-    Returns:
-        `(Decision, alert)`: the latter is a scalar bool, whether the host should look
-        at this step soon.
+    `earlier` are the step's previous skip flags; `alert` asks the host to look soon.
     """
     plan, never = state.plan, constant(False, "bool")
     overflow, left_out = _overflow(application, measured)
@@ -135,11 +115,10 @@ def decide(state, application, measured, earlier):
 
 
 def _overflow(application, measured):
-    """Whether a dynamic loss scale overflowed, and whether its optimizer skips.
+    """Returns whether a dynamic loss scale overflowed, and whether its optimizer skips.
 
-    Gradients that are not finite although the loss is are what a dynamic loss scale
-    expects now and then: it halves itself, and nothing is wrong. At `LEAST_SCALE` the
-    gradients themselves are out of range, and such a step is no overflow.
+    An overflow is normal: the gradients are not finite, but the loss is, and the scale
+    halves itself. At `LEAST_SCALE`, the gradients themselves are out of range.
     """
     never = constant(False, "bool")
     if application.newly_nonfinite is None:

@@ -1,7 +1,7 @@
-"""What the optimizer receives, and what it receives instead.
+"""The gradients that the optimizer receives, and their replacements.
 
-There is one definition of the gradient: summed over the replicas, unscaled, averaged
-over the accumulation window, with the duplicates of sparse rows summed.
+The gradient is always defined as summed over the replicas, unscaled, averaged over the
+accumulation window, with the duplicates of sparse rows summed.
 """
 
 from keras import ops
@@ -15,7 +15,7 @@ from keras_gradwatch.train_step.application import Application, constant
 
 
 def watched_places(gradients, variables):
-    """Indices of the variables whose gradients are watched."""
+    """Returns the indices of the variables whose gradients are watched."""
     places = [
         i
         for i, (g, v) in enumerate(zip(gradients, variables, strict=True))
@@ -30,20 +30,7 @@ def watched_places(gradients, variables):
 
 
 def collect(runner, index, optimizer, apply, gradients, variables, loss, scale, newly):
-    """The `Application` of an optimizer.
-
-    Args:
-        runner: `Runner` of the backend.
-        index: Its place among the applications of the step.
-        optimizer: A built optimizer.
-        apply: Its own `apply`.
-        gradients: List of V gradients, None where there is none.
-        variables: List of the V variables.
-        loss: Scalar tensor, or None.
-        scale: Scalar float32 by which the loss was multiplied, or None.
-        newly: Scalar float32, in how many variables of the model the forward pass left
-            a value that is not finite; None without a dynamic loss scale.
-    """
+    """Returns the `Application` of a built optimizer."""
     places = watched_places(gradients, variables)
     local = [gradients[i] for i in places]
     trained = [variables[i] for i in places]
@@ -82,18 +69,9 @@ def collect(runner, index, optimizer, apply, gradients, variables, loss, scale, 
 
 
 def changed(runner, application, change, transform, norm):
-    """The application with the gradients that a policy makes of its own.
+    """Returns the application with a policy's gradients where `change`, and their norm.
 
-    Args:
-        runner: `Runner` of the backend.
-        application: `Application`.
-        change: Scalar bool, whether the policy changes anything.
-        transform: Function of nothing that gives `(gradients, norm)`: P gradients as
-            the policy changes them, and their global norm.
-        norm: Scalar float32, the global norm before.
-
-    Returns:
-        `(application, norm)`; while nothing is changed, the gradients that came.
+    `transform()` returns the P changed gradients and their global norm.
     """
     local, sums, window = application.local, application.sums, application.window
     factor = loss_scale.loss_scale(application.optimizer)
@@ -126,14 +104,7 @@ def changed(runner, application, change, transform, norm):
 
 
 def apply_unless(runner, application, decision, protects):
-    """Has the optimizer apply its gradients where the gate does not leave them out.
-
-    Args:
-        runner: `Runner` of the backend.
-        application: `Application`.
-        decision: `Decision`.
-        protects: Whether anything may be left out at all.
-    """
+    """Has the optimizer apply its gradients unless the gate skips the update."""
     local, sums = application.local, application.sums
     if not protects:
         with runner.known_sums(local, sums):
@@ -157,6 +128,6 @@ def apply_unless(runner, application, decision, protects):
 
 
 def written(application):
-    """The variables that the update of an application may assign to, each once."""
+    """Returns the variables that an update may assign to, each once."""
     variables = [*application.variables, *application.optimizer.variables]
     return list({id(v): v for v in variables}.values())

@@ -8,17 +8,11 @@ MAX_LOGS = 32
 
 
 def logs_without_skipped(model, monitor, logs, seen, skipped):
-    """The step's logs as they are without a skipped batch.
+    """Returns the logs of a step without the batch, if that is skipped.
 
-    Metrics have been restored. Another number that a step of the user's own returns is,
-    where the step is skipped, that of the last step that was not.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        logs: What the step returned.
-        seen: The metrics as the step left them, a dict; None where the logs are these.
-        skipped: Scalar bool.
+    Metrics have already been restored. For other numbers that a custom step returns,
+    those of the last step that was not skipped are used. `seen` are the metrics before
+    they were restored; None if `logs` are the metrics.
     """
     if not isinstance(logs, dict):
         return logs
@@ -51,16 +45,7 @@ def logs_without_skipped(model, monitor, logs, seen, skipped):
 
 
 def metrics_result(model, results):
-    """Metrics as they are logged: NaN, where Keras has 0, if no batch was counted.
-
-    Args:
-        model: The watched model, with a stock step: one of the user's own need not
-            count the loss.
-        results: Dict of what its `get_metrics_result` returned.
-
-    Returns:
-        Dict.
-    """
+    """Returns metrics of a stock step, NaN instead of 0 if no batch was counted."""
     count = batches_counted(model)
     if count is None:
         return results
@@ -72,21 +57,21 @@ def metrics_result(model, results):
 
 
 def batches_counted(model):
-    """What the mean of the loss was taken of so far, a scalar; None: not known."""
+    """Returns the count of the loss's running mean, a scalar; None if unknown."""
     means = (m for m in model.metrics if isinstance(m, keras.metrics.Mean))
     loss = next((m for m in means if m.name == "loss"), None)
     return None if loss is None else ops.convert_to_tensor(loss.count)
 
 
 def is_float_tensor(value):
-    """Whether something is a tensor of floating-point numbers."""
+    """Returns whether a value is a floating-point tensor."""
     if not ops.is_tensor(value):
         return False
     return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
 
 
 def is_scalar(value):
-    """Whether a tensor is known to be a single number."""
+    """Returns whether a tensor is known to be a single number."""
     # On TensorFlow, the rank may be unknown, and then the shape has no length.
     shape = value.shape
     return shape.rank == 0 if hasattr(shape, "rank") else len(shape) == 0

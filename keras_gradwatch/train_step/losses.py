@@ -1,4 +1,4 @@
-"""The loss of a step that neither scales it nor has the model compute it."""
+"""The loss of a step that neither scales it nor calls the model's `compute_loss`."""
 
 import keras
 from keras import ops
@@ -7,20 +7,15 @@ from keras_gradwatch.train_step.logs import is_float_tensor, is_scalar
 
 
 class Differentiated:
-    """What a step has differentiated, and which gradients came of it."""
+    """Records what a step has differentiated, and the resulting gradients."""
 
     def __init__(self):
         self._noted = []  # of each: a loss, its gradients, and `only_these`
 
     def note(self, runner, targets, gradients=(), only_these=False):
-        """Notes one differentiation.
+        """Records that `targets` were differentiated, with the known `gradients`.
 
-        Args:
-            runner: `Runner` of the backend.
-            targets: What was differentiated, a tensor or a list of them.
-            gradients: What came of it, as far as that is known.
-            only_these: Whether an optimizer must apply some of these gradients, and no
-                others.
+        If `only_these`, the loss counts only if one of the gradients is applied.
         """
         targets = targets if isinstance(targets, list | tuple) else [targets]
         if not all(is_float_tensor(target) for target in targets):
@@ -33,7 +28,7 @@ class Differentiated:
             self._noted.append((loss, list(gradients), only_these))
 
     def loss_of(self, gradients):
-        """The loss of which an optimizer applies the gradients, or None."""
+        """Returns the loss of the gradients that an optimizer applies, or None."""
         wanted = {id(g) for g in gradients if g is not None}
         own = [n for n in self._noted if any(id(g) in wanted for g in n[1])]
         # Clipped by the step itself, they are others: the last loss, if there is one.
@@ -45,14 +40,9 @@ class Differentiated:
 
 
 class LoggedLoss:
-    """The loss among the logs of a step.
+    """The loss among the logs of a step; created before the step.
 
-    Where the log is the result of a `keras.metrics.Mean`, the step's own loss is what
-    it has added to that.
-
-    Args:
-        model: The watched model, before the step.
-        runner: `Runner` of the backend.
+    If a `keras.metrics.Mean` reports it, the loss is what the step added to that.
     """
 
     def __init__(self, model, runner):

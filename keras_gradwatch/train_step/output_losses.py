@@ -1,4 +1,4 @@
-"""Which of several losses was not finite."""
+"""Identifies which of several losses was not finite."""
 
 import keras
 import numpy as np
@@ -9,15 +9,7 @@ MAX_LOSSES = 16
 
 
 def trackers(model):
-    """The means of the single losses of a model with several outputs.
-
-    Args:
-        model: A Keras trainer.
-
-    Returns:
-        List of pairs: the name of the loss, and its `keras.metrics.Mean`; empty where
-        there is only one loss.
-    """
+    """Returns `(name, keras.metrics.Mean)` of each loss; empty if there is only one."""
     found = [
         (metric.name.removesuffix("_loss"), metric)
         for metric in model.metrics
@@ -27,11 +19,9 @@ def trackers(model):
 
 
 def note(model, variable):
-    """Notes the sums of all losses, where one of them is not finite.
+    """Notes the sums of all losses in `variable()` [MAX_LOSSES] if one is not finite.
 
-    Args:
-        model: The model, before a skipped batch is taken out of its metrics.
-        variable: Function of nothing that returns a variable [MAX_LOSSES].
+    Call it before a skipped batch is removed from the metrics.
     """
     means = [mean for _, mean in trackers(model)]
     if not means:
@@ -44,15 +34,7 @@ def note(model, variable):
 
 
 def nonfinite(model, sums):
-    """Describes which losses were not finite.
-
-    Args:
-        model: The model.
-        sums: What `note` has noted, array [MAX_LOSSES].
-
-    Returns:
-        Clause, or None where nothing is known.
-    """
+    """Describes which of the noted losses were not finite; None if unknown."""
     pairs = zip(trackers(model), sums.tolist(), strict=False)
     bad = [
         f"{name} ({total:g})" for (name, _), total in pairs if not np.isfinite(total)

@@ -1,4 +1,4 @@
-"""Asking a policy what becomes of the gradients of an application."""
+"""Applying a policy to the gradients of an application."""
 
 import numpy as np
 from keras import ops
@@ -14,18 +14,7 @@ from keras_gradwatch.train_step.application import (
 
 
 def decide_policy(state, application, measured, decision):
-    """Whether the policy changes the gradients of this step.
-
-    Args:
-        state: `StepState`.
-        application: `Application`.
-        measured: `Measured`.
-        decision: `Decision`.
-
-    Returns:
-        `(change, transform)`: a scalar bool, and the function of nothing that gives the
-        P changed gradients and their global norm.
-    """
+    """Returns whether the policy acts, a scalar bool, and `transform` for `changed`."""
     plan, partial = state.plan, application.window.partial
     usable = (state.control["clipping"] > 0) & measured.gradients_finite
     if partial is not None:
@@ -56,20 +45,14 @@ def decide_policy(state, application, measured, decision):
 
 
 def _all_columns(names, matrix):
-    """The matrix [P, 8] with a column for each of `NAMES`, NaN where not measured."""
+    """Returns the matrix [P, 8] with columns `NAMES`, NaN where not measured."""
     missing = ops.zeros_like(matrix[:, 0]) + MISSING
     columns = [matrix[:, names.index(n)] if n in names else missing for n in NAMES]
     return ops.stack(columns, axis=1)
 
 
 class Memory:
-    """What a policy remembers of one application, in variables of the monitor.
-
-    Args:
-        monitor: The `GradientMonitor`.
-        policy: The `Policy`.
-        application: `Application`.
-    """
+    """A policy's state for one application, in variables of the monitor."""
 
     def __init__(self, monitor, policy, application):
         names = monitor.names_of(application.trained)
@@ -84,7 +67,7 @@ class Memory:
             self._variables[name] = variable, per_variable
 
     def read(self):
-        """The state of the policy, a dict of tensors."""
+        """Returns the state of the policy, a dict of tensors."""
         state = {}
         for name, (variable, per_variable) in self._variables.items():
             self._whole[name] = ops.copy(variable)
@@ -107,6 +90,6 @@ class Memory:
 
 
 def policy_state(policy, count):
-    """The first state of a policy: name to `(array, one row for each variable)`."""
+    """Returns the initial state: name to `(array, has one row per variable)`."""
     one, more = policy.initial_state(count), policy.initial_state(count + 1)
     return {n: (one[n], np.shape(one[n]) != np.shape(more[n])) for n in one}

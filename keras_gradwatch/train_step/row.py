@@ -1,4 +1,4 @@
-"""What is recorded of a step: one row of the ring."""
+"""What is recorded of a step: one row of the ring buffer."""
 
 import math
 
@@ -15,26 +15,14 @@ from keras_gradwatch.train_step.application import MISSING, constant
 
 
 def of_normal(norm, loss, rate):
-    """The scalars [10] of an application in which nothing happened.
-
-    Args:
-        norm: Scalar float32, the global norm.
-        loss: Scalar float32.
-        rate: Scalar float32, the learning rate.
-    """
+    """Returns the scalars [10] of an application in which nothing happened."""
     rest = [APPLIED, 0, 0, MISSING, 0, 0]
     measured = ops.stack([norm, norm, loss, rate])
     return ops.concatenate([measured, ops.convert_to_tensor(rest, "float32")])
 
 
 def of_application(measured, decision, **values):
-    """The scalars [10] of an application that was examined.
-
-    Args:
-        measured: `Measured`.
-        decision: `Decision`.
-        values: Those of `SCALARS` that are in neither.
-    """
+    """Returns the scalars [10] of an examined application; `values` has the rest."""
     outcome = ops.where(decision.overflow, OVERFLOWED, APPLIED)
     skipped = decision.skip | (decision.left_out & ~decision.overflow)
     scalars = {
@@ -49,20 +37,16 @@ def of_application(measured, decision, **values):
 
 
 def with_loss(scalars, loss):
-    """The scalars [10] of an application with another loss."""
+    """Returns the scalars [10] of an application with another loss."""
     place = SCALARS.index("loss")
     loss = ops.reshape(ops.cast(loss, "float32"), (1,))
     return ops.concatenate([scalars[:place], loss, scalars[place + 1 :]])
 
 
 def recorded(names, gradient_names, matrix, updates=None):
-    """The recorded statistics [P, K] of the watched variables.
+    """Returns the recorded statistics [P, K] of the watched variables, columns `names`.
 
-    Args:
-        names: Names of the K columns.
-        gradient_names: Names of the columns of `matrix`.
-        matrix: Tensor [P, C], statistics of the gradients.
-        updates: Tensor [P, 2], weight norms and update ratios; None: not measured.
+    `matrix` is [P, C], columns `gradient_names`; `updates` [P, 2], None: not measured.
     """
     if tuple(names) == tuple(gradient_names):
         return matrix
@@ -73,16 +57,7 @@ def recorded(names, gradient_names, matrix, updates=None):
 
 
 def of_step(layout, results, places):
-    """The row of a step.
-
-    Args:
-        layout: `Layout`.
-        results: List of `Result`, one for each application.
-        places: For each of them, the indices of its watched variables in the layout.
-
-    Returns:
-        Tensor [width], float32.
-    """
+    """Returns the row of a step, [width]; `places` has the variables of each result."""
     shown = min(len(results), layout.applications)
     scalars = [result.scalars for result in results[:shown]]
     absent = layout.applications - shown
@@ -93,7 +68,7 @@ def of_step(layout, results, places):
 
 
 def _matrix(layout, results, places):
-    """The statistics of all variables, flat; NaN where there is no gradient."""
+    """Returns the statistics of all variables, flat; NaN where there is no gradient."""
     count, columns = len(layout.variables), len(layout.statistics)
     every = [place for own in places for place in own]
     if every == list(range(count)) and len(results) == 1:

@@ -7,20 +7,10 @@ from keras_gradwatch.train_step.watched import WatchedStep
 
 @uncompiled(recursive=False)
 def run_step(model, monitor, step, *arguments):
-    """Runs one training step.
+    """Runs one training step, and returns the logs of `step`, on JAX with the state.
 
-    With `torch.compile`, only the model's own step is compiled. The code of this
-    package, the loss and the update run uncompiled between its parts, as `backward`
-    does.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        step: The model's own bound `train_step`.
-        arguments: The batch; on JAX the state, too, as Keras hands it to a step.
-
-    Returns:
-        The step's own logs; on JAX the new state, too.
+    With `torch.compile`, only the model's own step is compiled; this package, the loss
+    and the update run uncompiled between its parts, as `backward` does.
     """
     if active() is not None:  # a step that calls another watched step
         return step(*arguments)
@@ -33,7 +23,7 @@ def run_step(model, monitor, step, *arguments):
 @uncompiled()
 def _begin(model, monitor, step, arguments):
     monitor.backend.prepare(model, step, *arguments)
-    runner = monitor.backend.make_runner(model, *arguments)
+    runner = monitor.backend.runner(model, *arguments)
     if runner is None:
         return None, ()
     return WatchedStep(model, monitor, runner, step), runner.arguments(*arguments)

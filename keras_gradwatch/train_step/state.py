@@ -1,4 +1,4 @@
-"""What a step reads and writes beside the model's own variables."""
+"""What a step reads and writes in addition to the model's own variables."""
 
 import copy
 
@@ -36,18 +36,14 @@ GATE = ("trips", "streak", "last_trip", "alert")
 UNLIMITED = 3.4028235e38
 # The patience of limits that no step passes.
 PATIENT = 1e9
-NEVER = -1.0
 
 
 class StepState:
     """The monitor's variables in one step.
 
-    Args:
-        monitor: The `GradientMonitor`.
-
     Attributes:
         number: Scalar int32, the step, from 0.
-        limits: Tensor [S, 4 bounds, 4 quantities] of the S applications. A step within
+        limits: Tensor [S, 4 bounds, 4 quantities] of the S applications. A step between
             `LOW` and `HIGH` is normal. Below `LOW` or above `HARD`, the update is
             skipped; above `SOFT`, only until `patience` skips in a row.
     """
@@ -61,7 +57,7 @@ class StepState:
 
     @property
     def control(self):
-        """The values that the host sets, a dict of scalars; read where it is needed."""
+        """The values that the host sets, a dict of scalars, read when first needed."""
         if self._control is None:
             vector = ops.copy(self.monitor.variable("control"))
             names = (*CONTROL, *self._settings)
@@ -72,7 +68,7 @@ class StepState:
 
     @property
     def gate(self):
-        """What the gate remembers, a dict of scalars, as the step found it."""
+        """The gate's memory at the start of the step, a dict of scalars."""
         if self._gate is None:
             vector = ops.copy(self.monitor.variable("gate"))
             self._gate = dict(zip(GATE, ops.unstack(vector, len(GATE)), strict=True))
@@ -92,32 +88,27 @@ class StepState:
 
     @property
     def halted(self):
-        """Whether no update is applied any more, a scalar bool."""
+        """Whether updates have stopped for good, a scalar bool."""
         control = self.control
         return (control["halted"] > 0) | (self.gate["trips"] >= control["halt_after"])
 
     def in_branch(self):
-        """The same for use within a branch: what is read there must not leave it."""
+        """Copies the state for a branch, as tensors read there must not leave it."""
         same = copy.copy(self)
         same._control = same._gate = None
         return same
 
     def limits_of(self, index):
-        """The limits [4, 4] of one application."""
+        """Returns the limits [4, 4] of one application."""
         return self.limits[min(index, MAX_APPLICATIONS - 1)]
 
     def write_gate(self, **values):
-        """Assigns some of what the gate remembers."""
+        """Assigns some values of the gate's memory."""
         self._gate = {**self.gate, **values}
         self.monitor.variable("gate").assign(ops.stack(list(self._gate.values())))
 
     def plan_next_look(self, alert):
-        """Sets the next step that takes the slow branch in any case.
-
-        Args:
-            alert: Scalar bool, whether something happened in this step: then it is the
-                next one.
-        """
+        """Schedules the slow branch: at once if `alert`, else at the next sample."""
         following = self.number + 1
         every = ops.cast(self.control["sample_every"], "int32")
         due = following + (-following) % ops.maximum(every, 1)

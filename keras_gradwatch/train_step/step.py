@@ -1,10 +1,9 @@
 """The flow of one application of an optimizer, from its gradients to its row.
 
-`light_step` is compiled for every run. Nearly every step of a healthy run ends in its
-first branch: one pass over the gradients, one comparison with the limits that the host
-has drawn, the update, the row. Everything else is `careful_step`, one operation that a
-normal step does not enter. `full_step` is compiled when a run is in trouble: the
-careful step with the trust region.
+`light_step` is compiled for every run. Nearly every step of a healthy run takes its
+first branch: one pass over the gradients, one comparison with the limits, the update,
+the row. Its other branch is `careful_step`, a single operation. `full_step`, the
+careful step with the trust region, is compiled when a run is in trouble.
 """
 
 from keras import ops
@@ -23,17 +22,7 @@ from keras_gradwatch.train_step.policy import decide_policy
 
 
 def light_step(runner, state, application, earlier=()):
-    """Applies or skips the update of an application, and returns the result.
-
-    Args:
-        runner: `Runner` of the backend.
-        state: `StepState`.
-        application: `Application`.
-        earlier: Skip flags of earlier applications of this step.
-
-    Returns:
-        `Result`.
-    """
+    """Applies or skips an update; `earlier` are the step's previous skip flags."""
     if not _may_branch(runner, state.plan, application):
         return careful_step(runner, state, application, earlier)
 
@@ -65,11 +54,9 @@ def light_step(runner, state, application, earlier=()):
 
 
 def careful_step(runner, state, application, earlier=(), rare=False, region=False):
-    """The same with all measurements; arguments and result as above.
+    """Does the same as `light_step` with all measurements.
 
-    Args:
-        rare: Whether this is a branch that a normal step does not enter.
-        region: Whether updates are cut down to the trust region.
+    `rare` marks a branch that a normal step does not enter; `region` limits updates.
     """
     plan = state.plan
 
@@ -120,15 +107,15 @@ def careful_step(runner, state, application, earlier=(), rare=False, region=Fals
 
 
 def full_step(runner, state, application, earlier=()):
-    """The careful step of a run in trouble, with the trust region."""
+    """Runs the careful step with the trust region, for a run in trouble."""
     return careful_step(runner, state, application, earlier, region=True)
 
 
 def _may_branch(runner, plan, application):
-    """Whether norm and loss alone show that a step is normal.
+    """Returns whether norm and loss alone show that a step is normal.
 
-    Not where gradients are not what they seem (scaled, or a part of a window), where a
-    policy looks at each step, or where every step is sampled.
+    Not if gradients are scaled or part of a window, if a policy looks at each step, if
+    every step is sampled, or if the runner has no branches.
     """
     plain = application.scale is None and application.window.partial is None
     always = plan.policy is not None or plan.samples_always
@@ -137,7 +124,7 @@ def _may_branch(runner, plan, application):
 
 
 def _measured(state, application, rate, looked, rare):
-    """What is `Measured` of an application."""
+    """Returns the `Measured` of an application."""
     plan, partial = state.plan, application.window.partial
     matrix, norm = _statistics(state, application.shown, looked, rare)
     names = plan.gradient_statistics
@@ -156,7 +143,7 @@ def _measured(state, application, rate, looked, rare):
 
 
 def _statistics(state, gradients, looked, rare):
-    """The statistics of the gradients [P, C], and their global norm."""
+    """Returns the statistics of the gradients [P, C], and their global norm."""
     plan, names = state.plan, state.plan.gradient_statistics
     if plan.samples_always or rare:
         return measure.statistics(gradients, names)

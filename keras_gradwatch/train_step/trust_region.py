@@ -1,9 +1,8 @@
-"""The trust region on the device: an update is cut down to what can be trusted.
+"""The trust region on the device, which limits the size of updates.
 
-A step whose update goes beyond the trust bound is a run that is about to blow up,
-whatever the optimizer. Putting its weights back only postpones that: the next update
-is as large. So from then on each update is cut down to what can be trusted, in the
-same step, and the region becomes smaller while the loss does not fall.
+A run whose update exceeds the trust bound is about to diverge, whatever the optimizer.
+Restoring its weights only postpones that: the next update is as large. So each later
+update is limited in its own step, and the region shrinks while the loss does not fall.
 """
 
 from keras import ops
@@ -24,18 +23,14 @@ LEAST_CUT = 1e-6
 
 
 def limit(before, after, inner, loss, control):
-    """What is left of an update.
+    """Limits an update; returns V float32 weights and the fraction of its norm cut off.
 
     Args:
         before: List of V tensors, the weights before the update.
-        after: List of V tensors, the weights that the optimizer made of them.
+        after: List of V tensors, the weights after the optimizer's update.
         inner: Function of `Packed` and the matrices of the V changes: the scalar Σ g·Δ.
-        loss: Scalar float32, NaN where it is not known.
+        loss: Scalar float32, NaN if unknown.
         control: Dict with the scalars `radius`, `element` and `decrease`.
-
-    Returns:
-        `(weights, cut)`: V float32 tensors, and the fraction of the update's norm that
-        was cut off, a scalar float32; 0 where the weights are `after`.
     """
     radius, packed = control["radius"], Packed(after)
     olds, news = packed.join(before), packed.join(after)
@@ -70,27 +65,16 @@ def limit(before, after, inner, loss, control):
 
 
 def averages_before(runner, application):
-    """The moving averages of the weights before an update, a list of P; None: none."""
+    """Returns P moving averages of the weights before an update, None where missing."""
     pairs = averages_of(application.optimizer, application.trained)
     values = iter(runner.copies([pair[0] for pair in pairs if pair]))
     return [next(values) if pair else None for pair in pairs]
 
 
 def hold(runner, state, application, before, averaged, decision):
-    """Cuts the update of an application down to the trust region.
+    """Limits an update to the trust region, and the moving averages accordingly.
 
-    A moving average of the weights becomes that of what is left.
-
-    Args:
-        runner: `Runner` of the backend.
-        state: `StepState`.
-        application: `Application`.
-        before: List of P tensors, the weights before the update.
-        averaged: What `averages_before` gave.
-        decision: `Decision`.
-
-    Returns:
-        Scalar float32, the fraction of the update's norm that was cut off.
+    Returns the fraction of the norm of the update that was cut off, a scalar float32.
     """
     variables, optimizer = application.trained, application.optimizer
     averages = averages_of(optimizer, variables)
@@ -120,17 +104,9 @@ def hold(runner, state, application, before, averaged, decision):
 
 
 def _roots(packed, weights, sizes):
-    """Root mean squares: of a kernel; for a vector that of the kernel before it.
+    """Returns the root mean square of each variable's kernel, [V], at least `FLOOR`.
 
-    Where there is none, the least of all.
-
-    Args:
-        packed: `Packed` of the V variables.
-        weights: Their matrices [n, k].
-        sizes: Tensor [V], their numbers of elements.
-
-    Returns:
-        Tensor [V].
+    For a vector, this is the kernel before it, or if there is none, the smallest.
     """
     ranks = [len(shape) for shape in packed.shapes]
     kernels = [place for place, rank in enumerate(ranks) if rank >= 2]
@@ -148,16 +124,16 @@ def _roots(packed, weights, sizes):
 
 
 def _within(change, bound):
-    """Each element of a change cut down to ±`bound`; what is NaN does not change."""
+    """Clips each element of a change to ±`bound`; NaN becomes 0."""
     change = ops.where(ops.isnan(change), 0.0, change)
     return ops.maximum(ops.minimum(change, bound), -bound)
 
 
 def _norm(matrices):
-    """The norm of all elements of a list of matrices, a scalar."""
+    """Returns the norm of all elements of a list of matrices, a scalar."""
     return ops.sqrt(ops.sum(ops.concatenate([row_squares(m) for m in matrices])))
 
 
 def _root_mean_squares(packed, matrices, sizes):
-    """The root mean square of each variable, a tensor [V]."""
+    """Returns the root mean square of each variable, a tensor [V]."""
     return ops.sqrt(packed.total([row_squares(m) for m in matrices]) / sizes)

@@ -1,4 +1,4 @@
-"""The update that was made, measured within the step."""
+"""Measuring the update that was made, within the step."""
 
 from keras import ops
 
@@ -10,16 +10,7 @@ from keras_gradwatch.train_step.application import MISSING, constant
 
 
 def measured(application, old, wanted):
-    """Weight norms and update ratios of the watched variables.
-
-    Args:
-        application: `Application`.
-        old: List of P tensors, the weights before the update.
-        wanted: Scalar bool, whether the update is measured.
-
-    Returns:
-        Tensor [P, 2], NaN where nothing was measured.
-    """
+    """Returns weight norms and update ratios, [P, 2], NaN where not measured."""
     if application.window.partial is not None:
         wanted = wanted & ~application.window.partial
     if learning_rate.rewrites(application.optimizer):
@@ -37,10 +28,9 @@ def measured(application, old, wanted):
 
 
 def constrained(value, variable):
-    """Weights as their constraint has them, if they have one.
+    """Applies the variable's constraint, if any, to a value of it.
 
-    What a constraint does to the first weights, which need not satisfy it, is no
-    update: it moves them at a rate of zero, too.
+    A constraint may change initial weights at any learning rate: that is no update.
     """
     constraint = getattr(variable, "constraint", None)
     if constraint is None:

@@ -27,17 +27,11 @@ from keras_gradwatch.train_step.step import full_step, light_step
 
 
 class WatchedStep:
-    """One training step; made before it begins, and finished when it has run.
+    """One training step; created before it begins, and finished after it has run.
 
-    While the model's own step runs, `apply`, `scale_loss` and `compute_loss` are called
-    in the place of the methods of the optimizers and of the model, and `differentiated`
-    where a gradient is taken.
-
-    Args:
-        model: The watched model.
-        monitor: Its `GradientMonitor`.
-        runner: `Runner` of the backend.
-        step: The model's own bound `train_step`.
+    While the model's own `step` runs, methods of this object are called in place of
+    those of the optimizers and the model, and `differentiated` whenever a gradient is
+    taken.
     """
 
     def __init__(self, model, monitor, runner, step):
@@ -66,7 +60,7 @@ class WatchedStep:
         monitor.hook_schedules()
 
     def run(self, *arguments):
-        """Runs the model's own step, with what it applies being watched."""
+        """Runs the model's own step, and watches what it applies."""
         stock, backend = self._stock, self.monitor.backend
         seeing = contextlib.nullcontext() if stock else backend.differentiation()
         with intercept(self.model, self), seeing:
@@ -143,17 +137,16 @@ class WatchedStep:
             histograms.sample(self._state, names, application.shown)
 
     def _loss_of(self, optimizer, gradients):
-        """`(loss, factor)` of an application; None for what is unknown."""
+        """Returns `(loss, scale)` of an application; None for what is unknown."""
         if id(optimizer) in self._losses:
             return self._losses[id(optimizer)]
         loss = self._differentiated.loss_of(gradients)
         return self._loss if loss is None else loss, None
 
     def _build(self, optimizer, variables):
-        """Builds an optimizer that `apply` would build inside a branch.
+        """Builds an optimizer that `apply` would otherwise build inside a branch.
 
-        In the graph, as `apply` does it: what an optimizer assigns while it is built
-        is a part of stock Keras's step.
+        In the graph, as in `apply`: its assignments are part of the stock Keras step.
         """
         if not optimizer.built:
             with keras.name_scope(optimizer.name, caller=optimizer):
@@ -174,15 +167,7 @@ class WatchedStep:
     # -- the end of the step -------------------------------------------------------
 
     def finish(self, logs, data):
-        """Records the step, and leaves its batch out of all state where it is skipped.
-
-        Args:
-            logs: What the step returned as its logs.
-            data: The batch.
-
-        Returns:
-            The logs.
-        """
+        """Records the step, and returns its logs; a skipped batch leaves no trace."""
         with self.runner.scope():
             seen = None
             if self._plan.protects and not (
@@ -207,7 +192,7 @@ class WatchedStep:
             return logs
 
     def _add_logged_loss(self, logs):
-        """Takes the loss from the logs, where the only application does not know it."""
+        """Takes the loss from the logs if the only application does not know it."""
         self.monitor.reads_logs = self._known == [False]
         if self._known == [False] and self._logged is not None:
             loss = self._logged.of(logs)
@@ -232,7 +217,7 @@ class WatchedStep:
         monitor.note_traced(places, self._applied)
 
     def _skipped(self):
-        """Whether the batch is to leave no trace in the model's state, a scalar."""
+        """Returns whether the batch must leave no trace in the model's state."""
         skipped = any_of([result.skip for result in self._results])
         if self._nonfinite is not None and self.runner.state_comes_late:
             # An overflow of the loss scale is no event, but must not do this.
@@ -250,6 +235,6 @@ class WatchedStep:
 
 
 def reports_metrics(model):
-    """Whether the logs of a stock step are the model's metrics."""
+    """Returns whether the logs of a stock step are the model's metrics."""
     own = getattr(model.compute_metrics, "__func__", None)
     return own is keras.Model.compute_metrics

@@ -84,18 +84,3 @@ def test_tightened():
     state = region.tightened({**state, "radius": 0.02}, 0.25, 70)
     assert state == {**region.initial_state(), "radius": 0.005, "until": 70.0}
     assert region.tightened(state, 0.25, 90)["radius"] == 0.003
-
-
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        ({"radius": 0}, "radius.*> 0.*0"),
-        ({"element": 0.5}, "element.*>= 1.*0.5"),
-        ({"shrink": 1.0}, "shrink.*< 1.*1.0"),
-        ({"window": 0}, "window.*>= 1.*0"),
-        ({"quiet": 1.5}, "quiet.*integer >= 1.*1.5"),
-    ],
-)
-def test_a_bad_argument_is_named(arguments, match):
-    with pytest.raises(ValueError, match=f"TrustRegion: `{match}"):
-        TrustRegion(**arguments)

@@ -13,13 +13,11 @@ class CutRate(Response):
     """Multiplies the learning rate by `factor` when its detectors trip.
 
     Args:
-        detectors: The detectors that it follows.
-        factor: 0 to 1.
         cooldown: Steps after a cut in which no further cut is made.
-        min_lr: The learning rate is never cut below this.
-        patience: 1: the rate is cut in each tripped step. More: it is cut after at
-            least as many tripped steps in a row, if chance does not explain them. A
-            step that is not finite neither counts nor ends a row.
+        min_lr: No learning rate is cut below this.
+        patience: If 1, each tripped step cuts the rate. Otherwise, at least as many in
+            a row do, if chance does not explain them; a step that is not finite neither
+            counts nor ends a row.
         lends: Whether a cut is undone after a number of healthy steps; see `loan`.
     """
 

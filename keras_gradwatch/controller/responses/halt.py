@@ -6,11 +6,8 @@ from keras_gradwatch.controller.responses.base import Response
 class Halt(Response):
     """Stops all further updates once its detectors have tripped in `limit` steps.
 
-    Args:
-        detectors: The detectors that it follows.
-        limit: Number of tripped steps in one `fit`.
-        in_a_row: Whether the steps must be consecutive. If so, the host decides at its
-            next reading; otherwise the device decides in the step itself.
+    With `in_a_row`, in consecutive steps: then the host decides at its next reading,
+    otherwise the device in the step itself.
     """
 
     def __init__(self, detectors, limit, in_a_row=False):

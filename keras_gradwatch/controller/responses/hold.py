@@ -24,12 +24,12 @@ INSANE = 1e3
 class Hold(Response):
     """Limits updates to a trust region after one of them did harm.
 
-    An update over the bound of its detectors is applied, and the loss of the next step
-    judges it, as in trust-region methods. If that loss is much worse than the losses
-    before, or if the losses of two steps in a row are not finite, the weights are
-    restored, and later updates are limited to the trust region. Otherwise the update is
-    kept, and nothing is reported. An update that is not finite or larger than `INSANE`
-    is reverted in its own step.
+    An update over the bound of its detectors is applied and judged by the loss of the
+    next step, as in trust-region methods. If that loss is much worse than those before,
+    or if two steps in a row are not finite, the weights are restored, and later updates
+    are limited to the trust region. Otherwise the update is kept, and nothing is
+    reported. An update that is not finite or larger than `INSANE` is reverted in its
+    own step.
 
     If the first loss of a later `fit` is worse than the last ones by the same margin,
     the data have changed, or targets follow the model. From then on, updates are judged
@@ -37,17 +37,11 @@ class Hold(Response):
 
     While updates are limited, unlimited ones are tried after 1, 2, 4, ... windows of
     the trust region; see `Trial`. If a trial fails, the run returns to its start. A run
-    that has stalled continues with a smaller radius and learning rate. The rate is
-    restored after a number of healthy steps; see `loan`.
+    that has stalled continues with a smaller radius and learning rate; the rate is
+    restored after a number of healthy steps (see `loan`).
 
-    With `acts=False` it only reports: the first harmful update, then no other until the
-    region's `quiet` steps have passed.
-
-    Args:
-        detectors: Detectors that judge the update.
-        region: The `TrustRegion`.
-        min_lr: The learning rate is never cut below this.
-        acts: Whether to restore weights and limit updates.
+    With `acts=False` it only reports harmful updates, at most one in the region's
+    `quiet` steps.
 
     Reference: the acceptance of a step by the actual decrease in trust-region methods
     (Conn, Gould and Toint 2000).
@@ -77,7 +71,7 @@ class Hold(Response):
         }
 
     def begin(self, controller, memory):
-        """Continues to hold updates where an earlier `fit` did."""
+        """Continues to limit updates if an earlier `fit` did."""
         self._suspect = self._trial = None
         self._steps = self._held = 0
         self._first = True
@@ -85,7 +79,7 @@ class Hold(Response):
             controller.hold(self.is_holding(memory, controller.step))
 
     def is_holding(self, memory, step):
-        """Whether updates are held in a step."""
+        """Returns whether updates are limited in a step."""
         return memory["until"] > step and self._trial is None
 
     def restart(self, memory):
@@ -93,14 +87,14 @@ class Hold(Response):
         memory.update(losses=[], best=math.inf)
 
     def loss_limit(self):
-        """The loss above which the next update is skipped; infinite: none."""
+        """Returns the loss above which the next update is skipped, or infinity."""
         if self._trial is not None:
             return self._trial.bound
         suspects = self.acts and self._suspect is not None
         return self._suspect[1] if suspects else math.inf
 
     def claims(self, moment, memory):
-        """Judges the updates before this step; True if this step is a consequence."""
+        """Judges earlier updates; True if this step is a consequence of one."""
         if not moment.complete:
             return False
         if self._trial is not None:
@@ -117,7 +111,7 @@ class Hold(Response):
         before = f"{_last(memory):.3g} before it"
         words = f"the loss went from {before} to {moment.loss:.3g} after it"
         if not self.acts:
-            memory["until"] = float(moment.step + 1 + self.region.settings["quiet"])
+            memory["until"] = float(moment.step + 1 + self.region.quiet)
             trip.row, trip.action = moment.row, "observed"
             trip.words = (
                 f"{words}; nothing was changed (use `GradWatch()` to limit updates)"
@@ -170,12 +164,12 @@ class Hold(Response):
             controller.hold(True)
 
     def _extend(self, memory, step):
-        """Holds updates until `quiet` steps after `step` at least."""
-        end = float(step + self.region.settings["quiet"])
+        """Limits updates until at least `quiet` steps after `step`."""
+        end = float(step + self.region.quiet)
         memory["until"] = max(memory["until"], end)
 
     def _compare_first(self, loss, memory):
-        """Takes in the first loss of a `fit`: do those before say anything of it?"""
+        """Checks by the first loss of a `fit` whether earlier losses still apply."""
         self._first = False
         losses = memory["losses"]
         if losses and loss > _bound(losses[-LAST:]):
@@ -184,7 +178,7 @@ class Hold(Response):
             losses.clear()
 
     def _watch(self, moment, memory, tripped):
-        """Takes in the loss of a free step, and begins to judge an update."""
+        """Records the loss of an unlimited step, and begins to judge its update."""
         losses = memory["losses"]
         if math.isfinite(moment.loss):
             # While updates over the bound follow each other, the level must not rise.
@@ -198,8 +192,8 @@ class Hold(Response):
                 moment.controller.updates.keep()
 
     def _begin_holding(self, moment, memory, trip, words):
-        """Begins to hold updates, and reports it."""
-        step, quiet = moment.step, self.region.settings["quiet"]
+        """Begins to limit updates, and reports it."""
+        step, quiet = moment.step, self.region.quiet
         onset = not self.is_holding(memory, step)
         if onset and step - memory["released"] >= quiet:
             # Reset: losses from before the trouble are not comparable.
@@ -208,7 +202,7 @@ class Hold(Response):
         self._hold_on(moment, memory, trip, words)
 
     def _hold_on(self, moment, memory, trip, words):
-        """Holds updates from the next step on, and reports it."""
+        """Limits updates from the next step on, and reports it."""
         self._extend(memory, moment.step + 1)
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
         radius = memory["radius"]
@@ -220,7 +214,7 @@ class Hold(Response):
         moment.controller.hold(True)
 
     def _try(self, moment, memory):
-        """Takes in a step of a trial; True if the trial ends with it, and fails."""
+        """Processes a step of a trial; returns True if the trial fails with it."""
         succeeds = self._trial.succeeds(moment.loss, moment.finite)
         if succeeds is None:
             return False
@@ -242,14 +236,14 @@ class Hold(Response):
         return True
 
     def _try_beginning(self, moment, memory):
-        """The first batches may have been bad ones, and the weights with them."""
+        """Probes the first weights: bad first batches may have spoiled later ones."""
         if memory["losses"]:
             loss, trip = float(np.median(memory["losses"])), self._largest(moment)
             trip.what = f"the loss stayed near {loss:.3g}, far above its initial value"
             moment.controller.try_beginning(loss, trip)
 
     def _hold(self, moment, memory):
-        """Takes in a held step; the radius follows the loss."""
+        """Processes a limited step; the radius follows the loss."""
         scalars, row, step = moment.rows.scalars, moment.row, moment.step
         scalars["trust_radius"][row] = moment.controller.radius_in_force
         held = bool(scalars["held"][row])
@@ -288,7 +282,7 @@ class Hold(Response):
             moment.controller.hold(False)
 
     def _largest(self, moment):
-        """A trip for the largest update of a step."""
+        """Returns a `Trip` for the largest update of a step."""
         ratios = moment.rows.statistic("update_ratio")[moment.row]
         known = np.where(np.isfinite(ratios), ratios, -1.0)
         place = int(known.argmax())
@@ -297,8 +291,8 @@ class Hold(Response):
         return Trip(moment.row, self.detectors[0], place, value, limit)
 
     def tighten(self, controller, memory, factor):
-        """Holds updates to a region `factor` times as large, from now on."""
-        until = controller.step + 1 + self.region.settings["quiet"]
+        """Limits updates to a trust region `factor` times as large, from now on."""
+        until = controller.step + 1 + self.region.quiet
         memory.update(self.region.tightened(memory, factor, until), losses=[])
         memory.update(windows=0, wait=1, released=-math.inf)
         self._suspect = self._trial = None
@@ -306,10 +300,10 @@ class Hold(Response):
 
 
 def _bound(losses):
-    """The loss beyond which an update has done harm."""
+    """Returns the loss above which an update has done harm."""
     return max(losses) + MARGIN * max(abs(float(np.median(losses))), 1e-30)
 
 
 def _last(memory):
-    """The last loss before now."""
+    """Returns the last known loss, or NaN."""
     return memory["losses"][-1] if memory["losses"] else math.nan

@@ -10,7 +10,7 @@ QUIET = 200
 
 
 def initial_loan():
-    """The state before the first cut, a dict of numbers and lists."""
+    """Returns the state before the first cut, a dict of numbers and lists."""
     return {
         "lent": [],  # factors of the cuts that were not undone
         "calm": 0,  # the step since which the run has been healthy
@@ -20,15 +20,7 @@ def initial_loan():
 
 
 def cut(memory, moment, controller, factor, min_lr):
-    """Cuts the learning rates after a step, and records the cut.
-
-    Args:
-        memory: Dict as `initial_loan` returns it; updated in place.
-        moment: `Moment` of the step, in whose row the cut is noted; None: in none.
-        controller: The `Controller`.
-        factor: 0 to 1.
-        min_lr: No learning rate is cut below this.
-    """
+    """Cuts the learning rates by `factor`; `moment`, if given, notes it in its row."""
     if memory["cuts"]:
         memory["quiet"] *= 2
     memory["cuts"] += 1
@@ -38,14 +30,7 @@ def cut(memory, moment, controller, factor, min_lr):
 
 
 def give_back(memory, rows, controller, response):
-    """Undoes the last cut if the run has been healthy for long enough.
-
-    Args:
-        memory: Dict as `initial_loan` returns it; updated in place.
-        rows: `Rows` of this reading.
-        controller: The `Controller`.
-        response: The response that made the cut.
-    """
+    """Undoes the last cut of `response` if the run has been healthy long enough."""
     steps = controller.step - memory["calm"]
     if memory["lent"] and steps >= memory["quiet"]:
         memory["calm"] = controller.step
@@ -55,7 +40,7 @@ def give_back(memory, rows, controller, response):
 
 
 def give_all_back(memory, rows, controller, response, reason):
-    """Undoes all cuts; `reason` is a clause, the rest are arguments of `give_back`."""
+    """Undoes all cuts of `response`; `reason` is a clause for the event."""
     if memory["lent"]:
         factor, memory["lent"] = math.prod(memory["lent"]), []
         _raise_rate(factor, rows, controller, response, reason)

@@ -12,22 +12,12 @@ STEPS = 3
 
 
 class Probe:
-    """Restores the weights of a snapshot for a few steps, and checks the loss.
+    """Restores a snapshot for a few steps, and checks the loss.
 
     Formula: the weights are the cause if the mean log loss of `STEPS` steps from the
-    snapshot on is less than `limit`. Otherwise the loss is just as high with earlier
-    weights, so the data or the loss function must have changed.
-
-    Args:
-        snapshot: `Snapshot` of earlier weights.
-        controller: The `Controller`.
-        limit: A log loss, as `trust.level` gives it.
-        trip: `Trip` for the event.
-
-    Attributes:
-        trip: The trip.
-        snapshot: The snapshot.
-        left: `Snapshot` of the run as it was before.
+    snapshot on is less than `limit` (see `trust.level`). Otherwise the loss is just as
+    high with earlier weights, so the data or the loss function must have changed.
+    `left` is the `Snapshot` of the run as it was before.
     """
 
     def __init__(self, snapshot, controller, limit, trip):
@@ -39,11 +29,7 @@ class Probe:
         controller.read_each(STEPS)
 
     def blames_weights(self, loss):
-        """Receives the loss of a step.
-
-        Returns:
-            Whether the weights are the cause, a bool; None while it is unknown.
-        """
+        """Adds a loss; returns whether the weights are the cause, None if unknown."""
         self._seen += 1
         if math.isfinite(loss):
             self._levels.append(level(loss))
@@ -53,15 +39,10 @@ class Probe:
 
 
 class Pending:
-    """A loss that has risen, and that is examined as soon as the run allows it.
+    """A loss that has risen, to be examined as soon as the run allows it.
 
-    Args:
-        trip: `Trip` of the detector.
-        begin: The first step whose losses decide, that of the next epoch; None: the
-            snapshot can be tested at once.
-
-    Attributes:
-        limit: Log loss halfway between the present level and the best one.
+    The steps from `begin` on decide, those of the next epoch; None: a probe decides.
+    `limit` is the log loss halfway between the current level and the best one.
     """
 
     def __init__(self, trip, begin):
@@ -70,7 +51,7 @@ class Pending:
         self._levels, self._seen = [], 0
 
     def is_decided(self, rows):
-        """Takes in new `Rows`; whether `STEPS` steps since `begin` are known."""
+        """Adds new `Rows`; returns whether `STEPS` steps since `begin` are known."""
         losses = rows.judged_loss[rows.steps >= self.begin]
         self._seen += len(losses)
         self._levels += [level(loss) for loss in losses.tolist() if math.isfinite(loss)]

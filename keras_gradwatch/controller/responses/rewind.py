@@ -44,29 +44,24 @@ class Rewind(Response):
 
     If the loss has risen, the snapshot is tested first, for three steps. If the loss is
     just as high with its weights, the data or the loss function must have changed: the
-    run continues from where it was, with new baselines and without rate cuts. If it
-    then rises as high again, the data explain that, too. If the epoch ends before the
-    test, and is not the last one, the first losses of the next epoch decide whether
-    the snapshot is tested there.
+    run continues from where it was, with new baselines and without rate cuts, and a
+    later rise to the same level is not tested. If the epoch ends before the test, and
+    is not the last one, the first losses of the next epoch decide whether the snapshot
+    is tested there.
 
     A run without finite gradients, for longer than chance explains, is rolled back,
     too, because its weights may be the cause. The first time, its learning rate is not
     cut, because a bad batch says nothing about it.
 
-    Two snapshots are kept, the first one and the newest healthy one: its losses are
-    finite and at most twice the best so far, and gradients reach the kernels. Each
-    takes the memory of the weights and the optimizer's state, on the host.
+    Two snapshots are kept in host memory, the first one and the newest healthy one: its
+    losses are finite and at most twice the best so far, and gradients reach the
+    kernels.
 
     Args:
-        detectors: The detectors that it follows.
-        freq: Steps between two snapshots, at least.
-        limit: Largest number of rollbacks; the next time, the run is stopped.
+        freq: Minimum number of steps between two snapshots.
+        limit: Maximum number of rollbacks; the next time, the run is stopped.
         factor: Factor by which learning rates and trust radius are multiplied.
         min_lr: No learning rate is cut below this.
-
-    Attributes:
-        count: Number of rollbacks in this `fit`.
-        stopped: Whether the run was stopped.
     """
 
     may_cut = True
@@ -98,7 +93,7 @@ class Rewind(Response):
         self._snapshots = [Snapshot(controller)]
 
     def claims(self, moment, memory):
-        """Takes in a step of a probe; such a step is not judged."""
+        """Processes a step of a probe, and hides it from the detectors."""
         if self._probe is None:
             return False
         if moment.complete:
@@ -117,10 +112,10 @@ class Rewind(Response):
             self._moved |= bool(outcome == APPLIED)
 
     def _of_all_networks(self, moment):
-        """The trips that say something of the whole model.
+        """Returns the trips that concern the whole model.
 
-        Of several networks one may have died while the others train. Going back would
-        cost these their progress, and would not bring it back at their rates.
+        One of several networks may have died while the others train. A rollback would
+        cost these their progress, and would not revive it at their learning rates.
         """
         found = []
         for trip in moment.followed(self):
@@ -166,9 +161,9 @@ class Rewind(Response):
                 self._pending = Pending(probe.trip, controller.next)
 
     def put_slots_back(self, controller):
-        """Puts momenta and the like back to those of the newest snapshot.
+        """Restores the optimizer slots of the newest snapshot.
 
-        They have taken in the gradient of an update that did harm.
+        The current ones contain the gradient of an update that did harm.
         """
         if not self._snapshots:
             return
@@ -183,7 +178,7 @@ class Rewind(Response):
                 controller.access.write(variable, np.full(variable.shape, first))
 
     def _set_aside(self, tripped, rows, controller, memory):
-        """What is to be acted on at once; a loss that has risen is examined first."""
+        """Returns the trips to act on at once; a risen loss is examined first."""
         risen = len(tripped) == 1 and isinstance(tripped[0].detector, Divergence)
         if not risen or self.count >= self._limit:
             return tripped
@@ -226,11 +221,11 @@ class Rewind(Response):
         return controller.steps_left > STEPS and self.count < self._limit
 
     def ask(self, loss, trip):
-        """Has the first snapshot tried: is its loss less than a tenth of `loss`?"""
+        """Requests a probe: does the first snapshot reach a tenth of `loss`?"""
         self._wanted = level(loss) - math.log(BETTER), trip
 
     def _conclude(self, probe, blamed, moment, memory):
-        """Goes back for good, or continues from where the run was."""
+        """Ends a probe: rolls back, or continues from where the run was."""
         controller, trip = moment.controller, probe.trip
         rose = trip.detector in self.detectors
         if rose or blamed:
@@ -290,7 +285,7 @@ class Rewind(Response):
         controller.monitor.keep(epoch_end=True)
 
     def _is_healthy(self, rows):
-        """Whether the model is worth keeping after these steps."""
+        """Returns whether the model after these steps is worth a snapshot."""
         norms = rows.statistic("norm")
         measured = np.isfinite(norms).any(axis=1)  # not within an accumulation window
         norms = norms[measured][-1] if measured.any() else norms[-1]
@@ -298,7 +293,7 @@ class Rewind(Response):
         return bool(self._is_low(rows.scalars["loss"]) and alive)
 
     def _is_low(self, losses):
-        """Takes new losses in; whether they are as low as those before."""
+        """Adds new losses; returns whether they are as low as those before."""
         losses = losses[np.isfinite(losses)].tolist()
         before = float(np.median(self._losses)) if self._losses else np.inf
         self._losses = (self._losses + losses)[-WINDOW:]

@@ -1,20 +1,8 @@
-"""A copy of a run on the host, to go back to."""
+"""A copy of a run on the host, for a rollback."""
 
 
 class Snapshot:
-    """A run as it was before a step.
-
-    It holds weights, non-trainable state, and all that the optimizers keep but their
-    learning rates.
-
-    Args:
-        controller: The `Controller` of the run.
-
-    Attributes:
-        step: The step.
-        variables: List of variables.
-        copies: List of copies of their values, on the host.
-    """
+    """A copy of weights, non-trainable and optimizer state, without learning rates."""
 
     def __init__(self, controller):
         self.step = controller.step

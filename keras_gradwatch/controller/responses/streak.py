@@ -9,17 +9,12 @@ CHANCE = 1e-4
 
 
 def initial_streak():
-    """What is remembered before the first step, a dict of numbers."""
+    """Returns the state before the first step, a dict of numbers."""
     return {"steps": 0, "bad": 0, "row": 0}
 
 
 def count(memory, bad):
-    """Takes in one step.
-
-    Args:
-        memory: Dict as `initial_streak` returns it; updated in place.
-        bad: Whether it is a bad one.
-    """
+    """Adds a step, bad or not, to `memory` (see `initial_streak`)."""
     if bad:
         memory["row"] += 1
         return
@@ -29,13 +24,9 @@ def count(memory, bad):
 
 
 def is_no_chance(memory, least):
-    """Whether the present row is longer than chance explains.
+    """Returns whether the row of bad steps is at least `least`, and no chance.
 
-    The fraction of bad steps is that before the row, by Laplace's rule of succession.
-
-    Args:
-        memory: Dict of numbers.
-        least: Length from which on a row may be none.
+    The fraction of bad steps before it follows Laplace's rule of succession.
     """
     fraction = (memory["bad"] + 1) / (memory["steps"] + 2)
     return memory["row"] >= least and fraction ** memory["row"] < CHANCE

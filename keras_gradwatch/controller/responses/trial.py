@@ -20,16 +20,8 @@ class Trial:
     Formula: the trial succeeds if the mean log loss of its `STEPS` steps is less than
     that of the steps before, whose updates were limited. It fails early if the mean is
     above by the logarithm of 2 after `LEAST` steps, at a loss of more than `FAR` times
-    the largest of those before, or at two steps in a row that are not finite. Then the
-    run continues from the start of the trial.
-
-    Args:
-        controller: The `Controller`.
-        losses: Losses of the steps before, a list of floats.
-
-    Attributes:
-        start: `Snapshot` of where it began.
-        bound: The loss beyond which it fails.
+    the largest of those before (`bound`), or at two steps in a row that are not finite.
+    Then the run continues from the `start` of the trial, a `Snapshot`.
     """
 
     def __init__(self, controller, losses):
@@ -40,15 +32,7 @@ class Trial:
         self._levels, self._nonfinite = [], 0
 
     def succeeds(self, loss, finite):
-        """Takes in a step.
-
-        Args:
-            loss: Its loss.
-            finite: Whether its gradients and its loss are finite.
-
-        Returns:
-            Whether the trial has succeeded, a bool; None while it is not known.
-        """
+        """Adds a step; returns whether the trial has succeeded, None if unknown."""
         self._left -= 1
         self._nonfinite = 0 if finite else self._nonfinite + 1
         if self._nonfinite > 1 or (finite and loss > self.bound):

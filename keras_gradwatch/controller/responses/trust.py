@@ -1,11 +1,11 @@
 """The trust region on the host: its settings, and its radius."""
 
 import math
+from dataclasses import dataclass
 
-from keras_gradwatch.methods import Method, number, whole
 
-
-class TrustRegion(Method):
+@dataclass(frozen=True)
+class TrustRegion:
     """The limits of an update while a run is in trouble.
 
     Formula: with Δ the update of a variable, w its weights, rms(w) their root mean
@@ -18,25 +18,18 @@ class TrustRegion(Method):
 
     Every `window` steps the mean log loss is compared with the best so far. If it is no
     better although most updates were limited, the radius and the learning rate are
-    multiplied by `shrink`, until the radius is `least`. The trust region ends after
+    multiplied by `factor`, until the radius is `least`. The trust region ends after
     `quiet` steps in which no update was limited.
 
-    Args:
-        radius: Fraction of a kernel's norm that one update may change, > 0. Defaults
-            to `0.02`.
-        element: Largest change of one element, in units of radius · rms(w), >= 1.
-            Defaults to `2.0`.
+    Attributes:
+        radius: Fraction of a kernel's norm that one update may change.
+        element: Largest change of one element, in units of radius · rms(w).
         decrease: Largest decrease of the loss that an update may aim at, in units of
-            the loss, > 0. Defaults to `3.0`.
-        least: Smallest radius, > 0. Defaults to `0.0005`.
-        window: Steps between two checks of the loss, >= 1. Defaults to `20`.
-        shrink: Factor by which radius and learning rate are multiplied, > 0 and < 1.
-            Defaults to `0.5`.
-        quiet: Steps without a limited update after which the trust region ends, >= 1.
-            Defaults to `100`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
+            the loss.
+        least: Smallest radius.
+        window: Steps between two checks of the loss.
+        factor: Factor by which radius and learning rate are multiplied.
+        quiet: Steps without a limited update after which the trust region ends.
 
     Reference: (2) is the trust ratio of LARS (You et al. 2017, arXiv 1708.03888) as a
     bound; (3) the bounded stochastic Polyak step (Loizou et al. 2021, arXiv
@@ -44,30 +37,18 @@ class TrustRegion(Method):
     trust-region methods (Conn, Gould and Toint 2000).
     """
 
-    def __init__(
-        self,
-        radius=0.02,
-        element=2.0,
-        decrease=3.0,
-        least=0.0005,
-        window=20,
-        shrink=0.5,
-        quiet=100,
-    ):
-        self.settings = {
-            "radius": number(self, "radius", radius, above=0),
-            "element": number(self, "element", element, at_least=1),
-            "decrease": number(self, "decrease", decrease, above=0),
-            "least": number(self, "least", least, above=0),
-            "window": whole(self, "window", window, at_least=1),
-            "shrink": number(self, "shrink", shrink, above=0, below=1),
-            "quiet": whole(self, "quiet", quiet, at_least=1),
-        }
+    radius: float = 0.02
+    element: float = 2.0
+    decrease: float = 3.0
+    least: float = 0.0005
+    window: int = 20
+    factor: float = 0.5
+    quiet: int = 100
 
     def initial_state(self):
-        """The radius, until when it holds, and what is known of the loss."""
+        """Returns the radius, until when it holds, and what is known of the loss."""
         return {
-            "radius": self.settings["radius"],
+            "radius": self.radius,
             "until": -1.0,
             "level": 0.0,
             "seen": 0.0,
@@ -76,59 +57,39 @@ class TrustRegion(Method):
         }
 
     def tightened(self, state, factor, until):
-        """The state from which a run continues that was rewound.
-
-        Args:
-            state: Dict of floats.
-            factor: What the radius is multiplied by.
-            until: The step until which updates are held.
-        """
-        radius = max(state["radius"] * factor, self.settings["least"])
+        """Returns the state of a rewound run, its radius multiplied by `factor`."""
+        radius = max(state["radius"] * factor, self.least)
         # What was seen of the loss so far is of the run that went wrong.
         return {**self.initial_state(), "radius": radius, "until": float(until)}
 
     def advance(self, state, step, held, loss):
-        """Takes in one step under the trust region; updates `state` in place.
-
-        Args:
-            state: Dict of floats.
-            step: The step.
-            held: Whether its update was held.
-            loss: Its loss, NaN where it is not known.
-
-        Returns:
-            Whether this step ends a window, and whether the run has stalled in it.
-        """
-        settings = self.settings
+        """Adds a step to `state`; returns whether a window ends, and has stalled."""
         if math.isfinite(loss):
             state["level"] += level(loss)
             state["seen"] += 1
         state["held"] += held
         if held:
-            state["until"] = step + 1 + settings["quiet"]
-        if state["seen"] < settings["window"]:
+            state["until"] = step + 1 + self.quiet
+        if state["seen"] < self.window:
             return False, False
         mean = state["level"] / state["seen"]
-        most = state["held"] >= 0.5 * settings["window"]
+        most = state["held"] >= 0.5 * self.window
         stalled = most and not mean < state["best"]
         state["best"] = min(mean, state["best"])
         state["level"] = state["seen"] = state["held"] = 0.0
         return True, stalled
 
     def shrink(self, state):
-        """Makes the radius smaller; updates `state` in place.
+        """Shrinks the radius in `state`; returns the factor of the learning rate.
 
-        Returns:
-            What the learning rate is to be multiplied by: 1 where the radius is the
-            least one, since a learning rate that is cut without it would fall forever.
+        It is 1 at the smallest radius, because a rate cut alone would fall forever.
         """
-        settings = self.settings
-        if state["radius"] <= settings["least"]:
+        if state["radius"] <= self.least:
             return 1.0
-        state["radius"] = max(state["radius"] * settings["shrink"], settings["least"])
-        return settings["shrink"]
+        state["radius"] = max(state["radius"] * self.factor, self.least)
+        return self.factor
 
 
 def level(loss):
-    """The log of a loss; below zero it continues, so that less is always lower."""
+    """Returns the log of a loss, continued below zero so that less is always lower."""
     return math.log(max(loss, 1e-12)) if loss > 0 else -28.0 - math.asinh(-loss)

@@ -1,4 +1,4 @@
-"""What a run went through, from numbers of bounded size to words.
+"""The diagnosis of a run, from a summary of bounded size to words.
 
 | file | from | to |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Steps that were not finite: what came before them, and where they broke."""
+"""Steps that are not finite: what came before them, and where they broke."""
 
 import math
 
@@ -24,7 +24,7 @@ KEEP = {
 
 
 def rare(summary):
-    """Whether steps that are not finite are few, among finite ones."""
+    """Returns whether steps that are not finite are few, among finite ones."""
     bad, count = summary.first_bad, summary.outcomes["nonfinite"]
     if not bad or count == summary.steps:
         return False
@@ -35,7 +35,7 @@ def rare(summary):
 
 
 def _are_mixed(summary, count):
-    """Whether as many finite steps lie between the bad ones, up to the end."""
+    """Returns whether at least half of the steps between the bad ones are finite."""
     events = summary.kinds.get("nonfinite")
     if events is None:
         return False
@@ -44,7 +44,7 @@ def _are_mixed(summary, count):
 
 
 def grew(summary):
-    """Whether gradients or updates had grown before the first bad step."""
+    """Returns whether gradients or updates had grown before the first bad step."""
     bad = summary.first_bad
     if not bad:
         return False
@@ -56,7 +56,7 @@ def grew(summary):
 
 
 def of_inputs(summary):
-    """Whether the first kernel alone is not finite, and its bias is: inputs are not."""
+    """Returns whether inputs are to blame: the first kernel is bad, its bias is not."""
     bad = summary.first_bad.get("variables", [])
     if len(bad) != 1 or not bad[0].endswith("kernel"):
         return False
@@ -65,7 +65,7 @@ def of_inputs(summary):
 
 
 def undefined_derivative(summary):
-    """A finite loss whose gradients are not finite, out of nothing."""
+    """Finds a finite loss whose gradients are suddenly not finite, or returns None."""
     bad = summary.first_bad
     if not bad or not math.isfinite(bad["loss"]) or not bad["variables"]:
         return None
@@ -89,7 +89,7 @@ def undefined_derivative(summary):
 
 
 def overflow(summary):
-    """Gradients that overflow although the loss scale is small, or without one."""
+    """Finds gradients that overflow at a small loss scale, or without one."""
     bad = summary.first_bad
     if bad and _overflows(summary):
         return Finding(
@@ -113,7 +113,7 @@ def overflow(summary):
 
 
 def _overflows(summary):
-    """Whether values near the end of float16's range explain what is not finite."""
+    """Returns whether values near the end of float16's range explain the bad step."""
     if summary.model.get("dtype") != "float16" or summary.first_bad["scale"] > 0:
         return False
     data = summary.model.get("data") or {}
@@ -125,11 +125,7 @@ def _overflows(summary):
 
 
 def forward(summary):
-    """Where the forward pass of the first bad batch broke.
-
-    Returns:
-        `(words, advice)`, two clauses; empty where it is not known, or no advice is.
-    """
+    """Returns `(words, advice)` on where the forward pass broke; empty if unknown."""
     found = summary.first_bad.get("forward") or {}
     if not found:
         return "", ""
@@ -153,7 +149,7 @@ def forward(summary):
 
 
 def sudden(summary):
-    """A loss that is not finite from some step on, without growth before."""
+    """Finds a loss that is not finite from some step on, without growth before."""
     bad = summary.first_bad
     if not bad or math.isfinite(bad["loss"]) or rare(summary) or grew(summary):
         return None
@@ -172,7 +168,7 @@ def sudden(summary):
 
 
 def place(summary):
-    """Where the gradients stop being finite, in words; empty where unknown.
+    """Says where the gradients stop being finite; empty if unknown.
 
     Everything before the place that broke is not finite, everything after it is.
     """

@@ -1,4 +1,4 @@
-"""Why a run suffers, and what to change: pure functions of its summary."""
+"""Finds why a run suffers, and what to change, by pure functions of its summary."""
 
 import math
 
@@ -68,15 +68,7 @@ UNBOUNDED = ("exponential",)
 
 
 def causes(summary, symptoms):
-    """What explains the symptoms of a run, the most certain first.
-
-    Args:
-        summary: `RunSummary`.
-        symptoms: List of `Finding`, as `symptoms` found them.
-
-    Returns:
-        List of `Finding`, each with its advice.
-    """
+    """Returns the causes of the symptoms, a list of `Finding`, most certain first."""
     kinds = {finding.kind for finding in symptoms}
     if not kinds or kinds <= {"settings", "structure", "data", "labels"}:
         return []
@@ -120,7 +112,7 @@ def causes(summary, symptoms):
 
 
 def clip(summary):
-    """A limit for the global norm from the healthy steps of the run, or None."""
+    """Returns a limit for the global norm from the run's healthy steps, or None."""
     if sum(summary.levels.values()) < ENOUGH_NORMS:
         return None
     return summary.quantile(CLIP_QUANTILE)
@@ -163,7 +155,7 @@ def _biases(summary, kinds):
 
 
 def _raised(summary, kinds):
-    """A learning rate that rose by `RISE` or more shortly before the first event."""
+    """Finds a learning rate that rose by `RISE` or more before the first event."""
     raised, event = summary.raised, summary.first_event
     if "explosion" not in kinds or event is None or not raised:
         return None
@@ -297,7 +289,7 @@ def _rate(summary, kinds):
 
 
 def _large_rate(summary):
-    """A learning rate whose updates replaced the weights of a run, or None."""
+    """Finds a learning rate whose updates replaced the weights, or returns None."""
     largest = largest_update(summary)
     if not largest > FAST:
         return None
@@ -313,7 +305,7 @@ def _large_rate(summary):
 
 
 def _small_rate(summary, kinds):
-    """A learning rate whose updates are too small for a run to learn, or None."""
+    """Finds a learning rate that is too low for the run to learn, or returns None."""
     largest = largest_update(summary)
     if "not learning" not in kinds or not 0 < largest < SLOW:
         return None
@@ -330,9 +322,9 @@ def _small_rate(summary, kinds):
 
 
 def _lower_rate(summary):
-    """The learning rate at which the first harmful update would be `TRUSTED`.
+    """Returns the learning rate at which the first harmful update would be `TRUSTED`.
 
-    An update is proportional to it. A tenth of the present one if its size is unknown.
+    An update is proportional to it. A tenth of the current one if its size is unknown.
     """
     update = summary.kinds.get("update", {"first": {"value": None}})["first"]["value"]
     factor = 0.1
@@ -342,7 +334,7 @@ def _lower_rate(summary):
 
 
 def _rate_of_event(summary):
-    """The learning rate of the first event's step; the first one if there is none."""
+    """Returns the learning rate of the first event's step, or else the first one."""
     rate = summary.event_rate
     return rate if rate > 0 else summary.rates[0]
 

@@ -1,4 +1,4 @@
-"""What the first batch explains: values that are not finite, ranges, scales, labels."""
+"""What the first batch explains: non-finite values, ranges, scales, labels."""
 
 import math
 import statistics
@@ -37,14 +37,7 @@ RANGES = {
 
 
 def bad_data(summary):
-    """Data that no model can learn from, or that the last layer cannot give.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        List of `Finding`.
-    """
+    """Finds data that no model can learn from, or that the last layer cannot give."""
     data, found = summary.model.get("data") or {}, []
     if summary.first_bad:  # a layer or a loss may handle them
         found += [_nonfinite("inputs", a) for a in data.get("inputs", [])]
@@ -62,7 +55,7 @@ def bad_data(summary):
 
 
 def _pairs(summary):
-    """Pairs of an output and its targets: by name where the targets have names."""
+    """Pairs each output with its targets, by name if the targets have names."""
     heads = summary.model.get("heads", [])
     targets = (summary.model.get("data") or {}).get("targets", [])
     if len(heads) != len(targets):
@@ -75,7 +68,7 @@ def _pairs(summary):
 
 
 def _single_rows(summary, inputs):
-    """Batches of one row under batch normalization, or None."""
+    """Finds batches of one row under batch normalization, or returns None."""
     name = summary.model.get("normalizes_batch")
     if name is None or not inputs or any(array["rows"] != 1 for array in inputs):
         return None
@@ -89,7 +82,7 @@ def _single_rows(summary, inputs):
 
 
 def _equal_inputs(summary):
-    """Equal inputs with different targets, or None."""
+    """Finds equal inputs with different targets, or returns None."""
     pairs, finding = _pairs(summary), constant_inputs(summary)
     known = finding and all(
         head["family"] and array["rows"] >= FEWEST_ROWS for head, array in pairs
@@ -99,7 +92,7 @@ def _equal_inputs(summary):
 
 
 def _sequences(head, array):
-    """Label sequences that do not fit into the outputs of a CTC loss, or None."""
+    """Finds label sequences that are too long for a CTC loss, or returns None."""
     steps = head.get("steps")
     fits = not steps or array.get("frames", 0) <= steps
     if (head["loss"] or "").lower() != "ctc" or fits:
@@ -115,19 +108,12 @@ def _sequences(head, array):
 
 
 def certain(summary):
-    """What is wrong whatever comes: data, and settings that contradict each other.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        List of `Finding`.
-    """
+    """Finds what is wrong in any run: bad data, and contradictory settings."""
     return [*bad_data(summary), *contradictions(summary)]
 
 
 def large_inputs(summary):
-    """Finds inputs that are not scaled; None if there are none."""
+    """Finds inputs that are not scaled, or returns None."""
     if summary.model.get("scales_inputs"):
         return None
     data = summary.model.get("data") or {}
@@ -146,7 +132,7 @@ def large_inputs(summary):
 
 
 def _mostly(array):
-    """The column that most of the size comes from, in words; or nothing."""
+    """Names the column that most of the size comes from, or returns ""."""
     number, size = array.get("column", (0, 0.0))
     count = math.prod(array["shape"])
     if count < 2 or size**2 < MOST * count * array["rms"] ** 2:
@@ -155,7 +141,7 @@ def _mostly(array):
 
 
 def large_targets(summary):
-    """Targets of a regression that are not scaled, or None."""
+    """Finds targets of a regression that are not scaled, or returns None."""
     for head, array in _pairs(summary):
         if head["family"] == "regression" and array["rms"] > LARGE:
             return Finding(
@@ -169,7 +155,7 @@ def large_targets(summary):
 
 
 def scale_inputs(size):
-    """What to do about inputs of this root mean square."""
+    """Returns the advice for inputs of this root mean square."""
     return (
         "Scale the inputs to about unit scale: put a `keras.layers.Normalization` "
         f"layer first and `adapt` it to the training data, or divide by {size:.2g}."
@@ -177,7 +163,7 @@ def scale_inputs(size):
 
 
 def scale_targets(size):
-    """What to do about targets of this root mean square."""
+    """Returns the advice for targets of this root mean square."""
     return (
         "Scale the targets to about unit scale (subtract their mean, divide by about "
         f"{size:.2g}), and undo it on the predictions."
@@ -185,7 +171,7 @@ def scale_targets(size):
 
 
 def guessing(summary):
-    """The loss of a constant prediction; None: not known.
+    """Returns the loss of a constant prediction, None if unknown.
 
     As `constant_answer`, but the estimate for a squared error is not used where the
     losses contradict it, or where a later `fit` may have other targets.
@@ -203,16 +189,16 @@ def guessing(summary):
 
 
 def constant_answer(summary):
-    """The loss of the best constant prediction; None: not known."""
+    """Returns the loss of the best constant prediction, None if unknown."""
     if summary.model.get("penalized"):
         return None  # the loss has further terms
     return loss_of_guessing(summary)
 
 
 def loss_of_guessing(summary):
-    """The same, without the terms of regularizers; None: not known.
+    """Returns `constant_answer` without the terms of regularizers.
 
-    That of guessing among all classes for a crossentropy. For a squared error the
+    That of guessing among all classes for a crossentropy. For a squared error, the
     variance of the targets in the first batch, of `FEWEST_ROWS` rows or more.
     """
     data = summary.model.get("data") or {}
@@ -233,7 +219,7 @@ def loss_of_guessing(summary):
 
 
 def uncertainty(summary):
-    """Two standard errors of `guessing`; 0 where it is no estimate from the targets."""
+    """Returns two standard errors of `guessing`, 0 if not estimated from targets."""
     (head,) = summary.model["heads"]
     if head["family"] != "regression":
         return 0.0
@@ -241,7 +227,7 @@ def uncertainty(summary):
 
 
 def has_soft_targets(summary):
-    """Whether targets of a crossentropy are probabilities: its minimum is above 0."""
+    """Returns whether crossentropy targets are soft: its minimum is above 0."""
     crossentropy = ("binary", "classes")
     return any(
         head["family"] in crossentropy and not array["integers"]
@@ -250,7 +236,7 @@ def has_soft_targets(summary):
 
 
 def constant_inputs(summary):
-    """All inputs of the first batch are equal, or None."""
+    """Finds inputs that are all equal in the first batch, or returns None."""
     inputs = (summary.model.get("data") or {}).get("inputs", [])
     if not inputs or not all(array["constant"] for array in inputs):
         return None
@@ -263,7 +249,7 @@ def constant_inputs(summary):
 
 
 def constant_targets(summary):
-    """All targets of the first batch are equal, and the model has learned that one."""
+    """Finds equal targets that the model has learned, or returns None."""
     data = summary.model.get("data") or {}
     targets, recent = data.get("targets", []), summary.recent
     if len(targets) != 1 or not targets[0]["constant"] or not recent:
@@ -291,11 +277,7 @@ def constant_targets(summary):
 
 
 def doubtful_data(summary):
-    """Data that are unusual for the loss, and explain a run that does not learn.
-
-    Returns:
-        List of `Finding`.
-    """
+    """Finds data that are unusual for the loss, and explain a lack of learning."""
     found = [f for f in [constant_inputs(summary)] if f]
     for head, array in _pairs(summary):
         binary = array["integers"] and {array["low"], array["high"]} == {0.0, 1.0}
@@ -337,7 +319,7 @@ def _nonfinite(what, array):
 
 
 def _labels(head, array):
-    """Class indices that the last layer has no unit for."""
+    """Finds class indices that the last layer has no unit for."""
     sparse = head["family"] == "classes" and "sparse" in head["loss"].lower()
     if not sparse or not head["units"] or head.get("ignores") is not None:
         return None
@@ -355,7 +337,7 @@ def _labels(head, array):
 
 
 def _probabilities(head, array):
-    """Targets of a crossentropy that are no probabilities."""
+    """Finds targets of a crossentropy that are no probabilities."""
     sparse = "sparse" in (head["loss"] or "").lower()
     if head["family"] not in ("binary", "classes") or sparse:
         return None
@@ -377,7 +359,7 @@ def _probabilities(head, array):
 
 
 def _class_numbers(head, array):
-    """Class indices under a loss for regression, where accuracy is asked for."""
+    """Finds class indices under a regression loss, where accuracy is a metric."""
     classes = array["integers"] and 2 < array.get("distinct", 0) <= MANY_CLASSES
     within = array["low"] >= 0 and array["high"] < MANY_CLASSES
     if head["family"] != "regression" or not head["accuracy"] or head["units"] != 1:
@@ -397,7 +379,7 @@ def _class_numbers(head, array):
 
 
 def _zeros(head, array):
-    """Targets that are 0 under a loss that divides by them."""
+    """Finds targets of 0 under a loss that divides by them."""
     if head["family"] != "percentage" or not array["zeros"]:
         return None
     return Finding(
@@ -410,7 +392,7 @@ def _zeros(head, array):
 
 
 def _out_of_range(head, array):
-    """Targets that the last activation cannot give."""
+    """Finds targets that the last activation cannot give."""
     if head["family"] not in ("regression", "percentage", "logarithm"):
         return None
     negative = head["family"] == "logarithm" and array["low"] < 0

@@ -1,14 +1,14 @@
-"""One thing that was found in a run."""
+"""A finding of the diagnosis."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One symptom or cause that was found in a run.
 
     Attributes:
-        kind: A word or two, the same for every run that has it.
+        kind: A short name, the same for every run that has it.
         words: What was measured, a sentence without a full stop.
         advice: What to change, sentences; empty if the causes say it.
         headline: The same in a few words, for the first line of the report.

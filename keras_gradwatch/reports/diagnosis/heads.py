@@ -27,17 +27,12 @@ FAMILIES = {
 
 
 def heads(model):
-    """What is known of each output, a list of dicts of plain data.
+    """Describes each output of a built and compiled Keras trainer, a list of dicts.
 
-    Args:
-        model: A built and compiled Keras trainer.
-
-    Returns:
-        For each output: `output`, its name; `layer`, the name of its layer;
-        `activation`, a name, `"linear"` for none, or None where unknown; `units`, or
-        None; `steps` of a sequence, or None; `loss`, its name; `family`, a key of
-        `FAMILIES` or None; `from_logits`, a bool; and `ignores`, a class that the loss
-        leaves out, or None.
+    Each has `output`, its name; `layer`, the name of its layer; `activation`, a name,
+    `"linear"` for none, or None if unknown; `units`, or None; `steps` of a sequence, or
+    None; `loss`, its name; `family`, a key of `FAMILIES` or None; `from_logits`, a
+    bool; and `ignores`, a class that the loss leaves out, or None.
     """
     found = outputs(model)
     losses = _losses(model, len(found))
@@ -63,13 +58,13 @@ def _head(layer, shape, loss):
 
 
 def family_of(loss):
-    """The key of `FAMILIES` of a loss, by its name; None where there is none."""
+    """Returns the key of `FAMILIES` for the name of a loss, or None."""
     key = (loss or "").lower().replace("_", "")
     return next((family for family, names in FAMILIES.items() if key in names), None)
 
 
 def activation_of(layer):
-    """The name of a layer's activation; `"linear"` for none, None where unknown."""
+    """Returns the name of an activation: `"linear"` for none, None if unknown."""
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
     if isinstance(layer, keras.layers.ReLU):
@@ -80,7 +75,7 @@ def activation_of(layer):
 
 
 def name_of(thing):
-    """The name of a function, an object, or a string; None for anything else."""
+    """Returns the name of a function, an object or a str; None for a container."""
     if thing is None or isinstance(thing, str):
         return thing
     name = getattr(thing, "__name__", None) or type(thing).__name__
@@ -88,7 +83,7 @@ def name_of(thing):
 
 
 def _losses(model, count):
-    """The loss of each output, as it was given to `compile`."""
+    """Returns the loss of each output, as it was passed to `compile`."""
     given = getattr(model, "loss", None)
     if isinstance(given, dict):
         names = list(getattr(model, "output_names", []))

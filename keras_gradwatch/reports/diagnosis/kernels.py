@@ -14,16 +14,16 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Kernel:
-    """A variable with two or more axes, at the first step that was seen.
+    """A variable with two or more axes, at the first recorded step.
 
     Attributes:
         name: Path of the variable.
-        numbers: What `RunSummary.variables` has of it.
+        numbers: Its entry in `RunSummary.variables`.
         gain: √fan_in times the standard deviation of the weights about zero: 1.4 after
-            He, about 1 after Glorot initialization. None where it was not measured.
+            He, about 1 after Glorot initialization. None if it was not measured.
         inputs: Root mean square of one input of the layer: ‖g_kernel‖ is that of the
             sum of δ·xᵀ over the batch and ‖g_bias‖ that of the sum of δ, so their ratio
-            is about ‖x‖. An estimate, too high by up to 3 times where the δ of a batch
+            is about ‖x‖. An estimate, too high by up to 3 times if the δ of a batch
             cancel out. None for a layer without a bias, or before a normalization.
     """
 
@@ -34,14 +34,14 @@ class Kernel:
 
     @property
     def recurrent(self):
-        """Whether it is applied again and again."""
+        """Whether it is a recurrent kernel."""
         return "recurrent_kernel" in self.name
 
 
 def networks(summary):
-    """The `Kernel`s of each network that an optimizer of its own trains, lists.
+    """Returns the `Kernel`s of each network with its own optimizer, lists.
 
-    A gradient passes from the last kernel of a network to its first, and not from one
+    A gradient passes from the last kernel of a network to its first, not from one
     network to the next in the model's order.
     """
     every = kernels(summary)
@@ -50,7 +50,7 @@ def networks(summary):
 
 
 def kernels(summary):
-    """The `Kernel`s of a `RunSummary`, in the model's order, without embeddings."""
+    """Returns the `Kernel`s of a run, in the model's order, without embeddings."""
     shapes = summary.model.get("shapes", {})
     return [
         _kernel(summary.variables, name, numbers, shapes[name])
@@ -60,10 +60,9 @@ def kernels(summary):
 
 
 def largest_update(summary):
-    """The largest update of a kernel, relative to it; 0 where none was measured.
+    """Returns the largest update of a kernel, relative to it as in `UpdateRatio`.
 
-    Relative to weights of `FLOOR` in root mean square at least, and not of kernels that
-    begin at 0, as for `UpdateRatio`.
+    It is 0 if none was measured; kernels that begin at 0 do not count.
     """
     shapes = summary.model.get("shapes", {})
     known = [k for k in kernels(summary) if "ratio_largest" in k.numbers]

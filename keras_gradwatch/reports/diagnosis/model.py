@@ -1,4 +1,4 @@
-"""What of a model matters for a diagnosis, as plain data."""
+"""Describes what matters for the diagnosis of a model, as plain data."""
 
 from collections import Counter
 
@@ -61,32 +61,24 @@ REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae
 
 
 def describe(model, read=keras.ops.convert_to_numpy):
-    """What is known of a built and compiled model, as plain data.
+    """Describes a built and compiled model, a dict of plain data.
 
-    Args:
-        model: A `keras.Model`.
-        read: Function that gives the value of a variable, a NumPy array.
-
-    Returns:
-        Dict of `shapes` (name of each trainable variable to its shape), `activations`
-        (name to number of layers, outputs left out), `normalized` (bool), `loss` (its
-        name, or None), `family` (of the loss, a key of `FAMILIES`, or None),
-        `optimizer` (its class, or None), `regression` (bool), `heads`, `dropout` (the
-        largest rate), `kernels` (their number, frozen ones included),
-        `momentum` (of the optimizer), `penalized` (whether a layer has a regularizer),
-        `penalty` (what the L1 and L2 regularizers of weights add to the loss) and
-        `penalties` (the same of each variable that has one),
-        `trained` (whether the optimizer has made updates before),
-        `linear_stack` (whether Dense layers follow each other with no activation),
-        `trainable` (the number of trainable variables), `narrowest` (name and units of
-        the hidden Dense layer with the fewest), `bias` (the smallest constant that a
-        layer begins its biases with), `dtype` (that of the last layer's computation),
-        `normalizes_batch` (name of a trainable batch normalization of vectors, or
-        None), `recurrent` (name and activation of an LSTM or GRU that is not bounded,
-        or None), `metrics` (names of those it was compiled with), `scales_inputs`
-        (whether something other than a trainable Dense, convolutional or recurrent
-        layer may read the inputs first) and `order` (pairs of each layer's name and
-        the names of its variables, in the model's order).
+    `read` gives the value of a variable, a NumPy array. The keys are `shapes`
+    (trainable variable to shape), `activations` (name to number of layers, without
+    outputs), `loss` and `optimizer` (names, or None), `family` (of the loss, a key of
+    `FAMILIES`, or None), `regression` (bool), `heads`, `dropout` (the largest rate),
+    `kernels` (number, with frozen ones), `momentum` (of the optimizer), `penalized`
+    (whether a layer has a regularizer), `penalty` (what L1 and L2 regularizers of
+    weights add to the loss), `penalties` (the same of each variable), `trained`
+    (whether the optimizer has made updates), `linear_stack` (whether Dense layers
+    follow each other with no activation), `trainable` (number of variables),
+    `narrowest` (name and units of the narrowest hidden Dense layer), `bias` (the
+    smallest constant bias initializer), `dtype` (of the last layer's computation),
+    `normalizes_batch` (name of a trainable batch normalization of vectors, or None),
+    `recurrent` (name and activation of an unbounded LSTM or GRU, or None), `metrics`
+    (names), `scales_inputs` (whether something other than a trainable Dense,
+    convolutional or recurrent layer may read the inputs first) and `order` (pairs of
+    each layer's name and the names of its variables).
     """
     layers = list(_layers(model))
     outputs = _outputs(model)
@@ -107,7 +99,6 @@ def describe(model, read=keras.ops.convert_to_numpy):
         "activations": dict(
             Counter(a for a in map(_activation, hidden) if a not in (None, "linear"))
         ),
-        "normalized": any(isinstance(layer, NORMALIZATIONS) for layer in layers),
         "loss": loss,
         "family": family_of(loss),
         "optimizer": name_of(getattr(model, "optimizer", None)),
@@ -140,9 +131,9 @@ def _layers(layer):
 
 
 def _outputs(model):
-    """The layers whose activation the task asks for, not the depth of the network.
+    """Returns the layers whose activation depends on the task, not on the network.
 
-    If a model does not list its outputs, those of the networks it consists of.
+    If a model does not list its outputs, those of its inner networks.
     """
     found = output_layers(model)
     if not found:
@@ -157,7 +148,7 @@ def _activation(layer):
 
 
 def _order(model, names):
-    """Pairs of a layer's name and the names of its trainable variables."""
+    """Returns pairs of a layer's name and the names of its trainable variables."""
     own = zip(model.trainable_variables, names, strict=True)
     by_id = {id(variable): name for variable, name in own}
     order = []
@@ -169,7 +160,7 @@ def _order(model, names):
 
 
 def _reads_inputs(model):
-    """Whether a trainable layer with weights is known to read inputs as they come."""
+    """Returns whether a trainable layer with weights is known to read raw inputs."""
     layers = [
         layer
         for layer in getattr(model, "layers", ())
@@ -239,7 +230,7 @@ def _unbounded_recurrent(layers):
 
 
 def _narrowest(model):
-    """`[name, units]` of the narrowest Dense layer that feeds another, or None."""
+    """Returns `[name, units]` of the narrowest Dense before another, or None."""
     dense = [before for _, before in _dense_pairs(model, BETWEEN)]
     widths = [[layer.name, layer.units] for layer in dense]
     return min(widths, key=lambda width: width[1], default=None)
@@ -251,13 +242,13 @@ def _constant_bias(layer):
 
 
 def _has_linear_stack(model):
-    """Whether a Dense layer without an activation feeds another one."""
+    """Returns whether a Dense layer without an activation feeds another one."""
     pairs = _dense_pairs(model, keras.layers.Dropout)
     return any(activation_of(before) == "linear" for _, before in pairs)
 
 
 def _dense_pairs(model, between):
-    """Pairs of a Dense layer and the one that feeds it, at most by way of `between`."""
+    """Yields a Dense layer and the one that feeds it, at most via `between`."""
     layers = getattr(model, "layers", [])
     made_by = {
         id(tensor): layer for layer in layers for tensor in _tensors(layer, "output")
@@ -273,13 +264,13 @@ def _dense_pairs(model, between):
 
 
 def _before(layer, made_by):
-    """The layer that feeds `layer`; None where there is not exactly one."""
+    """Returns the layer that feeds `layer`; None unless there is exactly one."""
     tensors = _tensors(layer, "input")
     return made_by.get(id(tensors[0])) if len(tensors) == 1 else None
 
 
 def _tensors(layer, name):
-    """The symbolic inputs or outputs of a layer; empty where it has none of its own."""
+    """Returns the symbolic inputs or outputs of a layer that was called just once."""
     try:
         found = keras.tree.flatten(getattr(layer, name, None))
         return [tensor for tensor in found if tensor is not None]

@@ -16,14 +16,7 @@ NOTHING, FEWEST = 0.97, 150
 
 
 def outweighed(summary):
-    """A model that answers with a constant because its weights were shrunk, or None.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        `Finding`.
-    """
+    """Finds a constant prediction due to shrunken weights, or returns None."""
     constant, kept = loss_of_guessing(summary), _kept(summary)
     if not constant or kept is None or summary.steps < FEWEST or not summary.recent:
         return None
@@ -41,7 +34,7 @@ def outweighed(summary):
 
 
 def strong_penalty(summary):
-    """The regularizers of such a run as its cause, or None."""
+    """Finds the regularizers that explain `outweighed`, or returns None."""
     if outweighed(summary) is None:
         return None
     penalty, kept = summary.model["penalty"], _kept(summary)
@@ -56,9 +49,9 @@ def strong_penalty(summary):
 
 
 def _kept(summary):
-    """The penalty in the latest sample over the first one, or None.
+    """Returns the penalty in the latest sample over the first one, or None.
 
-    Each kernel's is taken to be proportional to its squared norm.
+    Each kernel's penalty is assumed to be proportional to its squared norm.
     """
     first = last = 0.0
     for name, penalty in summary.model.get("penalties", {}).items():

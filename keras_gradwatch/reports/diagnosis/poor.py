@@ -25,14 +25,7 @@ INPUTS = 20.0
 
 
 def poor(summary):
-    """A loss that stays near that of a constant answer, with a reason for it; or None.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        `Finding`.
-    """
+    """Finds a loss near that of a constant prediction, if there is a reason for it."""
     constant = constant_answer(summary)
     if not constant or summary.steps < FEWEST or not summary.recent:
         return None
@@ -49,11 +42,7 @@ def poor(summary):
 
 
 def reasons(summary):
-    """Why a run may learn little, a list of `Finding`, the most certain first.
-
-    Args:
-        summary: `RunSummary`.
-    """
+    """Returns why a run may learn little, a list of `Finding`, most certain first."""
     rules = (
         narrow,
         _dropout,
@@ -68,7 +57,7 @@ def reasons(summary):
 
 
 def narrow(summary):
-    """A hidden layer of one unit before several classes, or None."""
+    """Finds a hidden layer of one unit before several classes, or returns None."""
     name, units = summary.model.get("narrowest") or (None, None)
     heads = summary.model.get("heads", [])
     classes = max(
@@ -85,7 +74,7 @@ def narrow(summary):
 
 
 def high_momentum(summary):
-    """A momentum that multiplies the learning rate a hundred times, or None."""
+    """Finds a momentum that multiplies the learning rate 100 times, or returns None."""
     momentum, rate = summary.model.get("momentum", 0.0), summary.top_rate
     little = 0 < largest_update(summary) < LITTLE_MOVED
     if not momentum >= MOMENTUM or (momentum < 1 and little):
@@ -108,7 +97,7 @@ def high_momentum(summary):
 
 
 def unbounded_recurrent(summary):
-    """An LSTM or GRU whose state is not bounded, or None."""
+    """Finds an LSTM or GRU whose state is not bounded, or returns None."""
     name, activation = summary.model.get("recurrent") or (None, None)
     if name is None:
         return None
@@ -121,7 +110,7 @@ def unbounded_recurrent(summary):
 
 
 def _decayed(summary):
-    """A learning rate that was next to nothing in half of the steps, or None."""
+    """Finds a learning rate that was almost 0 in half of the steps, or returns None."""
     first, last = summary.rates
     cut = any(summary.actions.get(name) for name in ("rate reduced", "rewound"))
     if cut or summary.slow < summary.steps / 2 or not _hardly_begun(summary):
@@ -160,12 +149,12 @@ def _inputs(summary):
 
 
 def _hardly_begun(summary):
-    """Whether the loss is still close to that of a constant answer."""
+    """Returns whether the loss is still close to that of a constant prediction."""
     return summary.losses()[1] > HARDLY * constant_answer(summary)
 
 
 def _short(summary):
-    """A run that ends before it has begun to learn, or None."""
+    """Finds a run that ends before it has begun to learn, or returns None."""
     if summary.model.get("dry_run"):
         return None  # its length was chosen by whoever called it
     early, recent = summary.losses()

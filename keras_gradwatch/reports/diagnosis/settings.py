@@ -12,14 +12,7 @@ MAY_BE_NEGATIVE = ("linear", "tanh", "elu", "selu", "leaky_relu", "gelu", "silu"
 
 
 def contradictions(summary):
-    """Settings that are wrong whatever the data are.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        List of `Finding`.
-    """
+    """Finds settings that are wrong whatever the data are."""
     found, rate = [], summary.rates[0]
     if rate < 0:
         found.append(
@@ -31,21 +24,14 @@ def contradictions(summary):
                 "the learning rate is negative",
             )
         )
-    rules = (_one_unit, _missing_softmax, _missing_sigmoid, _twice, _logarithm)
+    rules = (_one_unit, _missing_activation, _twice, _logarithm)
     for head in summary.model.get("heads", []):
         found += [f for rule in rules if (f := rule(head))][:1]
     return found
 
 
 def doubts(summary):
-    """Settings that are unusual, and explain a run that does not learn.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        List of `Finding`.
-    """
+    """Finds settings that are unusual, and explain a run that does not learn."""
     model = summary.model
     # Whether the last layer can give the targets is known where they were examined.
     known = bool((model.get("data") or {}).get("targets"))
@@ -74,7 +60,7 @@ def doubts(summary):
 
 
 def high_dropout(model, limit):
-    """A dropout rate above a limit, or None."""
+    """Finds a dropout rate above a limit, or returns None."""
     rate = model.get("dropout", 0.0)
     if not rate > limit:
         return None
@@ -102,41 +88,25 @@ def _one_unit(head):
     )
 
 
-def _missing_softmax(head):
+def _missing_activation(head):
+    name = {"classes": "softmax", "binary": "sigmoid"}.get(head["family"])
     wrong = head["activation"] in NO_PROBABILITY and not head["from_logits"]
-    if head["family"] != "classes" or not wrong:
+    if name is None or not wrong:
         return None
-    kind = "Sparse" if "sparse" in head["loss"].lower() else ""
-    advice = f"keras.losses.{kind}CategoricalCrossentropy(from_logits=True)"
+    loss = f"the loss {head['loss']} expects probabilities"
     if head["activation"] != "linear":
         return _finding(
             head,
-            f"has the activation {head['activation']}, but the loss {head['loss']} "
-            "expects probabilities",
-            'Use `activation="softmax"` in the last layer.',
+            f"has the activation {head['activation']}, but {loss}",
+            f'Use `activation="{name}"` in the last layer.',
         )
+    kind = "Binary" if name == "sigmoid" else "Categorical"
+    if "sparse" in head["loss"].lower():
+        kind = f"Sparse{kind}"
     return _finding(
         head,
-        f"has no softmax, but the loss {head['loss']} expects probabilities",
-        f"Compile with `loss={advice}`.",
-    )
-
-
-def _missing_sigmoid(head):
-    wrong = head["activation"] in NO_PROBABILITY and not head["from_logits"]
-    if head["family"] != "binary" or not wrong:
-        return None
-    if head["activation"] != "linear":
-        return _finding(
-            head,
-            f"has the activation {head['activation']}, but the loss {head['loss']} "
-            "expects probabilities",
-            'Use `activation="sigmoid"` in the last layer.',
-        )
-    return _finding(
-        head,
-        f"has no sigmoid, but the loss {head['loss']} expects probabilities",
-        "Compile with `loss=keras.losses.BinaryCrossentropy(from_logits=True)`.",
+        f"has no {name}, but {loss}",
+        f"Compile with `loss=keras.losses.{kind}Crossentropy(from_logits=True)`.",
     )
 
 

@@ -233,11 +233,6 @@ class RunSummary:
         """All of it as plain data; what is not finite is a string such as `"nan"`."""
         return _plain(dataclasses.asdict(self))
 
-    @classmethod
-    def from_dict(cls, data):
-        """The summary that `to_dict` made the data of."""
-        return cls(**_numbers(data))
-
     def _take_rates(self, rows):
         scalars = rows.scalars
         rate, factor = scalars["learning_rate"], scalars["rate_factor"]
@@ -318,7 +313,7 @@ class RunSummary:
 
 
 def _first(values):
-    """The first finite value of each column of [T, V], NaN where there is none."""
+    """Returns the first finite value of each column of [T, V], NaN if there is none."""
     finite = np.isfinite(values)
     chosen = values[finite.argmax(axis=0), np.arange(values.shape[1])]
     return np.where(finite.any(axis=0), chosen, np.nan)
@@ -334,7 +329,7 @@ def _largest(values):
 
 
 def _plain(data):
-    """Data without floats that JSON does not know."""
+    """Converts floats that JSON does not know to strings."""
     if isinstance(data, dict):
         return {key: _plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -344,16 +339,8 @@ def _plain(data):
     return data
 
 
-def _numbers(data):
-    if isinstance(data, dict):
-        return {key: _numbers(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_numbers(value) for value in data]
-    return float(data) if data in ("nan", "inf", "-inf") else data
-
-
 def _median_error(values):
-    """The standard error of a median of normal values, by their absolute deviations."""
+    """Returns the standard error of a median of normal values, by their deviations."""
     middle = statistics.median(values)
     deviation = statistics.median(abs(value - middle) for value in values)
     return 1.25 * 1.48 * deviation / math.sqrt(len(values))

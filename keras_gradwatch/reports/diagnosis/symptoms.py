@@ -1,4 +1,4 @@
-"""The symptoms of a run: pure functions of its summary."""
+"""Finds the symptoms of a run by pure functions of its summary."""
 
 import math
 import statistics
@@ -65,14 +65,7 @@ FAR = 10.0
 
 
 def symptoms(summary):
-    """The problems of a run, the most severe first.
-
-    Args:
-        summary: `RunSummary`.
-
-    Returns:
-        List of `Finding`; empty for a healthy run.
-    """
+    """Returns the problems of a run, the most severe first; empty for a healthy run."""
     rules = (
         _non_finite_start,
         broken.undefined_derivative,
@@ -112,7 +105,7 @@ def symptoms(summary):
 
 
 def acute(summary):
-    """Names of the kinds of events of steps that went wrong."""
+    """Returns the kinds of events of steps that went wrong."""
     states = (*STATES, "collapse") if _dead_network(summary) else STATES
     return [kind for kind in summary.kinds if kind not in states]
 
@@ -201,7 +194,7 @@ def _explosion(summary):
 
 
 def _shift(summary):
-    """A loss that is on another scale since some step, whatever the weights."""
+    """Finds a loss that is on another scale since some step, whatever the weights."""
     event = summary.kinds.get("divergence", {}).get("last")
     cause = event["cause"] if event else None
     if cause == DATA_ORDER:
@@ -228,7 +221,7 @@ def _shift(summary):
 
 
 def _spikes(summary):
-    """A few large spikes in a run that goes on as before."""
+    """Finds a few large spikes in a run that goes on as before."""
     kinds = [k for k in acute(summary) if k != "nonfinite"]
     if not kinds or not _are_few(kinds, summary) or _are_mild(kinds, summary):
         return None
@@ -247,7 +240,7 @@ def _spikes(summary):
 
 
 def _are_few(kinds, summary):
-    """Whether all that tripped is a spike now and then, and all is as before."""
+    """Returns whether all events are rare spikes, after which the run is as before."""
     if SERIOUS & {*summary.actions} or not _are_rare(kinds, summary, FEW):
         return False
     now = {"norm spike": summary.norm.get("last", 0.0)}
@@ -260,7 +253,7 @@ def _are_few(kinds, summary):
 
 
 def _are_small(kinds, summary):
-    """Whether all that tripped is a small spike now and then, which is no harm."""
+    """Returns whether all events are rare and small spikes, which do no harm."""
     return _are_rare(kinds, summary, 1) and _are_mild(kinds, summary)
 
 
@@ -271,7 +264,7 @@ def _are_rare(kinds, summary, few):
 
 
 def _are_mild(kinds, summary):
-    """Whether these spikes are small, which is no harm."""
+    """Returns whether these spikes are small enough to do no harm."""
     events = [summary.kinds[k][which] for k in kinds for which in ("first", "last")]
     return all(event["value"] < MILD * event["baseline"] for event in events)
 
@@ -343,7 +336,7 @@ def _no_gradient(summary):
 
 
 def _dead_network(summary):
-    """One of several networks that gets no gradient while the others train."""
+    """Finds a network that gets no gradient while others train, or returns None."""
     event = summary.kinds.get("collapse", {}).get("first")
     if not event or event["action"] != "observed" or not summary.model.get("networks"):
         return None
@@ -406,7 +399,7 @@ def _vanishing(summary):
 
 
 def _vanishing_by_ratio(summary):
-    """A gradient that vanishes in a network whose global norm is not small."""
+    """Finds a gradient that vanishes in a network whose global norm is not small."""
     for network in [] if _learns(summary) else networks(summary):
         ends = _ends(network, "norm_first"), _ends(network, "norm_last")
         known = None not in ends and len(network) >= DEEP
@@ -468,7 +461,7 @@ def _not_learning(summary):
 
 
 def _guesses(summary):
-    """A loss that is no better than that of the best constant answer."""
+    """Finds a loss that is no better than that of the best constant prediction."""
     constant = guessing(summary)
     if not constant or summary.steps < ENOUGH_STEPS or not summary.recent:
         return None
@@ -487,7 +480,7 @@ def _guesses(summary):
 
 
 def _large_first_loss(summary):
-    """A first loss that is far above that of guessing, since the inputs are large."""
+    """Finds a first loss far above that of guessing, because the inputs are large."""
     constant = guessing(summary)
     if not constant or not summary.early or large_inputs(summary) is None:
         return None
@@ -513,7 +506,7 @@ def _learns(summary):
 
 
 def _knows(summary):
-    """Whether the model had learned before, such as one that is fine-tuned."""
+    """Returns whether the model had learned before, such as one that is fine-tuned."""
     early, recent = summary.losses()
     if summary.fits > 1 and recent < LEARNED * statistics.median(summary.early):
         return True
@@ -526,13 +519,13 @@ def _knows(summary):
 
 
 def _has_known_loss(summary):
-    """Whether the loss of an output is one of Keras's that training brings down."""
+    """Returns whether an output has a loss of Keras's that training brings down."""
     families = [head["family"] for head in summary.model.get("heads", [])]
     return any([*families, summary.model.get("family")])
 
 
 def _ends(network, key):
-    """`((name, value) of the first kernel, of the last)`, or None."""
+    """Returns `((name, value) of the first kernel, of the last)`, or None."""
     found = [(k.name, k.numbers[key]) for k in network if key in k.numbers]
     return (found[0], found[-1]) if len(found) > 1 else None
 
