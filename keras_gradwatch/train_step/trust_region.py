@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_gradwatch.backends.runner import values_of
 from keras_gradwatch.keras_hooks.moving_average import averages_of
+from keras_gradwatch.keras_hooks.velocity import velocities_of
 from keras_gradwatch.tensors import sparse
 from keras_gradwatch.tensors.packed import Packed
 from keras_gradwatch.tensors.reductions import row_squares
@@ -72,13 +73,20 @@ def averages_before(runner, application):
 
 
 def hold(runner, state, application, before, averaged, decision):
-    """Limits an update to the trust region, and the moving averages accordingly.
+    """Limits an update to the trust region; averages and velocities follow it.
 
+    A velocity that kept the size of the gradients from before would determine the
+    direction of all updates for many steps, however small the gradients are by now.
     Returns the fraction of the norm of the update that was cut off, a scalar float32.
     """
     variables, optimizer = application.trained, application.optimizer
     averages = averages_of(optimizer, variables)
-    targets = [*variables, *(pair[0] for pair in averages if pair)]
+    velocities = velocities_of(optimizer, variables)
+    targets = [
+        *variables,
+        *(pair[0] for pair in averages if pair),
+        *(velocity for velocity in velocities if velocity is not None),
+    ]
     loss = application.loss
     loss = ops.convert_to_tensor(float("nan"), "float32") if loss is None else loss
 
@@ -88,6 +96,13 @@ def hold(runner, state, application, before, averaged, decision):
     def limited():
         made = values_of(variables)
         weights, cut = limit(before, made, inner, loss, state.control)
+        slowed = [
+            _shortened(velocity, old, new, left)
+            for velocity, old, new, left in zip(
+                velocities, before, made, weights, strict=True
+            )
+            if velocity is not None
+        ]
         pairs = zip(weights, variables, strict=True)
         weights = [constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
         corrected = [
@@ -95,12 +110,22 @@ def hold(runner, state, application, before, averaged, decision):
             for pair, old, weight in zip(averages, averaged, weights, strict=True)
             if pair
         ]
-        return [*weights, *corrected], cut
+        return [*weights, *corrected, *slowed], cut
 
     wanted = state.responding & ~state.halted & ~decision.skip & ~decision.overflow
     if application.window.partial is not None:
         wanted = wanted & ~application.window.partial
     return runner.replace_if(wanted, targets, limited)
+
+
+def _shortened(velocity, old, new, left):
+    """Returns a velocity, each element cut down as that of the update was."""
+    old = ops.cast(old, "float32")
+    wanted, made = ops.cast(new, "float32") - old, left - old
+    moved = ops.isfinite(wanted) & ops.not_equal(wanted, 0.0)
+    share = ops.where(moved, made / ops.where(moved, wanted, 1.0), 1.0)
+    (value,) = values_of([velocity])
+    return value * ops.cast(share, value.dtype)
 
 
 def _roots(packed, weights, sizes):

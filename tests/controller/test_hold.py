@@ -13,6 +13,9 @@ from keras_gradwatch.detectors import NormThreshold, UpdateRatio
 from keras_gradwatch.train_step.trust_region import FLOOR
 from tests import helper
 
+# Weights of which the first trial kills all units.
+SEEDS = {"tensorflow": [0, 1], "jax": [0, 8], "torch": [0]}[keras.config.backend()]
+
 
 def weights_now(model):
     helper.sync(model)
@@ -269,6 +272,61 @@ def test_updates_that_were_held_without_need_are_free_again():
     assert (radius[4:24] == np.float32(0.02)).all() and history.held[4:24].all()
     assert np.isnan(radius[24:]).all() and not history.held[24:].any()
     assert (history.learning_rate == np.float32(0.01)).all()
+
+
+def convolutions(scale, seed):
+    """A classifier of digits, kernels `scale` times He's, with a large rate."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    weights = {
+        "kernel_initializer": lambda *args, **kwargs: (
+            scale * keras.initializers.HeNormal()(*args, **kwargs)
+        )
+    }
+    convolution = {"activation": "relu", "padding": "same", **weights}
+    stack = [
+        keras.Input((64,)),
+        layers.Reshape((8, 8, 1)),
+        layers.Conv2D(8, 3, **convolution),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(16, 3, **convolution),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+        layers.Dense(64, "relu", **weights),
+        layers.Dense(10, **weights),
+    ]
+    return helper.compiled(keras.Sequential(stack), keras.optimizers.SGD(0.5))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_network_that_dies_on_trial_is_put_back(seed):
+    """Dead units guess, which is better than large weights are in their first steps."""
+    x, y = helper.digits(1344)
+    model = convolutions(2.0, seed)
+    watching = GradWatch(verbose=0)
+    helper.fit(model, x, y, [watching], 32, epochs=4)
+    assert watching.events[0].action == "reverted"
+    assert model.evaluate(x, y, verbose=0)[0] < 1.5  # guessing: 2.3
+
+
+def test_the_velocity_is_cut_down_with_the_update(digits):
+    """It would drive the weights on for many steps, in the direction of before."""
+    model, seen, keep = digits_model(keras.optimizers.SGD(3.0, 0.9), [32])
+    velocities = []
+
+    def note(batch, logs=None):
+        helper.sync(model)
+        velocities.append(helper.values(model.optimizer.momentums))
+
+    noting = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    watching = GradWatch(verbose=0)
+    helper.fit(model, *digits, [watching, keep, noting], 16, epochs=2)
+    steps = np.flatnonzero(watching.history.held)
+    assert len(steps) >= 5
+    for step in steps:
+        moved = zip(seen[step], seen[step + 1], velocities[step], strict=True)
+        for old, new, velocity in moved:
+            np.testing.assert_allclose(velocity, new - old, rtol=1e-3, atol=1e-6)
 
 
 def test_a_trial_ends_with_the_epoch():

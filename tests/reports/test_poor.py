@@ -77,6 +77,22 @@ def test_recurrent_weights_that_are_too_large():
     assert "recurrent" not in explain(summary)
 
 
+def test_weights_that_made_the_first_outputs_too_large():
+    """A run of eight times He's weights may come down to guessing without an event."""
+    name, losses = "dense/kernel", [2000.0] * 20 + [2.0] * 280
+    summary = summary_of("classes", losses, shapes={name: [64, 10]})
+    for gain, kinds in ((12.0, ["learns poorly"]), (1.4, [])):
+        summary.variables = {name: {"weight_first": gain * np.sqrt(10.0)}}
+        report = explain(summary)
+        assert [finding.kind for finding in report.symptoms] == kinds
+    summary.variables = {name: {"weight_first": 12 * np.sqrt(10.0)}}
+    report = explain(summary)
+    assert [finding.kind for finding in report.causes] == ["initializer"]
+    assert "√fan_in · std is 12 in dense/kernel" in report
+    summary.early = [2.3] * 50  # a normalization makes up for them
+    assert not explain(summary).symptoms
+
+
 def test_a_rate_that_falls_too_soon():
     summary = summary_of("classes", np.linspace(2.3, 2.19, 300))
     summary.rates, summary.slow = [0.1, 0.0], 200

@@ -10,6 +10,9 @@ from keras_gradwatch.controller.responses.trust import level
 # Steps of a trial. It ends with the epoch, and has at least `LEAST` steps, and as many
 # known losses before it.
 STEPS, LEAST = 20, 5
+# Losses before it that it is compared with, the newest ones: those of limited updates
+# often fall, so that the older ones are high.
+NEWEST = 10
 # A loss that exceeds all of those before the trial by this factor ends it.
 FAR = 10.0
 
@@ -18,17 +21,18 @@ class Trial:
     """Makes unlimited updates for a while, and compares the losses with those before.
 
     Formula: the trial succeeds if the mean log loss of its `STEPS` steps is less than
-    that of the steps before, whose updates were limited. It fails early if the mean is
-    above by the logarithm of 2 after `LEAST` steps, at a loss of more than `FAR` times
-    the largest of those before (`bound`), or at two steps in a row that are not finite.
-    Then the run continues from the `start` of the trial, a `Snapshot`.
+    that of the `NEWEST` steps before, whose updates were limited. It fails early if the
+    mean is above by the logarithm of 2 after `LEAST` steps, at a loss of more than
+    `FAR` times the largest of those before (`bound`), or at two steps in a row that are
+    not finite. Then the run continues from the `start` of the trial, a `Snapshot`.
     """
 
     def __init__(self, controller, losses):
         self.start = Snapshot(controller)
         self._left = min(STEPS, controller.steps_left)
-        self._before = np.mean([level(loss) for loss in losses])
-        self.bound = FAR * max(abs(loss) for loss in losses)
+        newest = losses[-NEWEST:]
+        self._before = np.mean([level(loss) for loss in newest])
+        self.bound = FAR * max(abs(loss) for loss in newest)
         self._levels, self._nonfinite = [], 0
 
     def succeeds(self, loss, finite):

@@ -12,6 +12,7 @@ from keras_gradwatch.reports.diagnosis.data import (
 )
 from keras_gradwatch.reports.diagnosis.finding import Finding
 from keras_gradwatch.reports.diagnosis.kernels import (
+    LARGE_GAIN,
     kernels,
     largest_update,
     networks,
@@ -30,7 +31,7 @@ from keras_gradwatch.reports.diagnosis.symptoms import acute
 # high by up to 3 times, so inputs of unit size are never.
 LARGE_INPUTS = 5.0
 # √fan_in · std of the weights: He has 1.4, Glorot about 1; orthogonal recurrent ones 1.
-LARGE_GAIN, SMALL_GAIN, LARGE_RECURRENT_GAIN = 3.0, 0.2, 1.2
+SMALL_GAIN, LARGE_RECURRENT_GAIN = 0.2, 1.2
 # An input of the last layer over one of the first: below this, signals shrink.
 SHRUNK = 0.01
 # Times that the targets must be larger than what the model says at first.

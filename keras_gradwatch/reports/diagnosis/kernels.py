@@ -10,6 +10,8 @@ from keras_gradwatch.detectors.observation import relative_updates
 # A bias's gradient that is smaller than this, relative to its kernel's, is 0 up to
 # rounding: a normalization follows, and cancels the bias.
 ROUNDING = 1e-6
+# √fan_in · std above which the weights of a kernel are large: twice He's.
+LARGE_GAIN = 3.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,11 @@ only beside a setting that is known to cost most of what could be learned.
 
 from keras_gradwatch.reports.diagnosis.data import constant_answer, large_inputs
 from keras_gradwatch.reports.diagnosis.finding import Finding
-from keras_gradwatch.reports.diagnosis.kernels import kernels, largest_update
+from keras_gradwatch.reports.diagnosis.kernels import (
+    LARGE_GAIN,
+    kernels,
+    largest_update,
+)
 from keras_gradwatch.reports.diagnosis.settings import high_dropout
 
 # Fraction of a constant answer's loss above which little has been learned; and with a
@@ -20,6 +24,8 @@ HARDLY = 0.9
 DROPOUT, MOMENTUM, GAIN = 0.7, 0.99, 1.5
 # Fraction of a kernel that no update exceeds where it is not the momentum.
 LITTLE_MOVED = 0.01
+# First loss, in units of a constant answer's, from which large weights cost most of it.
+FAR = 10.0
 # Root mean square of inputs that cost most of it.
 INPUTS = 20.0
 
@@ -49,6 +55,7 @@ def reasons(summary):
         high_momentum,
         unbounded_recurrent,
         _recurrent,
+        _weights,
         _inputs,
         _decayed,
         _short,
@@ -139,6 +146,24 @@ def _recurrent(summary):
         "Use `orthogonal` weights of gain 1 for the recurrent kernel; `he_normal` or "
         "`glorot_uniform` for the others.",
         "the initial recurrent weights are too large",
+    )
+
+
+def _weights(summary):
+    """Finds weights that made the first outputs far too large, or returns None."""
+    known = [k for k in kernels(summary) if k.gain is not None and not k.recurrent]
+    large = [k for k in known if k.gain > LARGE_GAIN]
+    first, constant = summary.first_loss(), constant_answer(summary)
+    if len(large) <= len(known) / 2 or not first > FAR * constant:
+        return None
+    worst = max(large, key=lambda k: k.gain)
+    return Finding(
+        "initializer",
+        f"the weights of {len(large)} kernels were large at the first step: "
+        f"√fan_in · std is {worst.gain:.2g} in {worst.name} (he_normal: 1.4), and the "
+        f"loss began at {first:.3g}",
+        "Use `he_normal` for relu and `glorot_uniform` for tanh.",
+        "the initial weights are too large",
     )
 
 
