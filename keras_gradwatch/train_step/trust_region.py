@@ -10,6 +10,7 @@ from keras import ops
 from keras_gradwatch.backends.runner import values_of
 from keras_gradwatch.keras_hooks.moving_average import averages_of
 from keras_gradwatch.keras_hooks.velocity import velocities_of
+from keras_gradwatch.statistics import measure
 from keras_gradwatch.tensors import sparse
 from keras_gradwatch.tensors.packed import Packed
 from keras_gradwatch.tensors.reductions import row_squares
@@ -75,8 +76,8 @@ def averages_before(runner, application):
 def hold(runner, state, application, before, averaged, decision):
     """Limits an update to the trust region; averages and velocities follow it.
 
-    A velocity that kept the size of the gradients from before would determine the
-    direction of all updates for many steps, however small the gradients are by now.
+    If gradients become much smaller, the velocity of before would determine the
+    direction of all updates for many steps.
     Returns the fraction of the norm of the update that was cut off, a scalar float32.
     """
     variables, optimizer = application.trained, application.optimizer
@@ -85,7 +86,7 @@ def hold(runner, state, application, before, averaged, decision):
     targets = [
         *variables,
         *(pair[0] for pair in averages if pair),
-        *(velocity for velocity in velocities if velocity is not None),
+        *(pair[0] for pair in velocities if pair),
     ]
     loss = application.loss
     loss = ops.convert_to_tensor(float("nan"), "float32") if loss is None else loss
@@ -97,11 +98,9 @@ def hold(runner, state, application, before, averaged, decision):
         made = values_of(variables)
         weights, cut = limit(before, made, inner, loss, state.control)
         slowed = [
-            _shortened(velocity, old, new, left)
-            for velocity, old, new, left in zip(
-                velocities, before, made, weights, strict=True
-            )
-            if velocity is not None
+            _shortened(pair, gradient)
+            for pair, gradient in zip(velocities, application.shown, strict=True)
+            if pair
         ]
         pairs = zip(weights, variables, strict=True)
         weights = [constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
@@ -118,13 +117,14 @@ def hold(runner, state, application, before, averaged, decision):
     return runner.replace_if(wanted, targets, limited)
 
 
-def _shortened(velocity, old, new, left):
-    """Returns a velocity, each element cut down as that of the update was."""
-    old = ops.cast(old, "float32")
-    wanted, made = ops.cast(new, "float32") - old, left - old
-    moved = ops.isfinite(wanted) & ops.not_equal(wanted, 0.0)
-    share = ops.where(moved, made / ops.where(moved, wanted, 1.0), 1.0)
+def _shortened(pair, gradient):
+    """Returns a velocity, no longer than gradients of the present size make it."""
+    velocity, factor = pair
     (value,) = values_of([velocity])
+    longest = factor * ops.sqrt(ops.sum(measure.squares([gradient])))
+    length = ops.sqrt(ops.sum(ops.square(ops.cast(value, "float32"))))
+    over = length > longest
+    share = ops.where(over, longest / ops.where(over, length, 1.0), 1.0)
     return value * ops.cast(share, value.dtype)
 
 
