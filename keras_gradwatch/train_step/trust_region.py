@@ -9,8 +9,6 @@ from keras import ops
 
 from keras_gradwatch.backends.runner import values_of
 from keras_gradwatch.keras_hooks.moving_average import averages_of
-from keras_gradwatch.keras_hooks.velocity import velocities_of
-from keras_gradwatch.statistics import measure
 from keras_gradwatch.tensors import sparse
 from keras_gradwatch.tensors.packed import Packed
 from keras_gradwatch.tensors.reductions import row_squares
@@ -74,20 +72,13 @@ def averages_before(runner, application):
 
 
 def hold(runner, state, application, before, averaged, decision):
-    """Limits an update to the trust region; averages and velocities follow it.
+    """Limits an update to the trust region, and the moving averages accordingly.
 
-    If gradients become much smaller, the velocity of before would determine the
-    direction of all updates for many steps.
     Returns the fraction of the norm of the update that was cut off, a scalar float32.
     """
     variables, optimizer = application.trained, application.optimizer
     averages = averages_of(optimizer, variables)
-    velocities = velocities_of(optimizer, variables)
-    targets = [
-        *variables,
-        *(pair[0] for pair in averages if pair),
-        *(pair[0] for pair in velocities if pair),
-    ]
+    targets = [*variables, *(pair[0] for pair in averages if pair)]
     loss = application.loss
     loss = ops.convert_to_tensor(float("nan"), "float32") if loss is None else loss
 
@@ -97,11 +88,6 @@ def hold(runner, state, application, before, averaged, decision):
     def limited():
         made = values_of(variables)
         weights, cut = limit(before, made, inner, loss, state.control)
-        slowed = [
-            _shortened(pair, gradient)
-            for pair, gradient in zip(velocities, application.shown, strict=True)
-            if pair
-        ]
         pairs = zip(weights, variables, strict=True)
         weights = [constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
         corrected = [
@@ -109,23 +95,12 @@ def hold(runner, state, application, before, averaged, decision):
             for pair, old, weight in zip(averages, averaged, weights, strict=True)
             if pair
         ]
-        return [*weights, *corrected, *slowed], cut
+        return [*weights, *corrected], cut
 
     wanted = state.responding & ~state.halted & ~decision.skip & ~decision.overflow
     if application.window.partial is not None:
         wanted = wanted & ~application.window.partial
     return runner.replace_if(wanted, targets, limited)
-
-
-def _shortened(pair, gradient):
-    """Returns a velocity, no longer than gradients of the present size make it."""
-    velocity, factor = pair
-    (value,) = values_of([velocity])
-    longest = factor * ops.sqrt(ops.sum(measure.squares([gradient])))
-    length = ops.sqrt(ops.sum(ops.square(ops.cast(value, "float32"))))
-    over = length > longest
-    share = ops.where(over, longest / ops.where(over, length, 1.0), 1.0)
-    return value * ops.cast(share, value.dtype)
 
 
 def _roots(packed, weights, sizes):

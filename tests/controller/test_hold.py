@@ -309,27 +309,6 @@ def test_a_network_that_dies_on_trial_is_put_back(seed):
     assert model.evaluate(x, y, verbose=0)[0] < 1.5  # guessing: 2.3
 
 
-def test_a_velocity_is_no_longer_than_the_gradients_make_it(digits):
-    """It would drive the weights on for many steps, in the direction of before."""
-    model, _, keep = digits_model(keras.optimizers.SGD(3.0, 0.9), [32])
-    velocities = []
-
-    def note(batch, logs=None):
-        helper.sync(model)
-        momentums = helper.values(model.optimizer.momentums)
-        velocities.append([np.linalg.norm(v) for v in momentums])
-
-    noting = keras.callbacks.LambdaCallback(on_train_batch_end=note)
-    watching, seen = GradWatch(verbose=0), GradientHistory()
-    helper.fit(model, *digits, [watching, seen, keep, noting], 16, epochs=2)
-    steps = np.flatnonzero(watching.history.held)
-    rate = watching.history.learning_rate[steps, None]
-    longest = rate * seen.statistics["norm"][steps] / np.sqrt(1 - 0.9**2)
-    lengths = np.array(velocities)[steps]
-    assert len(steps) >= 5 and (lengths <= longest * 1.001).all()
-    assert np.isclose(lengths, longest, rtol=1e-3).any()  # some were cut down
-
-
 def test_a_trial_ends_with_the_epoch():
     """What is saved or evaluated at its end are never weights on trial."""
     x, y = helper.regression_data(8 * 32)  # nothing to learn
