@@ -447,11 +447,11 @@ SHORT = """\
   losses of 100 times are missed there. If these steps counted, each gradient after
   them would be a spike.
 
-The comparison has limits: AutoTrainer checks once an epoch, and looks for networks
-that explode because of their depth, not for bad batches. A fault that scales all
-gradients alike does not change its ratio. ZClip only clips, so a false alarm costs
-little there, and in a real run its clipping affects later norms. Neither of the two
-checks the size of the loss.
+The comparison has limits: AutoTrainer checks one batch in every third epoch, and
+looks for networks that explode because of their depth, not for bad batches. A fault
+that scales all gradients alike does not change its ratio. ZClip only clips, so a false
+alarm costs little there, and in a real run its clipping affects later norms. Neither of
+the two checks the size of the loss.
 """
 
 

@@ -13,7 +13,8 @@ def autotrainer(norm, loss, ratio):
     """AutoTrainer (Zhang et al., ICSE 2021): explosion.
 
     The norm of the first kernel's gradient is more than 70 times the last one's, or
-    something is not finite. It asks once an epoch; here it is asked at every step.
+    something is not finite. It checks one batch in every third epoch; here it is
+    applied at every step.
     """
     return ~(np.isfinite(norm) & np.isfinite(loss)) | (ratio > 70)
 

@@ -92,7 +92,7 @@ def page(found, seeds, given):
         "",
         *timing.table(head, cells),
         "",
-        f"- There is no event in **{quiet} of {len(found)}**.",
+        f"- **{quiet} of {len(found)}** recipes had no event.",
         f"- The score is at most one standard error below stock Keras in **{fine} of "
         f"{len(found)}**.",
         f"- The report has a finding in **{named} of {len(found)}**.",

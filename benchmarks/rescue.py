@@ -132,7 +132,7 @@ def page(rows, healthy, seeds, command):
         "",
         f"    {command}",
         "",
-        f"| scenario | {' | '.join(METHODS)} | reference | of it |",
+        f"| scenario | {' | '.join(METHODS)} | reference | GradWatch / reference |",
         "|---" * (len(METHODS) + 3) + "|",
     ]
     reached = better = 0
@@ -188,13 +188,16 @@ def _short(rows):
     for name, scores, _, _ in rows:
         best = max(METHODS[1:-1], key=scores.get)
         if scores[best] > scores["GradWatch"]:
-            reached = f"{scores[best]:.2f} against {scores['GradWatch']:.2f}"
+            higher, own = f"{scores[best]:.2f}", f"{scores['GradWatch']:.2f}"
+            reached = f"{higher} against {own}"
+            if higher == own:
+                reached = f"the same score to two decimals, {own}"
             lines.append(f"- {name}: {best} reaches {reached}.")
     if not lines:
         return []
     why = (
-        "A clip that scores higher changes every step, also in healthy runs, which "
-        "`GradWatch` does not change. You can combine both: `GradWatch(policy=...)`."
+        "A fixed or adaptive clip may also change steps of healthy runs; `GradWatch` "
+        "does not. You can combine both: `GradWatch(policy=...)`."
     )
     return [*lines, "", why, ""]
 

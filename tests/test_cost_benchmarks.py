@@ -102,7 +102,7 @@ def test_recipes(tmp_path):
     stock, error, ours, events, steps, skipped, held, rate = row
     assert stock == ours and float(stock) > 0.4 and float(error) == 0
     assert (events, steps, skipped, held, rate) == ("0", "440", "0", "0", "1")
-    assert "There is no event in **1 of 1**" in page
+    assert "**1 of 1** recipes had no event" in page
 
 
 @pytest.mark.thorough

@@ -38,7 +38,8 @@ class GradWatch(Writing, Response):
     | a gradient is NaN or infinite | the update is skipped |
     | only the loss is NaN or infinite | reported only; the update is applied |
     | the norm or the loss spikes, and is also far above its first values | the update \
-is skipped; moderate spikes that recur are skipped at most three times |
+is skipped; after three separate spikes, values up to twice the largest of them are \
+neither reported nor skipped |
     | three or more spikes in a row, very unlikely to be chance | the learning rate is \
 also cut; after 200 steps without a spike the cut is undone |
     | a detector trips in `max_events` steps in a row | training ends, with a report |
@@ -46,7 +47,7 @@ also cut; after 200 steps without a spike the cut is undone |
 loss | the weights are restored, and updates are limited to a trust region until a \
 trial without the limit succeeds; while the loss does not fall, learning rate and \
 trust radius shrink |
-    | an update that is not finite, or more than 1,000 times the norm of the weights | \
+    | a measured update of a kernel is not finite, or more than 1,000 times its norm | \
 reverted at once; later updates are limited as above |
     | the network collapses, or the loss stays far above its earlier level | the \
 run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see \
@@ -65,8 +66,8 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             `None`.
         detector: `detectors.Detector` that replaces the default ones (spikes of the
             norm and the loss, the trust bound, vanishing gradients, dead units). With
-            any detector, steps with non-finite gradients are skipped, and collapse and
-            divergence are rolled back. Defaults to `None`.
+            any detector, steps with non-finite gradients are skipped, and the run is
+            rolled back if it collapses or diverges. Defaults to `None`.
         trust_bound: Value of ‖Δw‖ / ‖w‖ of a kernel, > 0, above which an update is
             judged by the next loss, and reverted if that is much worse. If `None`, no
             update is judged. It is part of the default detectors: with
@@ -109,14 +110,14 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             `jit_compile=False`) nor under a `tf.distribute` strategy. A printed line
             says why a batch is not saved. If `None`, none is saved. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each of the first three
-            events of each kind and action, and at the end of a `fit` with events the
-            number of all others and the report. Defaults to `1`.
+            events of each kind and action and, at the end of a `fit` with events, the
+            total of each kind that had more, and the report. Defaults to `1`.
         log: `loggers.Logger`, or a list of them, which receives the same data as
             TensorBoard, with or without a `log_dir`. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
-            are the mean and the sum over the steps of the execution. Each step is read
-            before the next one begins. Defaults to `False`.
+            are the mean and the sum, respectively, over the steps of the execution.
+            Each step is read before the next one begins. Defaults to `False`.
 
     Attributes:
         history: `GradientHistory` of the newest `history_steps` steps.

@@ -13,8 +13,9 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
     """Keeps every statistic of every step in memory, over all `fit` calls.
 
     It only observes. All detectors of `GradWatch` run; `events` contains what they
-    found, and `report()` explains it. A step takes 4·(24 + 8·V) + 8 bytes of memory
-    for V variables. `GradWatch.history` only keeps the newest steps.
+    found, and `report()` explains it. A stock step takes 4·(24 + 8·V) + 8 bytes of
+    memory for V variables, a custom one 280 bytes more. `GradWatch.history` only keeps
+    the newest steps.
 
     Args:
         sample_freq: Steps between two samples of the statistics that cost a further
@@ -27,8 +28,8 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
             TensorBoard. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
-            are the mean and the sum over the steps of the execution. Each step is read
-            before the next one begins. Defaults to `False`.
+            are the mean and the sum, respectively, over the steps of the execution.
+            Each step is read before the next one begins. Defaults to `False`.
         update_freq: Steps between two points of `log`, as in `GradientTensorBoard`.
             Defaults to `50`.
 
@@ -42,7 +43,7 @@ class GradientHistory(Logging, Showing, ObservingCallback, History):
         held: bool array [T], True where the trust region limited the update.
         trust_radius: float32 array [T], the limit on ‖Δw‖ / ‖w‖ of each kernel; NaN
             where there was none.
-        loss_scale: float32 array [T], the factor of the loss; NaN where there is none.
+        loss_scale: float32 array [T], the loss scale; NaN where there is none.
         overflowed: bool array [T], True where a dynamic loss scale overflowed and its
             optimizer skipped the update; such a step is not an event.
         variables: List of the V names of the variables.

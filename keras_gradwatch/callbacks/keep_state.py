@@ -17,9 +17,9 @@ class KeepState(WatchingCallback):
     and the detectors' baselines continue from the saved state.
 
     The state is written to `state.jsonl` at the end of each epoch, whenever the model
-    is saved, and about every 5 s in between. Each event is written to `events.jsonl`.
-    If the process is killed, both files remain readable. The saved model does not
-    contain the state.
+    is saved, and about every 5 s in between. The first 10,000 events are written to
+    `events.jsonl`. If the process is killed, both files remain readable. The saved
+    model does not contain the state.
 
     Args:
         directory: Local directory; created if missing. If it contains another run,

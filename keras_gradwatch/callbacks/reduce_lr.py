@@ -28,7 +28,7 @@ class ReduceLROnExplosion(Response):
             LossSpike()`: non-finite gradients or loss, a spike of the gradient norm, a
             spike of the loss. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each of the first
-            three events of each kind and action, and the number of all others when
+            three events of each kind and action and, if there are more, the total when
             `fit` ends. Defaults to `1`.
         patience: If `1`, the learning rate is cut after each step in which a detector
             trips. If larger, it is cut only after at least as many such steps in a row,

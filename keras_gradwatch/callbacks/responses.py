@@ -43,8 +43,8 @@ class Response(WatchingCallback):
         self.summary.steps = step
         if self.verbose:
             recorder.say_once(
-                f"resuming at step {step}, with baselines and {len(events)} earlier "
-                f"event{'s' * (len(events) != 1)}"
+                f"resuming at step {step} with the saved baselines and {len(events)} "
+                f"earlier event{'s' * (len(events) != 1)}"
             )
 
     def on_rows(self, rows, events):

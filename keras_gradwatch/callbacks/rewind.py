@@ -38,7 +38,7 @@ class RewindOnExplosion(Response):
         detector: `detectors.Detector` to follow. If `None`, `Collapse() |
             Divergence()`. Defaults to `None`.
         verbose: `0` prints nothing; `1` prints one line for each of the first
-            three events of each kind and action, and the number of all others when
+            three events of each kind and action and, if there are more, the total when
             `fit` ends. Defaults to `1`.
 
     Raises:
@@ -62,7 +62,7 @@ class RewindOnExplosion(Response):
         factor: float = 0.25,
         max_rewinds: int = 3,
         min_lr: float = 0.0,
-        update_freq: int | str = 50,
+        update_freq: int = 50,
         detector: Detector | None = None,
         verbose: int = 1,
     ) -> None:

@@ -24,7 +24,7 @@ class SkipOnExplosion(Response):
             gradients are skipped with any detector; a step whose loss alone is not
             finite is reported, and its update is applied.
         verbose: `0` prints nothing; `1` prints one line for each of the first
-            three events of each kind and action, and the number of all others when
+            three events of each kind and action and, if there are more, the total when
             `fit` ends. Defaults to `1`.
 
     Raises:

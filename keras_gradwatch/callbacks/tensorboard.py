@@ -68,8 +68,8 @@ was limited |
             TensorBoard. Defaults to `None`.
         log_batches: Whether to add `grad_norm` and `explosions` to the batch logs,
             where every callback can read them. With `steps_per_execution` > 1, they
-            are the mean and the sum over the steps of the execution. Each step is read
-            before the next one begins. Defaults to `False`.
+            are the mean and the sum, respectively, over the steps of the execution.
+            Each step is read before the next one begins. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is out of its range, or, when `fit` begins, if

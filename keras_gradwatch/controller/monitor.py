@@ -411,25 +411,26 @@ class GradientMonitor:
         return model_state.updates(self._model(), self.store.access)
 
     def resting(self, compete):
-        """Says which detectors are off for lack of a usable loss, or returns None."""
+        """Says which detectors are disabled for lack of a loss, or returns None."""
         if all(self.losses_known) and not compete:
             return None
         resting = [type(d).__name__ for d in self.plan.detectors if d.needs_loss]
         resting += ["UpdateRatio"] if self.plan.judges_updates else []
         if not resting:
             return None
-        names = ", ".join(dict.fromkeys(resting))
+        names = list(dict.fromkeys(resting))
+        off = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} disabled"
         if compete:
             return (
-                f"{names}: off, because each optimizer has its own loss, which need "
-                "not fall while the others train"
+                f"{off}: each optimizer has its own loss, and one may rise while "
+                "another falls"
             )
         unknown = [i for i, known in enumerate(self.losses_known) if not known]
         where = ", ".join(filter(None, map(self.network, unknown)))
         return (
-            f"{names}: off, because the loss{' of ' if where else ''}{where} is not "
-            "known in this `train_step`. Pass it to `optimizer.scale_loss`, or return "
-            "it in the logs as 'loss'"
+            f"{off}: the loss{' of ' if where else ''}{where} is not known in this "
+            "`train_step`. Pass it to `optimizer.scale_loss`, or return it in the logs "
+            "as 'loss'"
         )
 
     def note_error(self, error):
@@ -444,6 +445,8 @@ class GradientMonitor:
 
     def drain(self):
         """Reads the steps since the last reading, and passes them to the recorder.
+
+        The monitor also reads by itself, every 50 steps; those steps are not returned.
 
         Returns:
             `Rows`, or None where there is nothing new.

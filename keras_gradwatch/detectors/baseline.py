@@ -42,8 +42,8 @@ class LogBaseline(Detector):
     Spikes that recur are part of the data, such as rare targets of a heavy-tailed
     distribution. After three of them, apart from each other and each at most
     `reach_of_data` times the largest of the first steps, values up to twice the largest
-    of them no longer trip; a spike of up to four times the largest of them trips, and
-    is one of them from then on.
+    of them no longer trip; a spike of two to four times the largest still trips, and
+    becomes the new largest.
 
     During warm-up, from the ninth step on, the upper quartile replaces the largest one.
     At the end of warm-up, mean, deviation and largest step are computed from the steps

@@ -18,8 +18,8 @@ class Collapse(Detector):
     input. It trips once, and again only after a kernel has had a gradient.
 
     Args:
-        steps: Steps in a row, >= 1. With small batches, single steps in which all units
-            of one layer are off are normal. Defaults to `20`.
+        steps: Steps in a row, >= 1. With small batches, an occasional step in which a
+            whole layer is inactive is normal. Defaults to `20`.
 
     Raises:
         ValueError: If `steps` is not an integer >= 1.

@@ -43,7 +43,8 @@ class DeadUnits(Onset):
 
     Reference: Zhang et al. 2021, "AutoTrainer: An Automatic DNN Training Problem
     Detection and Repair System", ICSE, which counts the zeros of all gradients of one
-    batch: 0.7; Lu et al. 2019, "Dying ReLU and Initialization", arXiv 1903.06733.
+    batch, with a threshold of 0.7; Lu et al. 2019, "Dying ReLU and Initialization",
+    arXiv 1903.06733.
     """
 
     kind = "dead units"
@@ -80,4 +81,4 @@ class DeadUnits(Onset):
 
     def describe(self, variable, value, baseline):
         share = f"{value:.0%} of the units"
-        return f"{share} get no gradient, including every unit of {variable}"
+        return f"{share} get no gradient, and the gradient of {variable} is exactly 0"

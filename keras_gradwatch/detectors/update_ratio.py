@@ -34,8 +34,8 @@ class UpdateRatio(Detector):
     callbacks.ReduceLROnExplosion(detector=detectors.UpdateRatio(0.5))
     ```
 
-    Reference: after the ratio ‖w‖/‖g‖ of LARS (You et al. 2017, arXiv 1708.03888); of
-    the update, and as a test rather than as a learning rate.
+    Reference: based on the ratio ‖w‖/‖g‖ of LARS (You et al. 2017, arXiv 1708.03888),
+    but computed from the update and used as a test.
     """
 
     kind = "update"

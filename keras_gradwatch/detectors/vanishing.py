@@ -19,9 +19,9 @@ class Vanishing(Onset):
     variable with two or more axes, and n that of the global norm, it trips when
     `a < ratio · b` and `a < floor ≤ n` has held for `patience` steps in a row.
 
-    Because of the running means, single batches with a zero gradient do not trip it (a
-    batch of one sample for which all ReLUs are off). A converged run does not trip it
-    either: all of its norms are small, so n is below `floor` or a is not below
+    Because of the running means, single batches with a zero gradient do not trip it
+    (such as a batch of one sample that activates no ReLU). A converged run does not
+    trip it either: all of its norms are small, so n is below `floor` or a is not below
     `ratio · b`. It reports the onset once, and can trip again when the condition has
     not held for `patience` steps. Its event names the first kernel.
 

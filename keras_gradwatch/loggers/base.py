@@ -4,7 +4,7 @@ import importlib
 
 
 class NoRunError(ValueError):
-    """Raised at the start of `fit` if there is no run to log to, nor to start."""
+    """Raised at the start of `fit` if there is no run, and none is to be started."""
 
 
 class Logger:

@@ -30,8 +30,8 @@ class AdaptiveGradientClip(Policy):
             larger values for small batches. Defaults to `0.01`.
         eps: The floor ε, in units of the weight norm, > 0. Defaults to `1e-3`.
         exclude: List of regular expressions: a variable is not clipped if one of them
-            is found in its path. A part of a path works, too. The paper excludes the
-            final layer: `exclude=["predictions/"]`. Defaults to `()`, no variable.
+            is found in its path. The paper excludes the final layer:
+            `exclude=["predictions/"]`. Defaults to `()`, no variable.
 
     Raises:
         ValueError: If `clipping` or `eps` is not a finite number > 0, or `exclude` is

@@ -34,7 +34,7 @@ class Record:
     """Appends rows, samples, events and reports to `record.gwr` in a directory.
 
     Rows are buffered for 0.2 s, unless an incident begins. The file is thinned out when
-    it holds half as much again as is left of a long run.
+    it exceeds 1.5 times what thinning leaves.
     """
 
     def __init__(self, directory):

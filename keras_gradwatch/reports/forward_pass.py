@@ -98,9 +98,9 @@ def trace_forward(
 ) -> ForwardPass:
     """Computes a forward pass eagerly, and checks every output for non-finite values.
 
-    It sees every layer, at any depth, every function of `keras.ops` that a layer or a
-    loss of your own calls, every loss, and `model.losses`. Neither weights nor metrics,
-    seeds or moving averages change.
+    It checks every layer, every function of `keras.ops` that a layer or a loss of your
+    own calls, every loss, and `model.losses`. Neither weights nor metrics, seeds or
+    moving averages change.
 
     Args:
         model: A built Keras model.

@@ -71,8 +71,8 @@ class GradientLog:
     def heatmap(self, step, last=False):
         """Writes the heatmap of the norms so far, variable × step, under `step`.
 
-        It is redrawn after half as many steps again, after an event, and after `REDRAW`
-        seconds; if it was drawn in this `fit`, also at its `last` step.
+        It is redrawn once the number of steps has grown by half, after an event, and
+        after `REDRAW` seconds; if it was drawn in this `fit`, also at its `last` step.
         """
         if self._writer is None or step <= self._drawn:
             return

@@ -16,9 +16,8 @@ def test_it_is_reported_once_and_names_the_dead_layer():
     # Of the 20 hidden units 10 and 6; the outputs are none.
     np.testing.assert_allclose(watch.verdict.value, 0.8)
     words = watch.detector.describe("dense/bias", 0.8, 0.7)
-    assert (
-        words == "80% of the units get no gradient, including every unit of dense/bias"
-    )
+    assert words.startswith("80% of the units get no gradient")
+    assert words.endswith("and the gradient of dense/bias is exactly 0")
 
 
 def test_it_is_counted_in_samples():

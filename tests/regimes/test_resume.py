@@ -159,7 +159,7 @@ def test_a_backup_in_the_middle_of_an_epoch(tmp_path):
     state = lines(tmp_path / "logs" / "gradwatch" / "state.jsonl")
     steps = [s["step"] for s in state]
     assert steps == sorted(set(steps))
-    assert "resuming at step 75," in printed
+    assert "resuming at step 75 with" in printed
     kept = lines(tmp_path / "logs" / "gradwatch" / "events.jsonl")
     assert [e["step"] for e in kept][:6] == [5, 12, 35, 42, 65, 72]
     for steps, _ in shown(tmp_path).values():
@@ -335,7 +335,7 @@ def test_under_a_strategy(strategy, tmp_path, capsys):
     second, cut = callbacks()
     helper.fit(resumed, bad, y, second, epochs=2)
     assert [e.step for e in cut.events] == [3, 13]
-    assert capsys.readouterr().out.count("resuming at step 10,") == 1
+    assert capsys.readouterr().out.count("resuming at step 10 with") == 1
     expected = model()
     helper.fit(expected, bad, y, [ReduceLROnExplosion(), SkipOnExplosion()], epochs=2)
     helper.assert_same(

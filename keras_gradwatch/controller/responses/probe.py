@@ -15,8 +15,8 @@ class Probe:
     """Restores a snapshot for a few steps, and checks the loss.
 
     Formula: the weights are the cause if the mean log loss of `STEPS` steps from the
-    snapshot on is less than `limit` (see `trust.level`). Otherwise the loss is just as
-    high with earlier weights, so the data or the loss function must have changed.
+    snapshot on is less than `limit` (see `trust.level`). Otherwise the loss does not
+    come down with earlier weights, so the data or the loss function must have changed.
     `left` is the `Snapshot` of the run as it was before.
     """
 

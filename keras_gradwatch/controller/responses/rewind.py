@@ -26,7 +26,7 @@ FEWEST, WINDOW, HEALTHY = 5, 20, 2.0
 STUCK = 20
 # A run goes back to its beginning where that brings the loss down by this factor.
 BETTER = 10.0
-# Healthy steps after which the first cut is undone.
+# Steps after the first rollback until its cut is undone.
 QUIET = 1000
 # A loss that was high because of the data may be so many times as high again: data in a
 # fixed order are hardest at the same place of each epoch.
@@ -39,23 +39,23 @@ class Rewind(Response):
     A snapshot contains weights, non-trainable state, and the optimizers' state (slots,
     iterations, accumulators, averages, a loss scale), but not their learning rates,
     which are cut, nor seeds, metrics and the monitor's counters. The data continue with
-    the next batch. The first cut is undone after `QUIET` healthy steps; those after a
-    relapse remain.
+    the next batch. The cut of the first rollback is undone after `QUIET` steps, unless
+    another rollback comes first; the cuts of later ones remain.
 
-    If the loss has risen, the snapshot is tested first, for three steps. If the loss is
-    just as high with its weights, the data or the loss function must have changed: the
-    run continues from where it was, with new baselines and without rate cuts, and a
-    later rise to the same level is not tested. If the epoch ends before the test, and
-    is not the last one, the first losses of the next epoch decide whether the snapshot
-    is tested there.
+    If the loss has risen, the snapshot is tested first, for three steps. If the loss
+    does not come down with its weights, the data or the loss function must have
+    changed: the run continues from where it was, with new baselines and without rate
+    cuts, and a later rise to the same level is not tested. If the epoch ends before the
+    test, and is not the last one, the first losses of the next epoch decide whether the
+    snapshot is tested there.
 
     A run without finite gradients, for longer than chance explains, is rolled back,
     too, because its weights may be the cause. The first time, its learning rate is not
     cut, because a bad batch says nothing about it.
 
-    Two snapshots are kept in host memory, the first one and the newest healthy one: its
-    losses are finite and at most twice the best so far, and gradients reach the
-    kernels.
+    Two snapshots are kept in host memory, the first one and the newest healthy one: the
+    median of its newest losses is at most twice the best such median so far, and
+    gradients reach the kernels.
 
     Args:
         freq: Minimum number of steps between two snapshots.
@@ -206,8 +206,8 @@ class Rewind(Response):
         rows.trips.append(trip)
         self._blame_data(trip, DATA_ORDER, controller, memory)
         trip.words = (
-            "it has come down with the beginning of the next epoch, so the data come "
-            "in a fixed order, and the last ones are the hardest; training continues"
+            "it fell again at the start of the next epoch: the samples come in a "
+            "fixed order, and the last ones are the hardest; training continues"
         )
 
     def _blame_data(self, trip, cause, controller, memory):
@@ -245,8 +245,9 @@ class Rewind(Response):
         self._blame_data(trip, NEW_DATA, controller, memory)
         controller.give_cuts_back(moment.rows, "the scale of the loss has changed")
         trip.words = (
-            f"it is just as high with the weights of step {probe.snapshot.step}, so "
-            "the data or the loss function must have changed; training continues"
+            f"it does not come down with the weights of step {probe.snapshot.step} "
+            "either, so the data or the loss function must have changed; training "
+            "continues"
         )
 
     def _go_back(self, tripped, controller, memory, cuts):

@@ -4,7 +4,8 @@ A bad batch says nothing about the learning rate or the weights: the steps aroun
 good. Where every step is bad from some step on, it is not the batches.
 """
 
-# A row that is less probable than this, if batches are bad independently, is no chance.
+# A row that is less probable than this, if batches are bad independently, is not due to
+# chance.
 CHANCE = 1e-4
 
 
@@ -24,7 +25,7 @@ def count(memory, bad):
 
 
 def is_no_chance(memory, least):
-    """Returns whether the row of bad steps is at least `least`, and no chance.
+    """Returns whether the row of bad steps is at least `least`, and not due to chance.
 
     The fraction of bad steps before it follows Laplace's rule of succession.
     """

@@ -76,15 +76,16 @@ def undefined_derivative(summary):
     if seen and any(array["nonfinite"] for array in data.get("inputs", [])):
         return None  # what comes in is not finite
     where = place(summary)
+    comma = "," if "," in where else ""
     return Finding(
         "undefined derivative",
         f"the loss of step {bad['step']} is finite but its gradients are not: a "
         f"derivative is infinite{where}",
-        f"Look{where or ' in the model'} for a square root, a norm, a logarithm or a "
-        "division whose argument is 0: its derivative is infinite. Add a small "
+        f"Look{where or ' in the model'}{comma} for a square root, a norm, a logarithm "
+        "or a division whose argument is 0: its derivative is infinite. Add a small "
         "constant inside (`ops.sqrt(x + 1e-12)`).",
-        f"The loss is finite but its gradients are not{where}, first in step "
-        f"{bad['step']}",
+        "Non-finite gradients although the loss is finite, first in step "
+        f"{bad['step']}{f'; look{where}' if where else ''}",
     )
 
 

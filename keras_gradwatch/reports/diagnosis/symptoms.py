@@ -201,10 +201,10 @@ def _shift(summary):
         return Finding(
             "shift",
             f"the loss rose to {event['value']:.3g}, from {event['baseline']:.3g}, and "
-            f"came down with the beginning of the next epoch (step {event['step']}): "
-            "the data come in a fixed order, and the last ones are the hardest",
+            f"fell again at the start of the next epoch (step {event['step']}): the "
+            "samples come in a fixed order, and the last ones are the hardest",
             "Shuffle the data, unless their order matters.",
-            "The last data of an epoch are much harder than the first ones",
+            "The last samples of an epoch are much harder than the first",
         )
     if cause != NEW_DATA:
         return None  # an observer cannot tell
@@ -212,8 +212,8 @@ def _shift(summary):
     return Finding(
         "shift",
         f"since step {first['step']} the loss has stayed near {event['value']:.3g}, up "
-        f"from {event['baseline']:.3g}, and it is just as high with earlier weights: "
-        "the data or the loss function must have changed",
+        f"from {event['baseline']:.3g}, and does not come down with earlier weights "
+        "either: the data or the loss function must have changed",
         "Check what changed at that step. If the change was intended, nothing needs to "
         "be done.",
         f"The scale of the loss changed at step {first['step']}",
