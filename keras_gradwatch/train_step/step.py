@@ -79,7 +79,7 @@ def careful_step(runner, state, application, earlier=(), rare=False, region=Fals
     before = made = held = None
     if region or plan.records_updates:
         before = runner.copies(application.trained, None if region else looked)
-    averaged = trust_region.averages_before(runner, application) if region else None
+    others = trust_region.others_before(runner, application) if region else None
     apply_unless(runner, application, decision, plan.protects)
 
     # Look at the update that was made.
@@ -87,7 +87,7 @@ def careful_step(runner, state, application, earlier=(), rare=False, region=Fals
         applied = looked & ~decision.skip & ~decision.overflow
         made = updates.measured(application, before, applied)
     if region:
-        held = trust_region.hold(runner, state, application, before, averaged, decision)
+        held = trust_region.hold(runner, state, application, before, others, decision)
         alert = alert | (held > 0)
 
     # Record.

@@ -5,13 +5,17 @@ Restoring its weights only postpones that: the next update is as large. So each 
 update is limited in its own step, and the region shrinks while the loss does not fall.
 """
 
+from functools import partial
+
 from keras import ops
 
 from keras_gradwatch.backends.runner import values_of
+from keras_gradwatch.keras_hooks.momentum import momentums_of
 from keras_gradwatch.keras_hooks.moving_average import averages_of
 from keras_gradwatch.tensors import sparse
 from keras_gradwatch.tensors.packed import Packed
 from keras_gradwatch.tensors.reductions import row_squares
+from keras_gradwatch.train_step import momentum
 from keras_gradwatch.train_step.application import size
 from keras_gradwatch.train_step.updates import constrained
 
@@ -23,7 +27,7 @@ LEAST_CUT = 1e-6
 
 
 def limit(before, after, inner, loss, control):
-    """Limits an update; returns V float32 weights and the fraction of its norm cut off.
+    """Limits an update; returns V float32 weights, and whether anything was limited.
 
     Args:
         before: List of V tensors, the weights before the update.
@@ -58,27 +62,50 @@ def limit(before, after, inner, loss, control):
         ops.where(held, old + change * share, new)
         for old, new, change in zip(olds, news, moved, strict=True)
     ]
-    left = share * _norm(moved) / ops.maximum(_norm(wanted), 1e-30)
-    left = ops.where(ops.isfinite(left), left, 0.0)
-    cut = ops.where(held, ops.clip(1.0 - left, LEAST_CUT, 1.0), 0.0)
-    return packed.split(weights), cut
+    return packed.split(weights), held
 
 
-def averages_before(runner, application):
-    """Returns P moving averages of the weights before an update, None where missing."""
+def fraction_cut(before, made, left):
+    """Returns the fraction of the norm of an update that was cut off, scalar float32.
+
+    Args:
+        before: List of V tensors, the weights before the update.
+        made: List of V tensors, the weights after the optimizer's update.
+        left: List of V tensors, the weights that the update was limited to.
+    """
+    packed = Packed(made)
+    olds = packed.join(before)
+    wanted, moved = (
+        _norm([new - old for old, new in zip(olds, packed.join(news), strict=True)])
+        for news in (made, left)
+    )
+    fraction = moved / ops.maximum(wanted, 1e-30)
+    fraction = ops.where(ops.isfinite(fraction), fraction, 0.0)
+    return ops.clip(1.0 - fraction, LEAST_CUT, 1.0)
+
+
+def others_before(runner, application):
+    """Returns what else an update changes: P moving averages, and P momentums.
+
+    They are those before the update, None where there is none.
+    """
     pairs = averages_of(application.optimizer, application.trained)
     values = iter(runner.copies([pair[0] for pair in pairs if pair]))
-    return [next(values) if pair else None for pair in pairs]
+    averages = [next(values) if pair else None for pair in pairs]
+    return averages, momentum.momentums_before(runner, application)
 
 
-def hold(runner, state, application, before, averaged, decision):
-    """Limits an update to the trust region, and the moving averages accordingly.
+def hold(runner, state, application, before, others, decision):
+    """Limits an update to the trust region; momentums and moving averages follow it.
 
     Returns the fraction of the norm of the update that was cut off, a scalar float32.
     """
     variables, optimizer = application.trained, application.optimizer
     averages = averages_of(optimizer, variables)
+    momentums = momentums_of(optimizer, variables)
+    averaged, earlier = others
     targets = [*variables, *(pair[0] for pair in averages if pair)]
+    targets += [own.variable for own in momentums if own]
     loss = application.loss
     loss = ops.convert_to_tensor(float("nan"), "float32") if loss is None else loss
 
@@ -87,7 +114,14 @@ def hold(runner, state, application, before, averaged, decision):
 
     def limited():
         made = values_of(variables)
-        weights, cut = limit(before, made, inner, loss, state.control)
+        within = partial(limit, inner=inner, loss=loss, control=state.control)
+        weights, values, held = made, [], False
+        if any(momentums):
+            weights, values, held = momentum.limit_contributions(
+                momentums, earlier, before, made, within
+            )
+        weights, more = within(before, weights)
+        cut = ops.where(held | more, fraction_cut(before, made, weights), 0.0)
         pairs = zip(weights, variables, strict=True)
         weights = [constrained(ops.cast(w, v.dtype), v) for w, v in pairs]
         corrected = [
@@ -95,7 +129,7 @@ def hold(runner, state, application, before, averaged, decision):
             for pair, old, weight in zip(averages, averaged, weights, strict=True)
             if pair
         ]
-        return [*weights, *corrected], cut
+        return [*weights, *corrected, *values], cut
 
     wanted = state.responding & ~state.halted & ~decision.skip & ~decision.overflow
     if application.window.partial is not None:

@@ -15,6 +15,8 @@ from tests import helper
 
 # Weights of which the first trial kills all units.
 SEEDS = {"tensorflow": [0, 1], "jax": [0, 8], "torch": [0]}[keras.config.backend()]
+# Weights with which a trial succeeds, and the loss rises soon after.
+RELAPSES = {"tensorflow": [1, 4], "jax": [0], "torch": [1]}[keras.config.backend()]
 
 
 def weights_now(model):
@@ -274,7 +276,7 @@ def test_updates_that_were_held_without_need_are_free_again():
     assert (history.learning_rate == np.float32(0.01)).all()
 
 
-def convolutions(scale, seed):
+def convolutions(scale, seed, optimizer=None):
     """A classifier of digits, kernels `scale` times He's, with a large rate."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
@@ -295,7 +297,8 @@ def convolutions(scale, seed):
         layers.Dense(64, "relu", **weights),
         layers.Dense(10, **weights),
     ]
-    return helper.compiled(keras.Sequential(stack), keras.optimizers.SGD(0.5))
+    optimizer = optimizer or keras.optimizers.SGD(0.5)
+    return helper.compiled(keras.Sequential(stack), optimizer)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -411,3 +414,30 @@ def test_the_loss_limit_of_an_update_on_trial_holds_for_one_step(seed):
     assert set(skipped) <= {event.step for event in watch.events}
     if not watch.events:
         helper.assert_same(*weights, None)
+
+
+@pytest.mark.parametrize("seed", RELAPSES)
+def test_a_trial_that_succeeds_is_watched_for_a_while(seed):
+    """The loss falls in the trial, and is as high as before it soon after."""
+    x, y = helper.digits(1344)
+    model = convolutions(1.0, seed, keras.optimizers.SGD(1.0, 0.9))
+    watching = GradWatch(verbose=0)
+    helper.fit(model, x, y, [watching], 32, epochs=5)
+    loss, radius = watching.history.loss, watching.history.trust_radius
+    pattern = (
+        r"the loss is \S+, as before updates were no longer limited, (\d+) steps ago; "
+        r"the state of step (\d+) was restored"
+    )
+    found = [
+        (event, *map(int, words.groups()))
+        for event in watching.events
+        if (words := re.search(pattern, event.message))
+    ]
+    assert found
+    for event, ago, begin in found:
+        assert event.action == "reverted" and event.step == begin + ago
+        assert 5 <= ago < 120
+        assert np.isnan(radius[begin : event.step]).all()  # unlimited
+        before, now = loss[begin - 10 : begin], loss[event.step - 9 : event.step + 1]
+        assert np.log(now).mean() > np.log(before).mean()
+        assert radius[event.step + 1] > 0

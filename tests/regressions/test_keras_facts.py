@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradwatch.keras_hooks import momentum
 from keras_gradwatch.keras_hooks import moving_average as averages
 from tests import helper
 
@@ -276,6 +277,22 @@ def test_apply_and_scale_loss_are_what_the_stock_step_calls():
     model.train_function = None
     helper.fit(model, *helper.regression_data(8))
     assert calls[:2] == ["scale_loss", "apply"]
+
+
+@pytest.mark.parametrize("kind", list(momentum.NAMES), ids=lambda kind: kind.__name__)
+def test_where_keras_keeps_momentums_and_how_they_decay(kind):
+    """Without a gradient, a momentum is its decay times that of the step before."""
+    name = momentum.NAMES[kind][1]
+    optimizer = kind(0.01, **({name: 0.8} if name == "momentum" else {}))
+    variable = keras.Variable(np.ones((2, 3), "float32"))
+    seen = []
+    for gradient in (1.0, 0.0):
+        values = np.full((2, 3), gradient, "float32")
+        optimizer.apply([keras.ops.convert_to_tensor(values)], [variable])
+        (found,) = momentum.momentums_of(optimizer, [variable])
+        seen.append(keras.ops.convert_to_numpy(found.variable).copy())
+    assert (seen[0] != 0).all() and found.decay == optimizer.get_config()[name]
+    np.testing.assert_allclose(seen[1], found.decay * seen[0], rtol=1e-5)
 
 
 def test_where_keras_keeps_the_moving_averages():

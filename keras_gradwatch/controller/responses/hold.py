@@ -15,7 +15,7 @@ WINDOW = 20
 LAST = 5
 # It does harm if the next loss exceeds all of them by this many times their median.
 MARGIN = 2.0
-# A fit is reported as throttled once so many updates were held, and more than half.
+# A fit is reported as throttled once so many updates were held, and at least half.
 THROTTLED = 200
 # An update that is this many times as large as the weights is reverted at once.
 INSANE = 1e3
@@ -28,15 +28,16 @@ class Hold(Response):
     next step, as in trust-region methods. If that loss is much worse than those before,
     or if two steps in a row are not finite, the weights are restored, and later updates
     are limited to the trust region. Otherwise the update is kept, and nothing is
-    reported. An update that is not finite or larger than `INSANE` is reverted in its
-    own step.
+    reported. If the update of a kernel is measured, and is not finite or larger than
+    `INSANE`, it is reverted in its own step.
 
     If the first loss of a later `fit` is worse than the last ones by the same margin,
     the data have changed, or targets follow the model. From then on, updates are judged
     only after `WINDOW` losses of the same `fit`.
 
     While updates are limited, unlimited ones are tried after 1, 2, 4, ... windows of
-    the trust region; see `Trial`. If a trial fails, the run returns to its start. A run
+    the trust region; see `Trial`. If a trial fails, or succeeds and the loss then rises
+    again within `quiet` steps, the run returns to the start of the trial. A run
     that has stalled continues with a smaller radius and learning rate; the rate is
     restored after a number of healthy steps (see `loan`).
 
@@ -56,6 +57,7 @@ class Hold(Response):
         # whether a step since then was not finite.
         self._suspect = None
         self._trial = None
+        self._passed = None  # a trial that has succeeded, for `quiet` steps
         self._first = False  # whether the next loss is the first one of a `fit`
         self._steps = self._held = 0  # of this `fit`; -inf once it was reported
 
@@ -72,7 +74,7 @@ class Hold(Response):
 
     def begin(self, controller, memory):
         """Continues to limit updates if an earlier `fit` did."""
-        self._suspect = self._trial = None
+        self._suspect = self._trial = self._passed = None
         self._steps = self._held = 0
         self._first = True
         if self.acts:
@@ -83,7 +85,7 @@ class Hold(Response):
         return memory["until"] > step and self._trial is None
 
     def restart(self, memory):
-        self._suspect = self._trial = None
+        self._suspect = self._trial = self._passed = None
         memory.update(losses=[], best=math.inf)
 
     def loss_limit(self):
@@ -99,6 +101,8 @@ class Hold(Response):
             return False
         if self._trial is not None:
             return self._try(moment, memory)
+        if self._passed is not None and self._relapses(moment, memory):
+            return True
         if self._suspect is None:
             return False
         (trip, bound, nonfinite), self._suspect = self._suspect, None
@@ -205,6 +209,7 @@ class Hold(Response):
         """Limits updates from the next step on, and reports it."""
         self._extend(memory, moment.step + 1)
         memory.update(windows=0, released=-math.inf, calm=moment.step + 1)
+        self._suspect = self._passed = None
         radius = memory["radius"]
         trip.row, trip.action = moment.row, "reverted"
         trip.words = f"{words}, and updates are now limited to {radius:.2%} of the "
@@ -221,19 +226,37 @@ class Hold(Response):
         ended, self._trial = self._trial, None
         if succeeds:
             memory.update(until=-1.0, released=moment.step + 1)
+            self._passed = ended
             return False
+        what = (
+            f"the loss went from {_last(memory):.3g} to {moment.loss:.3g} once updates"
+        )
+        self._fail(ended, moment, memory, f"{what} were no longer limited")
+        return True
+
+    def _relapses(self, moment, memory):
+        """Processes a step after a trial has succeeded; returns whether it relapses."""
+        if moment.step >= memory["released"] + self.region.quiet:
+            self._passed = None
+        elif self._passed.relapses(moment.loss):
+            steps = moment.step - self._passed.start.step
+            what = f"the loss is {moment.loss:.3g}, as before updates were no longer"
+            self._fail(
+                self._passed, moment, memory, f"{what} limited, {steps} steps ago"
+            )
+            return True
+        return False
+
+    def _fail(self, ended, moment, memory, what):
+        """Returns to the start of a trial, and limits updates again."""
         ended.start.put_back(moment.controller)
         if memory["wait"] == 1:
             self._try_beginning(moment, memory)
         memory["wait"] *= 2
         trip = self._largest(moment)
-        trip.what = (
-            f"the loss went from {_last(memory):.3g} to {moment.loss:.3g} once updates "
-            "were no longer limited"
-        )
+        trip.what = what
         back = f"the state of step {ended.start.step} was restored"
         self._hold_on(moment, memory, trip, back)
-        return True
 
     def _try_beginning(self, moment, memory):
         """Probes the first weights: bad first batches may have spoiled later ones."""
@@ -295,7 +318,7 @@ class Hold(Response):
         until = controller.step + 1 + self.region.quiet
         memory.update(self.region.tightened(memory, factor, until), losses=[])
         memory.update(windows=0, wait=1, released=-math.inf)
-        self._suspect = self._trial = None
+        self._suspect = self._trial = self._passed = None
         controller.hold(True)
 
 

@@ -25,15 +25,28 @@ class Trial:
     mean is above by the logarithm of 2 after `LEAST` steps, at a loss of more than
     `FAR` times the largest of those before (`bound`), or at two steps in a row that are
     not finite. Then the run continues from the `start` of the trial, a `Snapshot`.
+
+    A trial that has succeeded still fails (`relapses`) once the mean log loss of the
+    `NEWEST` steps is above that of the steps before the trial by two standard errors.
     """
 
     def __init__(self, controller, losses):
         self.start = Snapshot(controller)
         self._left = min(STEPS, controller.steps_left)
         newest = losses[-NEWEST:]
-        self._before = np.mean([level(loss) for loss in newest])
+        levels = [level(loss) for loss in newest]
+        self._before = np.mean(levels)
+        # Standard error of the difference to the mean of as many other losses.
+        self._error = np.std(levels, ddof=1) * math.sqrt(2 / len(levels))
         self.bound = FAR * max(abs(loss) for loss in newest)
         self._levels, self._nonfinite = [], 0
+
+    def relapses(self, loss):
+        """Adds a step after the success; returns whether the trial fails after all."""
+        if math.isfinite(loss):
+            self._levels.append(level(loss))
+        more = np.mean(self._levels[-NEWEST:]) - self._before
+        return bool(more > 2 * self._error)
 
     def succeeds(self, loss, finite):
         """Adds a step; returns whether the trial has succeeded, None if unknown."""
