@@ -55,6 +55,8 @@ def is_central(page):
 )
 # Keras says so on PyTorch of the model that is frozen on purpose.
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+# And on TensorFlow of a loss that is wrong on purpose.
+@pytest.mark.filterwarnings("ignore:.*received `from_logits=True`")
 @pytest.mark.usefixtures("elsewhere")
 def test_every_snippet_runs(page):
     run(page.read_text(encoding="utf-8"), str(page), {"__name__": "snippets"})
