@@ -72,10 +72,11 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             judged by the next loss, and reverted if that is much worse. If `None`, no
             update is judged. It is part of the default detectors: with
             your own `detector`, add `detectors.UpdateRatio` instead. Defaults to `0.5`.
-        factor: Factor by which a cut multiplies the learning rate, between 0 and 1.
-            Defaults to `0.5`.
-        cooldown: Steps after a cut in which no further cut is made, >= 0. Defaults to
-            `10`.
+        factor: Factor by which a cut after a series of spikes multiplies the learning
+            rate, between 0 and 1. (A rollback multiplies it by 0.25, the trust region
+            by 0.5.) Defaults to `0.5`.
+        cooldown: Steps after such a cut in which no further one is made, >= 0. Defaults
+            to `10`.
         min_lr: The learning rate is never cut below this, >= 0. If `0`, it is never
             cut below a thousandth of its original value. Defaults to `0.0`.
         max_events: Number of steps in a row, >= 1, in which a detector trips, after
@@ -101,9 +102,9 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             Defaults to `1000`.
         state_dir: Local directory in which the state is saved for a new process that
             continues this run, as in `KeepState`. With a `state_dir` or a `log_dir`,
-            the files of each incident are written to `events` in it, and the report to
-            `report.txt` (see the guide on forensics). If `None`, it is `gradwatch` in
-            `log_dir` if there is one. Defaults to `None`.
+            the files of the first 10 incidents of a `fit` are written to `events` in
+            it, and the report to `report.txt` (see the guide on forensics). If `None`,
+            it is `gradwatch` in `log_dir` if there is one. Defaults to `None`.
         save_batch: Largest size in bytes, >= 1, of a batch that is saved if an incident
             begins in it. Only dense numeric tensors are supported. On TensorFlow, it
             works neither under XLA (the default of Keras on a GPU; use

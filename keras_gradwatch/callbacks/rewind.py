@@ -12,12 +12,12 @@ class RewindOnExplosion(Response):
     """Rolls the run back to its last healthy snapshot, at a lower learning rate.
 
     It repairs harm that only shows later: a network that has collapsed, or a loss that
-    has diverged. A run with 20 or more non-finite steps in a row is rolled back, too;
-    the first time, its learning rate is not cut. Weights, non-trainable state, slots,
-    iterations, accumulators, averages and a loss scale are restored. The learning rate
-    is cut. Steps with non-finite gradients are skipped. The data continue with the next
-    batch, so the harmful batch is not repeated, and the step count of the monitor
-    continues.
+    has diverged. A run with 20 or more non-finite steps in a row is rolled back, too.
+    Weights, non-trainable state, slots, iterations, accumulators, averages and a loss
+    scale are restored. The learning rate is cut, except after the first rollback that
+    is due to non-finite steps. Steps with non-finite gradients are skipped. The data
+    continue with the next batch, so the harmful batch is not repeated, and the step
+    count of the monitor continues.
 
     The rollback happens when the host reads the recorded steps, at most `update_freq`
     steps after the detector tripped. Two snapshots are kept in host memory, the first

@@ -415,11 +415,16 @@ class GradientMonitor:
         if all(self.losses_known) and not compete:
             return None
         resting = [type(d).__name__ for d in self.plan.detectors if d.needs_loss]
-        resting += ["UpdateRatio"] if self.plan.judges_updates else []
-        if not resting:
+        names = ", ".join(dict.fromkeys(resting))
+        off = (
+            f"{names} {'is' if len(set(resting)) == 1 else 'are'} disabled"
+            if names
+            else ""
+        )
+        if self.plan.judges_updates:
+            off += f"{' and ' if off else ''}large updates are not judged by the loss"
+        if not off:
             return None
-        names = list(dict.fromkeys(resting))
-        off = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} disabled"
         if compete:
             return (
                 f"{off}: each optimizer has its own loss, and one may rise while "

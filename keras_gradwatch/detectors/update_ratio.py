@@ -18,7 +18,8 @@ class UpdateRatio(Detector):
 
     It judges the update, so it needs no warm-up, does not depend on the optimizer, and
     finds problems that the gradient norm does not show (Adam at a learning rate of 1).
-    It ignores biases and scales, because they may start at zero.
+    It ignores variables with fewer than two axes: biases, which may start at zero, and
+    scales.
 
     Args:
         limit: Value of ‖Δw‖ / ‖w‖ at which the detector trips, > 0. Defaults to `0.5`.

@@ -12,8 +12,8 @@ def chosen(steps, sizes, events, limit):
     """Chooses at most `limit` of T steps; returns a bool array [T].
 
     Up to half of them are the last ones (a tenth of `limit`) and those around events.
-    Of the others, the first and the largest step stay of each `stride` steps, the
-    smallest power of two that leaves few enough.
+    Of every `stride` other steps, the first and the largest are kept; `stride` is the
+    smallest power of two for which at most `limit` steps are left.
 
     Args:
         steps: int64 array [T], ascending.

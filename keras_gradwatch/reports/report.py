@@ -60,7 +60,7 @@ class Report(str):
         return report
 
     def to_dict(self):
-        """Everything as plain data, ready for JSON."""
+        """Returns verdict, findings, fixes and numbers as plain data for JSON."""
         return {
             "verdict": self.verdict,
             "exploded": self.exploded,

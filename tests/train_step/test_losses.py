@@ -119,6 +119,6 @@ def test_what_rests_is_said_once_where_the_loss_stays_unknown(capsys):
     assert np.isnan(watch.history.loss).all() and not watch.events
     (line,) = capsys.readouterr().out.splitlines()
     assert "is not known in this `train_step`" in line
-    assert "Divergence, LossSpike, UpdateRatio are disabled" in line
+    assert "Divergence, LossSpike are disabled and large updates are not judged" in line
     run("none", [GradWatch(verbose=0)])
     assert capsys.readouterr().out == ""

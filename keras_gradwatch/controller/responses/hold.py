@@ -228,10 +228,9 @@ class Hold(Response):
             memory.update(until=-1.0, released=moment.step + 1)
             self._passed = ended
             return False
-        what = (
-            f"the loss went from {_last(memory):.3g} to {moment.loss:.3g} once updates"
-        )
-        self._fail(ended, moment, memory, f"{what} were no longer limited")
+        what = f"a trial without the limit failed, with a loss of {moment.loss:.3g} "
+        what += f"after {_last(memory):.3g} before it"
+        self._fail(ended, moment, memory, what)
         return True
 
     def _relapses(self, moment, memory):
@@ -239,11 +238,9 @@ class Hold(Response):
         if moment.step >= memory["released"] + self.region.quiet:
             self._passed = None
         elif self._passed.relapses(moment.loss):
-            steps = moment.step - self._passed.start.step
-            what = f"the loss is {moment.loss:.3g}, as before updates were no longer"
-            self._fail(
-                self._passed, moment, memory, f"{what} limited, {steps} steps ago"
-            )
+            start = self._passed.start.step
+            what = f"the loss rose above its level before the trial of step {start}"
+            self._fail(self._passed, moment, memory, f"{what}, to {moment.loss:.3g}")
             return True
         return False
 

@@ -254,7 +254,7 @@ class Rewind(Response):
         back = self._snapshots[-1]
         if self.count < self._limit:
             words = f"the snapshot of step {back.step} was restored"
-            words += ", at a lower learning rate" if cuts else ""
+            words += ", and the learning rate was lowered" if cuts else ""
             done = "rewound", words
         else:
             self.stopped = True

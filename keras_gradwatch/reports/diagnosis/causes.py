@@ -126,8 +126,8 @@ def _activation(summary, kinds):
         if named:
             return Finding(
                 "activation",
-                f"{_layers(activations[named[0]])} `{named[0]}`, so the outputs grow "
-                "exponentially from layer to layer",
+                f"{_layers(activations[named[0]])} `{named[0]}`, so the outputs "
+                "overflow after a few layers",
                 "Use `relu` or `softplus` instead.",
                 f"`{named[0]}` grows without bound",
             )
@@ -135,8 +135,12 @@ def _activation(summary, kinds):
     if "vanishing" in kinds and named and not _initializer(summary, kinds):
         return Finding(
             "activation",
-            f"{_layers(activations[named[0]])} `{named[0]}`, which multiplies the "
-            f"gradient by at most {0.25 if 'sigmoid' in named[0] else 1} in each layer",
+            f"{_layers(activations[named[0]])} `{named[0]}`, whose derivative is "
+            + (
+                "at most 0.25"
+                if "sigmoid" in named[0]
+                else "close to 0 for large inputs"
+            ),
             "Use `relu` with `he_normal` weights in the hidden layers.",
             f"{_layers(activations[named[0]])} `{named[0]}`",
         )

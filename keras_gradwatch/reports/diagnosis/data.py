@@ -148,7 +148,7 @@ def large_targets(summary):
                 "targets",
                 f"the targets{_named(array)} are large: {array['low']:.3g} to "
                 f"{array['high']:.3g} in the first batch",
-                scale_targets(array["rms"]),
+                scale_targets(array["rms"], array["deviation"]),
                 f"the targets are large ({array['low']:.3g} to {array['high']:.3g})",
             )
     return None
@@ -162,11 +162,14 @@ def scale_inputs(size):
     )
 
 
-def scale_targets(size):
-    """Returns the advice for targets of this root mean square."""
+def scale_targets(size, deviation=None):
+    """Returns the advice for targets of this root mean square and this deviation."""
+    how = f"divide by about {size:.2g}"
+    if deviation:
+        how = f"subtract their mean, divide by their deviation of about {deviation:.2g}"
     return (
-        "Scale the targets to about unit scale (subtract their mean, divide by about "
-        f"{size:.2g}), and undo it on the predictions."
+        f"Scale the targets to about unit scale ({how}), and undo it on the "
+        "predictions."
     )
 
 
@@ -407,7 +410,9 @@ def _out_of_range(head, array):
     else:
         what = f"the activation {head['activation']} of the last layer "
         limits = (
-            f"from {low:g} to {high:g}" if math.isfinite(high) else f"above {low:g}"
+            f"from {low:g} to {high:g}"
+            if math.isfinite(high)
+            else f"of {low:g} or more"
         )
         what += f"`{head['layer']}` gives values {limits}"
         advice = f"Remove the activation of `{head['layer']}`, or scale the targets."

@@ -11,7 +11,7 @@ class Finding:
         kind: A short name, the same for every run that has it.
         words: What was measured, a sentence without a full stop.
         advice: What to change, sentences; empty if the causes say it.
-        headline: The same in a few words, for the first line of the report.
+        headline: The finding in a few words, for the first line of the report.
     """
 
     kind: str

@@ -159,7 +159,7 @@ def _weights(summary):
     worst = max(large, key=lambda k: k.gain)
     return Finding(
         "initializer",
-        f"the weights of {len(large)} kernels were large at the first step: "
+        f"the weights of {len(large)} of {len(known)} kernels were large at first: "
         f"√fan_in · std is {worst.gain:.2g} in {worst.name} (he_normal: 1.4), and the "
         f"loss began at {first:.3g}",
         "Use `he_normal` for relu and `glorot_uniform` for tanh.",

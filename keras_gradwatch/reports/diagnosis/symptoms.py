@@ -187,7 +187,8 @@ def _explosion(summary):
         return None
     if usual:
         words.append(f"the median gradient norm of the healthy steps is {usual:.3g}")
-    first = summary.first_event or {"step": bad.get("step"), "variable": None}
+    causes = [summary.kinds[kind]["first"] for kind in acute(summary)]
+    first = min(causes, key=_step, default={**(bad or {}), "variable": None})
     where = f" in {first['variable']}" if first["variable"] else ""
     headline = f"Exploded at step {first['step']}{where}"
     return Finding("explosion", "; ".join(words), headline=headline)
@@ -208,15 +209,14 @@ def _shift(summary):
         )
     if cause != NEW_DATA:
         return None  # an observer cannot tell
-    first = summary.first_event
     return Finding(
         "shift",
-        f"since step {first['step']} the loss has stayed near {event['value']:.3g}, up "
-        f"from {event['baseline']:.3g}, and does not come down with earlier weights "
+        f"by step {event['step']} the loss had risen to {event['value']:.3g}, from "
+        f"{event['baseline']:.3g}, and it does not come down with earlier weights "
         "either: the data or the loss function must have changed",
-        "Check what changed at that step. If the change was intended, nothing needs to "
-        "be done.",
-        f"The scale of the loss changed at step {first['step']}",
+        "Check what changed before that step. If the change was intended, nothing has "
+        "to be done.",
+        f"The scale of the loss changed before step {event['step']}",
     )
 
 
