@@ -415,16 +415,16 @@ class GradientMonitor:
         if all(self.losses_known) and not compete:
             return None
         resting = [type(d).__name__ for d in self.plan.detectors if d.needs_loss]
-        names = ", ".join(dict.fromkeys(resting))
-        off = (
-            f"{names} {'is' if len(set(resting)) == 1 else 'are'} disabled"
-            if names
-            else ""
-        )
+        names = list(dict.fromkeys(resting))
+        effects = []
+        if names:
+            verb = "is" if len(names) == 1 else "are"
+            effects.append(f"{', '.join(names)} {verb} disabled")
         if self.plan.judges_updates:
-            off += f"{' and ' if off else ''}large updates are not judged by the loss"
-        if not off:
+            effects.append("large updates are not judged by the loss")
+        if not effects:
             return None
+        off = " and ".join(effects)
         if compete:
             return (
                 f"{off}: each optimizer has its own loss, and one may rise while "

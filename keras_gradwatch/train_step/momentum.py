@@ -3,17 +3,9 @@
 from keras import ops
 
 from keras_gradwatch.backends.runner import values_of
-from keras_gradwatch.keras_hooks.momentum import momentums_of
 
 # The least value of 1 − decay, which is divided by.
 LEAST = 1e-3
-
-
-def momentums_before(runner, application):
-    """Returns P momentums before an update, None where there is none."""
-    found = momentums_of(application.optimizer, application.trained)
-    values = iter(runner.copies([m.variable for m in found if m]))
-    return [next(values) if m else None for m in found]
 
 
 def limit_contributions(momentums, earlier, before, made, limit):

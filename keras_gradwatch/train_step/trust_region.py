@@ -89,10 +89,12 @@ def others_before(runner, application):
 
     They are those before the update, None where there is none.
     """
-    pairs = averages_of(application.optimizer, application.trained)
-    values = iter(runner.copies([pair[0] for pair in pairs if pair]))
-    averages = [next(values) if pair else None for pair in pairs]
-    return averages, momentum.momentums_before(runner, application)
+    result = []
+    for find in (averages_of, momentums_of):
+        found = find(application.optimizer, application.trained)
+        values = iter(runner.copies([variable for variable, *_ in filter(None, found)]))
+        result.append([next(values) if each else None for each in found])
+    return result
 
 
 def hold(runner, state, application, before, others, decision):
