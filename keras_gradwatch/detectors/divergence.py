@@ -18,20 +18,25 @@ LASTING = 2
 
 @keras.saving.register_keras_serializable("keras_gradwatch")
 class Divergence(Detector):
-    """Trips when the loss stays far above its best level, and above its initial level.
+    """Trips when the loss stays far above its best level, or its initial level.
 
-    Formula: with m₀ the median of the first `steps` losses, m that of the newest 2 ·
-    `steps` losses and m* the smallest m so far, it trips when `m > max(m₀, m* ·
-    factor)` for 2 · `steps` steps in a row, and m no longer falls. If m is a third
-    below its largest value in these steps, the run is recovering by itself, and is
-    judged again 2 · `steps` steps later. It trips once, and again only after the loss
-    has come down in between.
+    Formula: with m₀ the median and M₀ the largest of the first `steps` losses, m the
+    median of the newest 2 · `steps` losses and m* the smallest m so far, it trips when
+
+    - `m > m* · factor` and `m > m₀`, or
+    - `m > m₀ · √factor` and `m > M₀`
+
+    for 2 · `steps` steps in a row, and m no longer falls. If m is a third below its
+    largest value in these steps, the run is recovering by itself, and is judged again
+    2 · `steps` steps later. It trips once, and again only after the loss has come down
+    in between.
 
     Spikes do not move the median, and noise alone does not raise the loss above its
     initial level. A loss that is unknown or not above 0 is never judged.
 
     Args:
-        factor: How many times its best level the loss must be, > 1. Defaults to `10.0`.
+        factor: How many times its best level the loss must be, > 1; above its initial
+            level, the square root of it suffices. Defaults to `10.0`.
         steps: Half the number of losses in the median, and half the number of steps in
             a row, >= 1. Defaults to `20`.
 
@@ -59,7 +64,7 @@ class Divergence(Detector):
 
     def initial_state(self, num_variables):
         """The newest losses, medians of them, steps in a row, whether it tripped."""
-        names = ("first", "least", "largest", "seen", "streak", "tripped")
+        names = ("first", "worst", "least", "largest", "seen", "streak", "tripped")
         newest = np.zeros(LASTING * self.settings["steps"])
         return {**dict.fromkeys(names, 0.0), "newest": newest}
 
@@ -75,7 +80,9 @@ class Divergence(Detector):
         state["newest"][int(state["seen"]) % steps] = step.loss
         state["seen"] += 1
         if state["seen"] == first:
-            state["first"] = statistics.median(state["newest"][:first].tolist())
+            losses = state["newest"][:first].tolist()
+            state["first"] = statistics.median(losses)
+            state["worst"] = max(state["first"] * math.sqrt(factor), *losses)
         if state["seen"] < steps:
             return None
         # On a list: NumPy takes several times as long for so few.
@@ -83,7 +90,7 @@ class Divergence(Detector):
         if state["seen"] == steps:
             state["least"] = level
         state["least"] = least = min(level, state["least"])
-        if not level > max(state["first"], least * factor):
+        if not level > max(state["first"], min(least * factor, state["worst"])):
             state.update(streak=0.0, tripped=0.0)
             return None
         state["largest"] = max(level, state["largest"]) if state["streak"] else level

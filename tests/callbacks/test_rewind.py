@@ -311,3 +311,19 @@ def test_single_losses_are_no_measure_of_a_snapshot():
     model.fit(x, y, 1, verbose=0, shuffle=False, callbacks=[rewind])
     restored = re.search(r"the snapshot of step (\d+)", rewind.events[0].message)
     assert rewind.events[0].step == 380 and int(restored[1]) >= 300
+
+
+def test_saturated_units_whose_loss_was_never_low():
+    """The loss rises to seven times its initial level within 60 small updates."""
+    x, y = helper.digits(1280)
+    losses = {}
+    for name in ("stock", "watched"):
+        keras.utils.set_random_seed(0)
+        hidden = [keras.layers.Dense(48, "tanh") for _ in range(6)]
+        model = keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10)])
+        helper.compiled(model, keras.optimizers.SGD(0.3, 0.9))
+        watch = [GradWatch(verbose=0)] if name == "watched" else []
+        losses[name] = helper.fit(model, x, y, watch, 32, epochs=6)["loss"][-1]
+    (event,) = watch[0].events
+    assert (event.kind, event.action) == ("divergence", "rewound")
+    assert losses["stock"] > 10 and losses["watched"] < 1.5

@@ -31,6 +31,17 @@ def test_by_hand():
     )
 
 
+def test_far_above_the_initial_level():
+    """A loss that was never much better than at its start, by hand."""
+    values = [1.0, 2.0, 1.5, 1.8, *[6.0] * 30]  # median of the first four: 1.65
+    watch = Watch(Divergence(factor=9.0, steps=4))
+    # From the ninth loss on, the median of eight is above 1.65 · √9, eight times.
+    assert watch.sequence("loss", values) == [15]
+    # Not above the largest of the first losses.
+    assert trips([1.0, 7.0, 1.5, 1.8, *[6.0] * 30], factor=9.0, steps=4) == []
+    assert trips([1.0, 2.0, 1.5, 1.8, *[4.9] * 30], factor=9.0, steps=4) == []
+
+
 def test_a_run_that_recovers_by_itself_has_not_diverged():
     falls = np.geomspace(2.3, 0.01, 200)
     recovers = [*falls, *np.geomspace(500.0, 0.01, 200)]
