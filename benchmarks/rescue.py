@@ -155,9 +155,10 @@ def page(rows, healthy, seeds, command):
         *_short(rows),
         "![Scores of all methods](rescue.png)",
         "",
-        "The table lists the scenarios. The reference is the best of six learning "
-        "rates, with no clip or one of Keras's three, chosen on clean data with seed "
-        "0.",
+        "The next table describes the scenarios. Every method except the reference "
+        "uses the learning rate given there. The reference is the best of six learning "
+        "rates (× 1 to × 0.001 of that rate), with no clip or one of Keras's three, "
+        "chosen on clean data with seed 0.",
         "",
         "| scenario | description | best learning rate | best clip |",
         "|---|---|---|---|",
@@ -167,10 +168,12 @@ def page(rows, healthy, seeds, command):
         lines.append(f"| {name} | {title} | × {rate:g} | {clip or 'none'} |")
     lines += [
         "",
-        "AutoClip, ZClip, AGC and AdaGC are the published rules; non-finite steps are "
-        "skipped, as in `GradientClipping`.",
+        "AutoClip, ZClip, AGC (`AdaptiveGradientClip(0.01)`) and AdaGC are the "
+        "published rules; non-finite steps are skipped, as in `GradientClipping`.",
         "",
         "## Healthy runs",
+        "",
+        "An event with a difference of 0 was only reported; it changed nothing.",
         "",
         "| run | events | largest difference of a weight from stock Keras |",
         "|---|---|---|",
@@ -197,7 +200,8 @@ def _short(rows):
         return []
     why = (
         "A fixed or adaptive clip may also change steps of healthy runs; `GradWatch` "
-        "does not. You can combine both: `GradWatch(policy=...)`."
+        "changed none of the runs below. You can combine both: "
+        "`GradWatch(policy=...)`."
     )
     return [*lines, "", why, ""]
 

@@ -218,8 +218,8 @@ def summary(outcomes, ms, stock_ms):
         "exploded": f"{len(first)} of {count}",
         "first explosion (step)": str(first[0]) if len(set(first)) == 1 else when,
         "steps": f"{len(outcomes[0].seen.steps):,}",
-        "ms a step": f"{ms:.2f}",
-        "against untreated": f"{ms / stock_ms:.2f}",
+        "ms per step": f"{ms:.2f}",
+        "relative to untreated": f"{ms / stock_ms:.2f}",
     }
     cost = np.clip(np.log2(ms / stock_ms) / 2, 0, 1)  # 1: four times as much
     return cells, (1 - survived / count, np.mean(errors), len(first) / count, cost)
@@ -232,7 +232,7 @@ def heatmap(results):
         "survived",
         "held-out error",
         "first explosion (step)",
-        "against untreated",
+        "relative to untreated",
     ]
     figure, axes = plt.subplots(figsize=(8, 1.6 + 0.27 * len(results)))
     shades = np.array([shade for _, shade in results.values()])
@@ -247,7 +247,7 @@ def heatmap(results):
             "survived",
             "held-out\nerror",
             "first explosion\n(step)",
-            "time of a step,\nagainst untreated",
+            "time of a step,\nrelative to untreated",
         ],
     )
     axes.set_yticks(range(len(results)), results)

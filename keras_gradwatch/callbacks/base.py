@@ -45,7 +45,7 @@ class WatchingCallback(keras.callbacks.Callback):
         """Watches `model`, and requests what this callback needs."""
         super().set_model(model)
         watch(model)
-        # Noted here: on JAX, whoever asks a callback for its model waits for the step.
+        # Stored here: on JAX, reading `self.model` later would wait for the step.
         self._steps_per_execution = int(getattr(model, "steps_per_execution", 1) or 1)
         request = dataclasses.replace(
             self.request(),
@@ -89,7 +89,7 @@ class WatchingCallback(keras.callbacks.Callback):
         """Called when the first batch of a run is known, if there is a `summary`."""
         monitor, before = self._gradwatch, self.summary.model
         found = describe(self.model, monitor.store.access.read)
-        # Later fits of a run that has begun here say nothing of what was before it.
+        # Only the first `fit` shows whether the model was trained before this run.
         found["trained"] = before.get("trained", found["trained"])
         self.summary.model = {**found, "data": monitor.first_batch}
 

@@ -257,7 +257,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             sample_freq=self._sample_freq(),
             dense_steps=self.dense_steps,
             histogram_freq=self.board.histogram_freq if self.board else 0,
-            # Both belong to this run: neither may be that of another one.
+            # Each directory belongs to this run alone; one of another run is not used.
             state_dirs=tuple(filter(None, (self.state_dir, self._log_dir))),
             save_batch=self.save_batch,
         )
@@ -278,7 +278,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         if self.record_dir is not None:
             try:
                 return super()._recorded()
-            except ValueError:  # it could not be written, which has been said
+            except ValueError:  # it could not be written; a line was printed
                 pass
         return self._remembered(self.history)
 

@@ -19,6 +19,11 @@ class RewindOnExplosion(Response):
     continue with the next batch, so the harmful batch is not repeated, and the step
     count of the monitor continues.
 
+    If the loss has diverged, the snapshot is first tested for three steps. If the loss
+    does not come down, the data or the loss function must have changed, and the run
+    continues from where it was. The cut of the first rollback is undone after 1,000
+    steps, unless another rollback comes first.
+
     The rollback happens when the host reads the recorded steps, at most `update_freq`
     steps after the detector tripped. Two snapshots are kept in host memory, the first
     one and the newest healthy one, each as large as the weights and the optimizer's

@@ -66,7 +66,8 @@ class Detector(Method):
             num_variables: V, the number of trainable variables.
 
         Returns:
-            Dict of name to float or NumPy array. It is saved with a checkpoint.
+            Dict of name to float or NumPy array. It is saved with the state of the run,
+            never in the model (see the guide on resuming).
         """
         return {}
 
@@ -115,7 +116,8 @@ class Detector(Method):
             state: Dict as `initial_state` returned it, to be updated in place.
 
         Returns:
-            `Verdict`, or None if the detector does not trip.
+            `Verdict`, or None or False if the detector does not trip. True stands for a
+            `Verdict` with the value that crossed the limits.
         """
         found = self.crossed(step, state)
         return None if found is None else Verdict(None, *found[1:])

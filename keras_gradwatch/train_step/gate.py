@@ -25,7 +25,7 @@ from keras_gradwatch.train_step.state import (
     UNLIMITED,
 )
 
-# Within an execution, a step is left out whose norm or loss is this many times the
+# Within an execution, a step is skipped if its norm or loss is this many times the
 # largest so far, from the fourth step on; see `detectors.baseline`.
 PEAK, FIRST = 100.0, 3
 # At this loss scale or below, it is not the scale that takes gradients out of range: in
@@ -123,7 +123,7 @@ def _overflow(application, measured):
     never = constant(False, "bool")
     if application.newly_nonfinite is None:
         return never, never
-    # What the forward pass did to the model's state is no matter of the scale.
+    # The loss scale does not cause non-finite state that the forward pass has left.
     overflows = ~measured.gradients_finite & (application.newly_nonfinite < 1)
     if application.loss is not None:
         overflows = overflows & ops.isfinite(measured.loss)

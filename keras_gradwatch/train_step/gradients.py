@@ -112,8 +112,8 @@ def apply_unless(runner, application, decision, protects):
         return
     if loss_scale.dynamic(application.optimizer) and runner.count > 1:
         local = loss_scale.propagate_overflow(local, decision.overflow)
-    # All of them are arguments: a replica's own, also where a "gradient" is a new
-    # value and is not watched.
+    # Pass all gradients as arguments, including those that are not watched (new values
+    # of `overwrite_with_gradient` variables), because each replica has its own.
     handed = list(application.gradients)
     for place, gradient in zip(application.places, local, strict=True):
         handed[place] = gradient

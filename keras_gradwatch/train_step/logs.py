@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-# Numbers that a step of the user's own may return, of which the last ones are kept.
+# Maximum number of scalars in a custom step's logs whose last values are kept.
 MAX_LOGS = 32
 
 

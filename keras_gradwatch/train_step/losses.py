@@ -20,8 +20,8 @@ class Differentiated:
         targets = targets if isinstance(targets, list | tuple) else [targets]
         if not all(is_float_tensor(target) for target in targets):
             return
-        # Without a reduction, a gradient is that of the sum; the mean is the scale of
-        # losses, whatever the size of a batch.
+        # A loss without reduction is differentiated as its sum. Its mean is recorded,
+        # because it does not depend on the batch size.
         means = [t if is_scalar(t) else ops.mean(t) for t in targets]
         if means:
             loss = runner.seen(sum(means[1:], start=means[0]))
@@ -31,7 +31,8 @@ class Differentiated:
         """Returns the loss of the gradients that an optimizer applies, or None."""
         wanted = {id(g) for g in gradients if g is not None}
         own = [n for n in self._noted if any(id(g) in wanted for g in n[1])]
-        # Clipped by the step itself, they are others: the last loss, if there is one.
+        # If the step has changed the gradients itself (clipping), none of them matches:
+        # take the noted loss if there is exactly one.
         found = own or [n for n in self._noted if not n[2]]
         if len(found) != 1:
             return None

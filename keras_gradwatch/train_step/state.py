@@ -19,7 +19,7 @@ CONTROL = (
     "patience",  # skips in a row after which a finite step passes the limits
     "radius",  # fraction of a kernel that an update may change, in the full step
     "element",  # largest change of one element, in units of radius · rms(w)
-    "decrease",  # largest decrease of the loss that an update may set out for
+    "decrease",  # largest decrease of the loss that an update may aim at
     "histogram_every",  # steps between two histograms; 0: none
     "batch_limit",  # size in bytes up to which a batch is kept
 )

@@ -114,8 +114,8 @@ def full_step(runner, state, application, earlier=()):
 def _may_branch(runner, plan, application):
     """Returns whether norm and loss alone show that a step is normal.
 
-    Not if gradients are scaled or part of a window, if a policy looks at each step, if
-    every step is sampled, or if the runner has no branches.
+    Not if the loss is unknown, if gradients are scaled or part of a window, if a policy
+    looks at each step, if every step is sampled, or if the runner has no branches.
     """
     plain = application.scale is None and application.window.partial is None
     always = plan.policy is not None or plan.samples_always
@@ -134,7 +134,7 @@ def _measured(state, application, rate, looked, rare):
         loss = application.loss
         loss_finite = ops.isfinite(loss)
     if partial is not None:
-        # Part of a window has no norm: that of the average is the gradient's.
+        # A micro-batch has no norm: the norm is that of the window's average gradient.
         norm = ops.where(partial, MISSING, norm)
         counts = [name == "nonfinite_count" for name in names]
         kept = ops.convert_to_tensor(counts, "bool")[None] | ~partial

@@ -1,8 +1,8 @@
 """The trust region on the device, which limits the size of updates.
 
-A run whose update exceeds the trust bound is about to diverge, whatever the optimizer.
-Restoring its weights only postpones that: the next update is as large. So each later
-update is limited in its own step, and the region shrinks while the loss does not fall.
+Once an update has done harm, restoring its weights only postpones the next one: it is
+likely to be as large. So each later update is limited in its own step, and the trust
+region shrinks while the loss does not fall.
 """
 
 from functools import partial
@@ -19,10 +19,10 @@ from keras_gradwatch.train_step import momentum
 from keras_gradwatch.train_step.application import size
 from keras_gradwatch.train_step.updates import constrained
 
-# Root mean square below which the weights of a kernel count as this large: one that
-# begins at zero must be able to leave it.
+# The smallest root mean square that is assumed for the weights of a kernel, so that one
+# that starts at zero can be trained.
 FLOOR = 0.05
-# The least fraction of an update that counts as cut off, where anything was.
+# The smallest cut-off fraction that is recorded for an update that was limited.
 LEAST_CUT = 1e-6
 
 
@@ -142,7 +142,8 @@ def hold(runner, state, application, before, others, decision):
 def _roots(packed, weights, sizes):
     """Returns the root mean square of each variable's kernel, [V], at least `FLOOR`.
 
-    For a vector, this is the kernel before it, or if there is none, the smallest.
+    For a vector, it is that of the kernel directly before it or, if there is none, the
+    smallest one of all kernels.
     """
     ranks = [len(shape) for shape in packed.shapes]
     kernels = [place for place, rank in enumerate(ranks) if rank >= 2]

@@ -17,8 +17,8 @@ COLUMNS = [
     "exploded",
     "first explosion (step)",
     "steps",
-    "ms a step",
-    "against untreated",
+    "ms per step",
+    "relative to untreated",
 ]
 
 
@@ -50,9 +50,9 @@ def test_the_table_says_what_became_of_each_treatment(quick, study):
         exploded = row["first explosion (step)"] != "–"
         assert row["exploded"] == ("1 of 1" if exploded else "0 of 1")
         assert row["steps"] == "172"  # 4 epochs of 43
-        assert 0.1 < float(row["ms a step"]) < 1000
+        assert 0.1 < float(row["ms per step"]) < 1000
     untreated, watched = rows["untreated"], rows["GradWatch()"]
-    assert untreated["against untreated"] == "1.00"
+    assert untreated["relative to untreated"] == "1.00"
     assert untreated["survived"] == "0 of 1"
     assert 0 < int(untreated["first explosion (step)"]) < 43
     assert watched["survived"] == rows["initialization: He"]["survived"] == "1 of 1"

@@ -4,8 +4,8 @@ from keras_gradwatch.controller.responses import loan
 from keras_gradwatch.controller.responses.base import Response
 from keras_gradwatch.controller.responses.streak import (
     count,
+    exceeds_chance,
     initial_streak,
-    is_no_chance,
 )
 
 
@@ -15,9 +15,9 @@ class CutRate(Response):
     Args:
         cooldown: Steps after a cut in which no further cut is made.
         min_lr: No learning rate is cut below this.
-        patience: If 1, each tripped step cuts the rate. Otherwise, at least as many in
-            a row do, if chance does not explain them; a step that is not finite neither
-            counts nor ends a row.
+        patience: If 1, the rate is cut after each tripped step. If larger, it is cut
+            only after at least that many tripped steps in a row, and only if chance is
+            unlikely to explain them. A non-finite step neither counts nor ends a row.
         lends: Whether a cut is undone after a number of healthy steps; see `loan`.
     """
 
@@ -38,7 +38,7 @@ class CutRate(Response):
             wanted = tripped
         elif moment.finite and moment.complete:
             count(memory, tripped)
-            wanted = tripped and is_no_chance(memory, self.patience)
+            wanted = tripped and exceeds_chance(memory, self.patience)
         else:
             return
         last, step = memory["last"], moment.step

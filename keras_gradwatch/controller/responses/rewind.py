@@ -10,8 +10,8 @@ from keras_gradwatch.controller.responses.probe import STEPS, Pending, Probe
 from keras_gradwatch.controller.responses.snapshot import Snapshot
 from keras_gradwatch.controller.responses.streak import (
     count,
+    exceeds_chance,
     initial_streak,
-    is_no_chance,
 )
 from keras_gradwatch.controller.responses.trust import level
 from keras_gradwatch.detectors import Divergence
@@ -19,17 +19,17 @@ from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.records.events import DATA_ORDER, NEW_DATA
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
-# A snapshot is healthy if the median of the newest losses, so many at least and at
-# most, is no more than this many times the best such median so far.
+# A snapshot is healthy if the median of the newest losses, `FEWEST` to `WINDOW` many,
+# is at most `HEALTHY` times the best such median so far.
 FEWEST, WINDOW, HEALTHY = 5, 20, 2.0
-# Steps in a row without a finite gradient after which it may be the weights.
+# Steps in a row without finite gradients after which the weights may be the cause.
 STUCK = 20
-# A run goes back to its beginning where that brings the loss down by this factor.
+# A run returns to its first weights if they lower the loss by this factor.
 BETTER = 10.0
 # Steps after the first rollback until its cut is undone.
 QUIET = 1000
-# A loss that was high because of the data may be so many times as high again: data in a
-# fixed order are hardest at the same place of each epoch.
+# If the data explained a high loss, a loss of up to this many times its value is not
+# examined again: with a fixed order, the same part of each epoch is the hardest.
 SHOWN = 2.0
 
 
@@ -135,7 +135,7 @@ class Rewind(Response):
         if not self._snapshots or self.stopped or self._probe is not None:
             return
         healthy = self._is_healthy(rows)
-        stuck = self._moved and self._stuck and is_no_chance(memory, STUCK)
+        stuck = self._moved and self._stuck and exceeds_chance(memory, STUCK)
         if stuck:
             memory.update(initial_streak())
         if not stuck:
@@ -281,7 +281,7 @@ class Rewind(Response):
             controller.tighten(self._factor)
         self._forget_losses()
         self.count += 1
-        # Where that one does not hold either, the next way is further back.
+        # If this snapshot fails, too, the next rollback goes back to the first one.
         del self._snapshots[1:]
         controller.monitor.keep(epoch_end=True)
 

@@ -1,11 +1,12 @@
 """Bad steps in a row, and whether chance explains them.
 
-A bad batch says nothing about the learning rate or the weights: the steps around it are
-good. Where every step is bad from some step on, it is not the batches.
+A single bad batch says nothing about the learning rate or the weights, because the
+steps around it are good. If every step is bad from some step on, the batches are not
+the cause.
 """
 
-# A row that is less probable than this, if batches are bad independently, is not due to
-# chance.
+# A streak of bad steps exceeds chance if its probability is below this, assuming that
+# batches are bad independently of each other.
 CHANCE = 1e-4
 
 
@@ -24,8 +25,8 @@ def count(memory, bad):
     memory["row"] = 0
 
 
-def is_no_chance(memory, least):
-    """Returns whether the row of bad steps is at least `least`, and not due to chance.
+def exceeds_chance(memory, least):
+    """Returns whether the streak has `least` bad steps or more, and exceeds chance.
 
     The fraction of bad steps before it follows Laplace's rule of succession.
     """
