@@ -207,6 +207,16 @@ def test_vanishing_gradients_are_told_and_explained(capsys):
     assert lines[-1] == "less affected kernels, not shown: 3"
 
 
+def test_units_that_updates_have_saturated():
+    """The gradient arrives at the first step, and vanishes after large updates."""
+    x, y = helper.digits(1280)
+    optimizer = keras.optimizers.Adam(0.1)
+    model = stack(64, 6, 48, "tanh", "glorot_uniform", 10, optimizer)
+    watching = run(model, x, y, 4)
+    assert named(watching) == (["vanishing"], ["rate", "activation"])
+    assert watching.report().fixes[0].startswith("Lower the learning rate from 0.1 to")
+
+
 @pytest.mark.thorough
 def test_dead_units():
     x, y = helper.digits(640)

@@ -225,3 +225,13 @@ def test_what_was_learned_may_be_lost_in_the_last_epoch(end, named):
     summary.epoch_early, summary.epoch_end = [0.5] * 50, 0.5
     kinds = [f.kind for f in explain(summary).symptoms]
     assert kinds == (["not learning"] if named else [])
+
+
+@pytest.mark.parametrize(("end", "named"), [(2.1, True), (1.6, False)])
+def test_a_noisy_loss_that_has_not_fallen(end, named):
+    """It falls in the first steps, and rises again; its standard error is about 3%."""
+    noise = np.random.default_rng(0).normal(1, 0.2, 400)
+    losses = np.r_[np.geomspace(2.3, 1.8, 20), np.full(30, 1.9), np.full(350, end)]
+    summary = summary_of("classes", losses * noise)
+    kinds = [f.kind for f in explain(summary).symptoms]
+    assert kinds == (["not learning"] if named else [])

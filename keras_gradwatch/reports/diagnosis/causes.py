@@ -25,7 +25,7 @@ from keras_gradwatch.reports.diagnosis.poor import (
     unbounded_recurrent,
 )
 from keras_gradwatch.reports.diagnosis.settings import doubts
-from keras_gradwatch.reports.diagnosis.symptoms import acute
+from keras_gradwatch.reports.diagnosis.symptoms import acute, reached
 
 # Root mean square of one input from which inputs are called large; the estimate is too
 # high by up to 3 times, so inputs of unit size are never.
@@ -47,8 +47,8 @@ TRUSTED, LEAST_FACTOR = 0.05, 1e-3
 # Times that a learning rate rises, and steps until the first event.
 RISE, SOON = 5.0, 50
 # Largest update ratio of a run whose learning rate is too low, and least one of a run
-# that does not learn because it is too high.
-SLOW, FAST = 1e-3, 0.5
+# that does not learn because it is too high, or whose units it has saturated.
+SLOW, FAST, SATURATES = 1e-3, 0.5, 0.1
 # Fraction of a kernel that the updates of a run together must be able to replace.
 MOVED = 0.5
 # Symptoms of a run that does not learn, without an explosion.
@@ -96,6 +96,7 @@ def causes(summary, symptoms):
         finding
         for rule in (
             _raised,
+            _saturated,
             _biases,
             _recurrent,
             _inputs,
@@ -174,6 +175,13 @@ def _raised(summary, kinds):
         f"Stay at a learning rate of {low:.3g}, or raise it in smaller steps.",
         f"the learning rate rose from {low:.3g} to {high:.3g}",
     )
+
+
+def _saturated(summary, kinds):
+    """Finds updates that saturated units, or switched them off, or returns None."""
+    if "vanishing" not in summary.kinds or not reached(summary):
+        return None
+    return _large_rate(summary, SATURATES) if "vanishing" in kinds else None
 
 
 def _recurrent(summary, kinds):
@@ -293,10 +301,10 @@ def _rate(summary, kinds):
     )
 
 
-def _large_rate(summary):
+def _large_rate(summary, least=FAST):
     """Finds a learning rate whose updates replaced the weights, or returns None."""
     largest = largest_update(summary)
-    if not largest > FAST:
+    if not largest > least:
         return None
     rate = summary.top_rate
     lower = max(TRUSTED / largest, LEAST_FACTOR) * rate

@@ -41,6 +41,9 @@ VANISHED, DEEP = 1e-3, 4
 ROUNDING = 1e-6
 # Losses below which a run is called one that learns, as a fraction of the first ones.
 LEARNED = 0.97
+# The fall of a loss that has not fallen is less than this fraction, with the standard
+# errors that are added to it.
+LITTLE, SURELY = 0.1, 2.0
 OVERFIT = (
     "Try a learning rate 10x higher and 10x lower, try another seed, and check that "
     "the model can overfit a single batch."
@@ -383,19 +386,24 @@ def _vanishing(summary):
         return None
     event = summary.kinds["vanishing"]["last"]
     norm = summary.norm.get("last", float("nan"))
-    own = [n for n in networks(summary) if event["variable"] in [k.name for k in n]]
-    begin = _ends(own[0], "norm_first") if own else None
-    early = begin and begin[0][1] > 0 and not begin[0][1] < 1e-3 * begin[1][1]
     return Finding(
         "vanishing",
         f"the gradient does not reach {event['variable']}: the norm is "
         f"{event['value']:.3g} there and {event['baseline']:.3g} in the last kernel "
         f"(step {event['step']}), although the global norm of {norm:.3g} looks normal"
-        + ("; at the first step the gradient did reach it" if early else ""),
+        + ("; at the first step the gradient did reach it" if reached(summary) else ""),
         "Use fewer layers, or add a normalization after each of them, or residual "
         "connections.",
         f"Gradients vanish: they do not reach {event['variable']}",
     )
+
+
+def reached(summary):
+    """Returns whether a gradient that has vanished did arrive at the first step."""
+    name = summary.kinds["vanishing"]["last"]["variable"]
+    own = [n for n in networks(summary) if name in [k.name for k in n]]
+    begin = _ends(own[0], "norm_first") if own else None
+    return bool(begin and begin[0][1] > 0 and begin[0][1] >= VANISHED * begin[1][1])
 
 
 def _vanishing_by_ratio(summary):
@@ -446,10 +454,12 @@ def _not_learning(summary):
     if not summary.is_comparable or _knows(summary) or has_soft_targets(summary):
         return None
     early, recent = summary.losses()
-    noise = summary.noise() / (abs(early) or 1.0)
+    size = abs(early) or 1.0
+    noise, fall = summary.noise() / size, (early - reached) / size
     # A loss of the user's own need not fall; one that stands still shows that nothing
     # is learned.
-    if noise > (1 - LEARNED if _has_known_loss(summary) else STILL):
+    known = _has_known_loss(summary)
+    if fall + SURELY * noise > LITTLE if known else noise > STILL:
         return None
     return Finding(
         "not learning",
@@ -515,7 +525,7 @@ def _knows(summary):
         return trained
     if summary.model["heads"][0]["family"] == "regression":
         return trained or recent < KNOWN * constant
-    return early < BELOW * constant
+    return summary.first_loss() < BELOW * constant
 
 
 def _has_known_loss(summary):
