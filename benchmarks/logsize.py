@@ -239,7 +239,7 @@ def record(variables, steps, drained):
             new = rows.layout.unpack(rows.steps + first, _packed(rows))
             if first % 50 == 0:
                 for name in OF_UPDATES:
-                    new.statistic(name)[0] = 0.1
+                    new.add(name, 0, slice(None), 0.1)
             message = f"step {first}: gradient norm 10 against 1; skipped"
             event = Event(first, "z_score", None, 10.0, 1.0, "skipped", message)
             begin = time.perf_counter()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_gradwatch.detectors import NonFinite, Observation
-from keras_gradwatch.detectors.base import checked_limits, checked_observe
+from keras_gradwatch.detectors.checks import checked_limits, checked_observe
 from keras_gradwatch.statistics.names import NAMES
 
 # Every step is read so long from the first one, and again from each event, ...

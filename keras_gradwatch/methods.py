@@ -162,13 +162,8 @@ def frequency(owner, value):
     return int(value)
 
 
-def local_file(owner, name, value):
-    """Checks one argument that is the path of a local file, as `local_directory`."""
-    return local_directory(owner, name, value, "file")
-
-
-def local_directory(owner, name, value, kind="directory"):
-    """Checks one argument that is the path of a local directory.
+def local_path(owner, name, value, kind="directory"):
+    """Checks one argument that is the path of a local directory, or file.
 
     Args:
         owner: The object whose constructor was called, for the message.

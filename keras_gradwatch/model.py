@@ -125,8 +125,9 @@ def _attach(model):
     backend = backends.load()
     # Now: `fit` itself fails before it comes to the callbacks.
     backend.check_strategy(model)
-    own_step, own_make = model.train_step, model.make_train_function
+    own_step, own_make = _own_step(model), model.make_train_function
     monitor = GradientMonitor(backend, model)
+    monitor.steps_are_stock = is_stock(own_step)
 
     @functools.wraps(own_step)
     def train_step(*args):
@@ -135,7 +136,7 @@ def _attach(model):
     @functools.wraps(own_make)
     def make_train_function(*args, **kwargs):
         make = functools.partial(own_make, *args, **kwargs)
-        make_dispatcher(model, monitor, is_stock(own_step), make)
+        make_dispatcher(model, monitor, make)
 
     own_result = model.get_metrics_result
 
@@ -157,6 +158,14 @@ def _attach(model):
         if hasattr(model, name):  # a bare trainer has none
             object.__setattr__(model, name, _saving(getattr(model, name), monitor))
     model.train_function = None
+
+
+def _own_step(model):
+    """Returns the step to be watched; that of `GradWatchModel` is only a way to it."""
+    step = model.train_step
+    if getattr(step, "__func__", None) is GradWatchModel.train_step:
+        return super(GradWatchModel, model).train_step
+    return step
 
 
 def _saving(own, monitor):

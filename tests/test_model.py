@@ -66,7 +66,7 @@ def test_the_monitor_is_no_part_of_the_model():
     watch(model)
     helper.fit(model, x, y, [GradWatch(verbose=0)])
     assert [len(model.variables), len(model.metrics), len(model.layers)] == before
-    assert model.gradwatch.variables
+    assert model.gradwatch.store.every
 
 
 def test_a_bare_trainer():
@@ -146,6 +146,7 @@ def test_a_model_that_is_part_of_a_watched_one():
     helper.fit(outer, *helper.regression_data(16), [seen])
     assert seen.steps.tolist() == [0, 1] and len(seen.variables) == 4
     assert inner.gradwatch.step == 0
+    assert inner.gradwatch.steps_are_stock
 
 
 @pytest.mark.tensorflow

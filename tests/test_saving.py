@@ -231,6 +231,7 @@ def test_a_subclass_may_override_train_step():
     model.compile("sgd", "mse")
     helper.fit(model, x, y)
     assert calls and model.gradwatch.drain().steps.tolist() == [0, 1]
+    assert not model.gradwatch.steps_are_stock
 
 
 @pytest.mark.thorough

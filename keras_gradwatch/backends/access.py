@@ -2,15 +2,11 @@
 
 import contextlib
 
-from keras_gradwatch.tensors.processes import put_copy, take_copy
 from keras_gradwatch.tensors.reading import read
 
 
 class Access:
     """Reads and writes variables that always hold their own values."""
-
-    def sync(self):
-        """Brings the variables up to date."""
 
     def read(self, variable):
         """Returns the value of a variable as a new NumPy array."""
@@ -37,7 +33,7 @@ class Access:
         raise NotImplementedError
 
     def put_back(self, variables, copies):
-        """Assigns the result of `device_copies`."""
+        """Assigns the result of `device_copies` or `host_copies`."""
         for variable, copy in zip(variables, copies, strict=True):
             variable.assign(copy)
 
@@ -47,11 +43,4 @@ class Access:
 
     def host_copies(self, variables):
         """Returns copies of the values of variables in host memory."""
-        self.sync()
-        return [take_copy(variable, self.read) for variable in variables]
-
-    def put_host_copies(self, variables, copies):
-        """Assigns the result of `host_copies`."""
-        self.sync()
-        for variable, copy in zip(variables, copies, strict=True):
-            put_copy(variable, copy)
+        return [self.read(variable) for variable in variables]

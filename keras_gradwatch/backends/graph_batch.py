@@ -63,9 +63,10 @@ class GraphBatches:
                 None,
                 "the step was traced before `save_batch` was set; compile again",
             )
-        size, limit = self._monitor.store.read("batch/size"), self._monitor.plan
-        if size > limit.save_batch:
-            return None, too_large(size, limit.save_batch)
+        size = self._monitor.store.read("batch/size")
+        limit = self._monitor.plan.save_batch
+        if size > limit:
+            return None, too_large(size, limit)
         return None, "the batch of a later incident replaced it; reduce `update_freq`"
 
     def forget_events(self):

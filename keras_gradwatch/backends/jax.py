@@ -16,7 +16,6 @@ from keras import ops
 
 from keras_gradwatch.backends.access import Access
 from keras_gradwatch.backends.base import Backend
-from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.runner import Runner, values_of
 from keras_gradwatch.keras_hooks import learning_rate
 from keras_gradwatch.keras_hooks.interception import active
@@ -26,6 +25,7 @@ from keras_gradwatch.keras_hooks.jax_state import (
     state_variables,
 )
 from keras_gradwatch.keras_hooks.optimizers import trained_by
+from keras_gradwatch.keras_hooks.patching import standing_in
 from keras_gradwatch.tensors.branch import cond
 from keras_gradwatch.tensors.processes import (
     Shards,
@@ -70,13 +70,14 @@ def _grad(fun, argnums=0, has_aux=False, *args, **kwargs):
 class StateAccess(Access):
     """Accesses variables between two steps, while Keras holds their values as a state.
 
-    `carried` are the monitor's variables, the fifth list of a state.
+    `carried` are the monitor's variables, the fifth list of a state; `state` are five
+    lists of arrays, None while none is attached.
     """
 
     def __init__(self, model):
         self._model = model
         self.carried = []
-        self._state = None  # five lists of arrays, while a state is attached
+        self.state = None
         self._where = {}  # id(variable) -> its place in the state
 
     def attach(self, state):
@@ -86,7 +87,7 @@ class StateAccess(Access):
         """
         if len(state) == KERAS_GROUPS:
             state = (*state, [variable.value for variable in self.carried])
-        self._state = tuple(list(group) for group in state)
+        self.state = tuple(list(group) for group in state)
 
     def carry(self, variables):
         """Notes all places in a state; returns whether `carried` has changed."""
@@ -99,20 +100,15 @@ class StateAccess(Access):
         }
         return list(map(id, before)) != list(map(id, self.carried))
 
-    @property
-    def state(self):
-        """The attached state, a tuple of five lists of arrays."""
-        return self._state
-
     def detach(self):
         """Gives up the attached state, and returns Keras's four lists of it."""
-        state, self._state = self._state, None
+        state, self.state = self.state, None
         adopt(self.carried, state[KERAS_GROUPS])
         return state[:KERAS_GROUPS]
 
     def give_back(self):
         """Assigns the attached state to the variables; errors must not lose it."""
-        state, self._state = self._state, None
+        state, self.state = self.state, None
         if state is None or any(v.is_deleted() for group in state for v in group):
             return  # donated to a step that did not return
         for variables, values in zip(self._groups, state, strict=True):
@@ -121,14 +117,14 @@ class StateAccess(Access):
         mark_synced(self._model())
 
     def _array(self, variable):
-        if self._state is None or id(variable) not in self._where:
+        if self.state is None or id(variable) not in self._where:
             return None
         group, index = self._where[id(variable)]
-        return self._state[group][index]
+        return self.state[group][index]
 
-    def sync(self):
+    def _sync(self):
         model = self._model()
-        if model is not None and self._state is None:
+        if model is not None and self.state is None:
             model.jax_state_sync()
 
     def read(self, variable):
@@ -139,18 +135,19 @@ class StateAccess(Access):
         return super().read(variable)
 
     def write(self, variable, value):
+        value = value.array() if isinstance(value, Shards) else value
         array = self._array(variable)
         if array is None:
             self._sync_for(variable)
             variable.assign(value)
             return
         group, index = self._where[id(variable)]
-        self._state[group][index] = _like(value, array)
+        self.state[group][index] = _like(value, array)
 
     def _sync_for(self, variable):
         # Ours hold their values all the time.
         if not any(variable is own for own in self.carried):
-            self.sync()
+            self._sync()
 
     def is_whole(self, variable):
         return is_whole(self._present(variable))
@@ -161,15 +158,10 @@ class StateAccess(Access):
         return is_alone() and (array is None or _on_cpu(array) or array.is_ready())
 
     def scope(self):
-        if self._state is None:
-            self.sync()
+        if self.state is None:
+            self._sync()
             return contextlib.nullcontext()
-        pairs = [
-            pair
-            for variables, values in zip(self._groups, self._state, strict=True)
-            for pair in zip(variables, values, strict=True)
-        ]
-        return keras.StatelessScope(pairs, initialize_variables=False)
+        return _scope(self._groups, self.state)
 
     def device_copies(self, variables):
         return [_copy(self._present(variable)) for variable in variables]
@@ -197,21 +189,23 @@ class StateAccess(Access):
             self.write(variable, copy)
 
     def host_copies(self, variables):
-        if self._state is None:
-            return super().host_copies(variables)
+        self._sync()
         return [Shards.of(self._present(variable)) for variable in variables]
 
-    def put_host_copies(self, variables, copies):
-        if self._state is None:
-            super().put_host_copies(variables, copies)
-            return
-        for variable, copy in zip(variables, copies, strict=True):
-            self.write(variable, copy.array() if isinstance(copy, Shards) else copy)
+
+def _scope(groups, state):
+    """Returns a scope in which lists of variables have the values in `state`."""
+    pairs = [
+        pair
+        for variables, values in zip(groups, state, strict=True)
+        for pair in zip(variables, values, strict=True)
+    ]
+    return keras.StatelessScope(pairs, initialize_variables=False)
 
 
 def _copy(array):
     """Copies an array on its device; on a CPU with NumPy, which compiles nothing."""
-    if is_alone() and _on_cpu(array) and array.is_fully_addressable:
+    if is_alone() and _on_cpu(array):
         return np.array(array)
     return jax.numpy.array(array)
 
@@ -241,12 +235,7 @@ class Scoped(Runner):
 
     def __init__(self, model, state, carried):
         self._groups = (*state_variables(model), carried)
-        mapping = [
-            pair
-            for variables, values in zip(self._groups, state, strict=True)
-            for pair in zip(variables, values, strict=True)
-        ]
-        self._scope = keras.StatelessScope(mapping, initialize_variables=False)
+        self._scope = _scope(self._groups, state)
 
     def scope(self):
         return self._scope

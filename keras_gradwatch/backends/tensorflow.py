@@ -9,10 +9,10 @@ import tensorflow as tf
 from keras_gradwatch.backends.access import Access
 from keras_gradwatch.backends.base import Backend
 from keras_gradwatch.backends.graph_batch import GraphBatches
-from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.replicas import Replicas
 from keras_gradwatch.keras_hooks.build import build_ahead, unlifted
 from keras_gradwatch.keras_hooks.interception import active
+from keras_gradwatch.keras_hooks.patching import standing_in
 
 # Steps of these run in other ways than those of `MirroredStrategy`.
 UNSUPPORTED = (

@@ -9,9 +9,9 @@ import torch
 from keras_gradwatch.backends.access import Access
 from keras_gradwatch.backends.base import Backend
 from keras_gradwatch.backends.constants import Constants
-from keras_gradwatch.backends.patching import standing_in
 from keras_gradwatch.backends.runner import Runner
 from keras_gradwatch.keras_hooks.interception import active
+from keras_gradwatch.keras_hooks.patching import standing_in
 from keras_gradwatch.tensors.branch import known, uncompiled
 
 _own_backward, _own_grad = torch.autograd.backward, torch.autograd.grad

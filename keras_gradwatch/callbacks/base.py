@@ -43,23 +43,24 @@ class WatchingCallback(keras.callbacks.Callback):
 
     def set_model(self, model):
         """Watches `model`, and requests what this callback needs."""
+        if self.model is not None and self.model is not model:
+            WatchingCallback.forget(self)  # what belongs to an earlier model
         super().set_model(model)
         watch(model)
-        # Stored here: on JAX, reading `self.model` later would wait for the step.
-        self._steps_per_execution = int(getattr(model, "steps_per_execution", 1) or 1)
+        steps_per_execution = int(getattr(model, "steps_per_execution", 1) or 1)
         request = dataclasses.replace(
             self.request(),
             update_freq=1 if self.log_batches else self.update_freq,
             log_batches=self.log_batches,
-            steps_per_execution=self._steps_per_execution,
+            steps_per_execution=steps_per_execution,
         )
         self._gradwatch = model.gradwatch
         self._leads = self._gradwatch.ask(request, callback_list())
         if request.state_dirs:
             self._gradwatch.keeper.trial = trial()
-        self._gradwatch.recorder.listen(self.on_rows)
+        self._gradwatch.recorder.listeners.append(self.on_rows)
         if self.summary is not None:
-            self._gradwatch.recorder.listen_to_begin(self.on_begin)
+            self._gradwatch.recorder.at_begin.append(self.on_begin)
         self._begun = False
 
     def set_params(self, params):
@@ -77,11 +78,8 @@ class WatchingCallback(keras.callbacks.Callback):
             names = rows.layout.variables
             self.summary.model["networks"] = [[names[p] for p in own] for own in places]
         self.summary.take(rows, events)
-        self._trace_first(rows)
-
-    def _trace_first(self, rows):
-        """Traces the forward pass of the first batch, if its step was not finite."""
         bad, monitor = self.summary.first_bad, self._gradwatch
+        # Of the first batch alone the data are at hand.
         if bad and bad["step"] == rows.steps[0] == self.summary.first_step:
             bad.setdefault("forward", explain_batch(monitor, monitor.first_data))
 
@@ -178,7 +176,7 @@ class WatchingCallback(keras.callbacks.Callback):
             self._gradwatch.controller.end_epoch()
             self._gradwatch.keep(epoch_end=True)
         if logs is not None:
-            for key, value in self._gradwatch.recorder.epoch_logs().items():
+            for key, value in self._gradwatch.recorder.epoch_sums.logs().items():
                 logs.setdefault(key, value)
 
     def on_train_end(self, logs=None):

@@ -11,6 +11,7 @@ import numpy as np
 from keras_gradwatch.callbacks.gradwatch import GradWatch
 from keras_gradwatch.reports.diagnosis.causes import clip
 from keras_gradwatch.reports.report import Report, explain
+from keras_gradwatch.tensors.reading import read
 
 # Learning rates of the range test: this many per decade, this many decades each way.
 PER_DECADE, REACH = 4, 3
@@ -186,7 +187,7 @@ def _copy(model, rate=None):
         jit_compile=model.jit_compile,
     )
     if model.built:
-        copy.set_weights([_value(v) for v in model.weights])
+        copy.set_weights([read(v) for v in model.weights])
         if model.optimizer.built:
             copy.optimizer.build(copy.trainable_variables)
             pairs = zip(
@@ -194,7 +195,7 @@ def _copy(model, rate=None):
             )
             for new, old in pairs:
                 if rate is None or "learning_rate" not in old.path:
-                    new.assign(_value(old))
+                    new.assign(read(old))
     return copy
 
 
@@ -215,10 +216,10 @@ def _range_test(model, batch):
     copy = _copy(model, float(rates[0]))
     copy.train_on_batch(*batch)  # builds what is not built yet
     if model.built:
-        copy.set_weights([_value(v) for v in model.weights])
+        copy.set_weights([read(v) for v in model.weights])
     # With the seeds of dropout: all rates see the same units.
-    first = [_value(v) for v in copy.variables]
-    slots = [_value(v) for v in copy.optimizer.variables]
+    first = [read(v) for v in copy.variables]
+    slots = [read(v) for v in copy.optimizer.variables]
     if not model.optimizer.built:
         slots = [np.zeros_like(slot) for slot in slots]
     begin = _loss(copy, batch)
@@ -228,7 +229,7 @@ def _range_test(model, batch):
         for variable, value in zip(variables, [*first, *slots], strict=True):
             variable.assign(value)
         copy.optimizer.learning_rate = float(rate)
-        old = [_value(v) for v in copy.trainable_variables]
+        old = [read(v) for v in copy.trainable_variables]
         with _same_random_state():  # PyTorch's dropout draws from it
             copy.train_on_batch(*batch)
         updates.append(_largest_update(old, copy.trainable_variables))
@@ -239,11 +240,6 @@ def _range_test(model, batch):
         "loss": np.array(losses),
         "first_loss": begin,
     }
-
-
-def _value(variable):
-    """Returns a copy, because JAX reuses the memory of arrays that a step was given."""
-    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _loss(model, batch):

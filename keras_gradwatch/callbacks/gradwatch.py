@@ -5,11 +5,10 @@ from collections.abc import Iterable
 
 from keras_gradwatch.callbacks.history import GradientHistory
 from keras_gradwatch.callbacks.observing import TRUST_BOUND
-from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.responding import RespondingCallback
 from keras_gradwatch.callbacks.writing import Writing
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Rewind, Skip
-from keras_gradwatch.controller.responses.trust import TrustRegion
 from keras_gradwatch.detectors import (
     Collapse,
     DeadUnits,
@@ -20,7 +19,7 @@ from keras_gradwatch.detectors import (
 )
 from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.loggers import Logger
-from keras_gradwatch.methods import frequency, local_directory, number, whole
+from keras_gradwatch.methods import frequency, local_path, number, whole
 from keras_gradwatch.policies import named
 from keras_gradwatch.policies.base import Policy
 from keras_gradwatch.reports.diagnosis.data import certain
@@ -30,7 +29,7 @@ from keras_gradwatch.statistics.names import NAMES
 PATIENCE = 3
 
 
-class GradWatch(Writing, Response):
+class GradWatch(Writing, RespondingCallback):
     """Watches, logs and protects a run, and reports what happened.
 
     | what happens | what `GradWatch` does |
@@ -179,7 +178,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         self._lasting = (Collapse(), Divergence()) if self.max_rewinds else ()
         self.detectors += self._lasting
         if detector is None:
-            self.told = (Vanishing(), DeadUnits())
+            self.reported = (Vanishing(), DeadUnits())
         self.factor = number(self, "factor", factor, above=0, below=1)
         self.cooldown = whole(self, "cooldown", cooldown)
         self.min_lr = number(self, "min_lr", min_lr, at_least=0)
@@ -199,7 +198,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         if log_dir is not None:
             self.set_board(log_dir, update_freq, per_variable, histogram_freq, include)
         if state_dir is not None:
-            self.state_dir = local_directory(self, "state_dir", state_dir)
+            self.state_dir = local_path(self, "state_dir", state_dir)
             self.record_dir = self._log_dir or self.state_dir
         if save_batch is not None:
             self.save_batch = whole(self, "save_batch", save_batch, at_least=1)
@@ -208,7 +207,6 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
                     "GradWatch: `save_batch` needs a directory to write to: give a "
                     f"`log_dir` or a `state_dir`. Received: save_batch={save_batch!r}"
                 )
-        self._eventful = False  # whether anything tripped in this `fit`
 
     def _new_history(self):
         sample_freq, steps = self._history_options
@@ -225,8 +223,6 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
         return self._history_options[0] is not None or self._per_variable
 
     def _sample_freq(self):
-        if not self._samples:
-            return 50
         if self._per_variable:
             # A point shows all statistics of its step.
             return min(self.history.sample_freq, self._point_freq)
@@ -247,11 +243,11 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             responses.append(CutRate(growing, *cut, lends=True))
         responses.append(Halt((NonFinite(), *in_turn), self.max_events, in_a_row=True))
         if at_once:
-            responses.append(Hold(at_once, TrustRegion(), self.min_lr))
+            responses.append(Hold(at_once, self.min_lr))
         return Request(
             "GradWatch",
             policy=self.policy,
-            detectors=self.told,
+            detectors=self.reported,
             responses=tuple(responses),
             statistics=NAMES if self._samples else (),
             sample_freq=self._sample_freq(),
@@ -268,11 +264,7 @@ run is rolled back to its last healthy snapshot, up to `max_rewinds` times (see 
             self.history = self._new_history()
         super().set_model(model)
         self.history.follow(self._gradwatch)
-
-    def on_first_batch(self):
-        """Continues the run of another process, and opens the files of this `fit`."""
-        self._eventful = False
-        super().on_first_batch()
+        self._eventful = False  # whether anything tripped in this `fit`
 
     def _recorded(self):
         if self.record_dir is not None:

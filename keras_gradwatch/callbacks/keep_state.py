@@ -4,7 +4,7 @@ import os
 
 from keras_gradwatch.callbacks.base import WatchingCallback
 from keras_gradwatch.controller.plan import Request
-from keras_gradwatch.methods import local_directory
+from keras_gradwatch.methods import local_path
 
 
 class KeepState(WatchingCallback):
@@ -42,7 +42,7 @@ class KeepState(WatchingCallback):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.directory = local_directory(self, "directory", directory)
+        self.directory = local_path(self, "directory", directory)
 
     def request(self):
         return Request("KeepState", state_dirs=(self.directory,))

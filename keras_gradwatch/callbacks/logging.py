@@ -48,7 +48,7 @@ class Logging(WatchingCallback):
         for callback in unfinished:
             callback.finish_interrupted(model)
         if self._loggers is not None:
-            self._gradwatch.recorder.listen(self._loggers.write)
+            self._gradwatch.recorder.listeners.append(self._loggers.write)
 
     def on_train_batch_begin(self, batch, logs=None):
         """Begins the first step of a `fit`."""
@@ -68,18 +68,14 @@ class Logging(WatchingCallback):
     def on_train_end(self, logs=None):
         """Drains, and ends the logs."""
         super().on_train_end(logs)
-        self.end_log()
+        self.finish()
 
-    def end_log(self):
+    def finish(self):
         """Passes the last steps, the report and the heatmap to the loggers."""
         _unfinished.discard(self)
         if self._loggers is not None and self._loggers.open:
             self._gradwatch.drain()
             self._loggers.end(explain(self.summary, self._gradwatch.halted))
-
-    def finish(self):
-        """Ends the logs."""
-        self.end_log()
 
     def finish_interrupted(self, model):
         """Ends the logs of an interrupted `fit` of `model`."""

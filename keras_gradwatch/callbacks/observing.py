@@ -42,12 +42,6 @@ class ObservingCallback(WatchingCallback):
             **options,
         )
 
-    def set_model(self, model):
-        """Watches `model`; the summary of an earlier model is dropped."""
-        if self.model is not None and self.model is not model:
-            self.summary = RunSummary()
-        super().set_model(model)
-
     def on_rows(self, rows, events):
         """Adds newly drained rows to the summary."""
         self.summarize(rows, events)

@@ -1,13 +1,13 @@
 """Cutting the learning rate when something explodes."""
 
-from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.responding import RespondingCallback
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
 from keras_gradwatch.controller.responses import CutRate
 from keras_gradwatch.detectors.base import Detector
 from keras_gradwatch.methods import number, whole
 
 
-class ReduceLROnExplosion(Response):
+class ReduceLROnExplosion(RespondingCallback):
     """Reduces the learning rate after a step in which a detector trips.
 
     The cut is made as soon as the step has been read, and applies from the next step

@@ -1,6 +1,6 @@
 """Rolling back to healthy weights when a skip comes too late."""
 
-from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.responding import RespondingCallback
 from keras_gradwatch.controller.plan import Request
 from keras_gradwatch.controller.responses import Rewind
 from keras_gradwatch.detectors import Collapse, Divergence
@@ -8,7 +8,7 @@ from keras_gradwatch.detectors.base import Detector, flatten
 from keras_gradwatch.methods import number, whole
 
 
-class RewindOnExplosion(Response):
+class RewindOnExplosion(RespondingCallback):
     """Rolls the run back to its last healthy snapshot, at a lower learning rate.
 
     It repairs harm that only shows later: a network that has collapsed, or a loss that

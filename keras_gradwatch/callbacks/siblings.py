@@ -5,12 +5,6 @@ import inspect
 import keras
 
 
-def siblings():
-    """Returns the callbacks of the `fit` that calls one of them, else []."""
-    found = callback_list()
-    return [] if found is None else list(found.callbacks)
-
-
 def callback_list():
     """Returns the `CallbackList` of the `fit` that calls one of its callbacks, or None.
 
@@ -27,7 +21,7 @@ def callback_list():
 
 def trial():
     """Returns the name of the trial in which keras-tuner runs this `fit`, or None."""
-    for callback in siblings():
+    for callback in getattr(callback_list(), "callbacks", ()):
         if type(callback).__name__ == "TunerCallback":
             name = getattr(getattr(callback, "trial", None), "trial_id", None)
             return None if name is None else str(name)

@@ -1,11 +1,11 @@
 """Skipping harmful updates."""
 
-from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.responding import RespondingCallback
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
 from keras_gradwatch.controller.responses import Skip
 
 
-class SkipOnExplosion(Response):
+class SkipOnExplosion(RespondingCallback):
     """Skips an update whose step is outside the limits of a detector.
 
     The update is skipped in that very step, before it is applied. A spike below 10

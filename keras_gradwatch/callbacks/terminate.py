@@ -1,6 +1,6 @@
 """Stopping a run that explodes."""
 
-from keras_gradwatch.callbacks.responses import Response
+from keras_gradwatch.callbacks.responding import RespondingCallback
 from keras_gradwatch.controller.plan import ATTENTIVE_STEPS, Request
 from keras_gradwatch.controller.responses import Halt, Skip
 from keras_gradwatch.detectors.base import Detector
@@ -22,7 +22,7 @@ class ExplosionError(RuntimeError):
         self.events = events
 
 
-class TerminateOnExplosion(Response):
+class TerminateOnExplosion(RespondingCallback):
     """Stops training when a detector trips, and keeps the last healthy weights.
 
     Once a detector has tripped in `limit` steps, no further update is applied, not even
@@ -82,7 +82,7 @@ class TerminateOnExplosion(Response):
     def set_model(self, model):
         """Watches `model`; a new `fit` may run until it explodes again."""
         super().set_model(model)
-        self._halted = self._stopped = False
+        self._stopped = False
 
     def on_first_batch(self):
         """Ignores events from before this `fit`."""
@@ -100,13 +100,8 @@ class TerminateOnExplosion(Response):
         super().on_epoch_end(epoch, logs)
         self._end_if_halted()
 
-    def on_rows(self, rows, events):
-        """Notes that updates were halted on the device."""
-        super().on_rows(rows, events)
-        self._halted = self._gradwatch.halted
-
     def _end_if_halted(self):
-        if self._stopped or not self._halted:
+        if self._stopped or not self._gradwatch.halted:
             return
         self._stopped = True
         self.model.stop_training = True

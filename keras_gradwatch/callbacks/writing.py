@@ -76,15 +76,15 @@ class Writing(Logging, Showing):
             self.board.points.end_epoch()
             if np.log2(epoch + 1).is_integer():
                 self.board.heatmap(self._gradwatch.step - 1)
-        if self.forensics is not None and self._gradwatch.recorder.exploded:
+        explosions = self._gradwatch.recorder.epoch_sums.explosions
+        if self.forensics is not None and explosions:
             self._write_report(self.forensics.report)
 
     def on_train_end(self, logs=None):
-        """Drains, writes the report, draws the heatmap, and closes the files."""
-        super().on_train_end(logs)
+        """Writes the report, draws the heatmap, and closes the files."""
         if self.forensics is not None:
             self._write_report(self.forensics.end)
-        self.finish()
+        super().on_train_end(logs)
 
     def finish(self):
         """Writes what is still in the ring, and closes the event file."""

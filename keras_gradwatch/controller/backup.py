@@ -18,7 +18,7 @@ import os
 from keras_gradwatch.records import files
 from keras_gradwatch.records.events import Event
 
-# Snapshots that are kept: the newest of the epochs' ends and of saved models, and the
+# States that are kept: the newest of the epochs' ends and of saved models, and the
 # newest in between.
 EPOCH_ENDS = 64
 IN_BETWEEN = 16
@@ -26,7 +26,7 @@ MAX_EVENTS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshot:
+class SavedState:
     """A saved state of the monitor.
 
     Attributes:
@@ -43,46 +43,46 @@ class Snapshot:
 
 
 class Backup:
-    """Snapshots and events of one run, in the directory that it has taken."""
+    """Saved states and events of one run, in the directory that it has taken."""
 
     def __init__(self, directory):
         self.directory = os.path.abspath(directory)
-        self._state = os.path.join(self.directory, "state.jsonl")
-        self._events = os.path.join(self.directory, "events.jsonl")
-        self._kept = []  # pairs of a Snapshot and its line
+        self._state_path = os.path.join(self.directory, "state.jsonl")
+        self._events_path = os.path.join(self.directory, "events.jsonl")
+        self._kept = []  # pairs of a `SavedState` and its line
         self._written = 0  # number of events in the file
 
     def find(self, fingerprint):
-        """Returns the newest snapshot with this fingerprint, or None."""
+        """Returns the newest state with this fingerprint, or None."""
         found = None
-        for snapshot in _read(self._state, Snapshot):
-            fits = fingerprint is not None and snapshot.fingerprint == fingerprint
-            if fits and (not found or snapshot.step >= found.step):
-                found = snapshot
+        for saved in _read(self._state_path, SavedState):
+            fits = fingerprint is not None and saved.fingerprint == fingerprint
+            if fits and (not found or saved.step >= found.step):
+                found = saved
         return found
 
     def events(self, step):
         """Returns the saved `Event`s before `step`, a list."""
-        return [e for e in _read(self._events, Event) if e.step < step]
+        return [e for e in _read(self._events_path, Event) if e.step < step]
 
     def begin(self, step):
         """Drops what is saved of `step` and later; None: everything."""
         kept, events = [], []
         if step is not None:
-            kept = [s for s in _read(self._state, Snapshot) if s.step <= step]
+            kept = [s for s in _read(self._state_path, SavedState) if s.step <= step]
             events = self.events(step)
         self._kept = [(s, _line(s)) for s in kept]
-        files.replace(self._state, "".join(line for _, line in self._kept))
-        files.replace(self._events, "".join(map(_line, events)))
+        files.replace(self._state_path, "".join(line for _, line in self._kept))
+        files.replace(self._events_path, "".join(map(_line, events)))
         self._written = len(events)
 
-    def keep(self, snapshot):
-        """Saves a snapshot, and drops those that are too old."""
-        if self._kept and self._kept[-1][0].step == snapshot.step:
+    def keep(self, saved):
+        """Saves a state, and drops those that are too old."""
+        if self._kept and self._kept[-1][0].step == saved.step:
             last, _ = self._kept.pop()
-            epoch_end = snapshot.epoch_end or last.epoch_end
-            snapshot = dataclasses.replace(snapshot, epoch_end=epoch_end)
-        self._kept.append((snapshot, _line(snapshot)))
+            epoch_end = saved.epoch_end or last.epoch_end
+            saved = dataclasses.replace(saved, epoch_end=epoch_end)
+        self._kept.append((saved, _line(saved)))
         room = {True: EPOCH_ENDS, False: IN_BETWEEN}
         kept = []
         for pair in reversed(self._kept):
@@ -90,7 +90,7 @@ class Backup:
             if room[pair[0].epoch_end] >= 0:
                 kept.append(pair)
         self._kept = kept[::-1]
-        files.replace(self._state, "".join(line for _, line in self._kept))
+        files.replace(self._state_path, "".join(line for _, line in self._kept))
 
     def add(self, events):
         """Appends events, up to `MAX_EVENTS` in the file."""
@@ -99,7 +99,7 @@ class Backup:
             return
         self._written += len(events)
         os.makedirs(self.directory, exist_ok=True)
-        with open(self._events, "a", encoding="utf-8") as file:
+        with open(self._events_path, "a", encoding="utf-8") as file:
             file.writelines(_line(e) for e in events)
 
 
@@ -108,14 +108,4 @@ def _line(record):
 
 
 def _read(path, kind):
-    """Reads the records in a file, except a line left unfinished by a kill."""
-    records = []
-    if not os.path.exists(path):
-        return records
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                records.append(kind(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue
-    return records
+    return files.read_lines(path, lambda values: kind(**values))

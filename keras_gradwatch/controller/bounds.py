@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_gradwatch.detectors.base import checked_limits
+from keras_gradwatch.detectors.checks import checked_limits
 from keras_gradwatch.detectors.observation import FLOOR
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS
 from keras_gradwatch.train_step.state import (
@@ -57,18 +57,16 @@ def draw(plan, states, next_look, rate_line, loss_limit=math.inf, halted=False):
     bounds = Bounds(matrix, [{} for _ in range(MAX_APPLICATIONS)])
     gating = [d for r in plan.responses if r.gates for d in r.detectors]
     followed = [d for r in plan.responses for d in r.detectors]
-    for label, detector in plan.labelled:
-        if detector in followed:
-            for index in range(MAX_APPLICATIONS):
-                state = states[min(index, len(states) - 1)][label]
-                limits = checked_limits(detector, state)
+    for index, own in enumerate(states):
+        for label, detector in plan.labelled:
+            if detector in followed:
+                limits = checked_limits(detector, own[label])
                 bounds.of_detectors[index][label] = limits
                 _take_in(bounds, index, limits, detector, detector in gating)
-                if len(states) == 1:
-                    break
-    if len(states) == 1:
-        matrix[1:] = matrix[0]
-        bounds.of_detectors[1:] = bounds.of_detectors[:1] * (MAX_APPLICATIONS - 1)
+    # Further applications have the limits of the last one.
+    last = len(states) - 1
+    matrix[last:] = matrix[last]
+    bounds.of_detectors[last:] = [bounds.of_detectors[last]] * (MAX_APPLICATIONS - last)
     matrix[:, HIGH:, LOSS] = np.minimum(matrix[:, HIGH:, LOSS], loss_limit)
     matrix[:, HIGH:, RATE] = min(rate_line, UNLIMITED)
     matrix[:, HIGH:, STEP] = next_look - 0.5
@@ -79,10 +77,7 @@ def draw(plan, states, next_look, rate_line, loss_limit=math.inf, halted=False):
 
 def _take_in(bounds, index, limits, detector, gates):
     """Narrows the bounds of one application to the limits of a detector."""
-    if not gates:
-        hard = soft = False
-    else:
-        hard, soft = detector.patience is None, True
+    hard = gates and detector.patience is None
     for quantity, (low, high) in limits.items():
         if quantity == "update_ratio":
             if gates:
@@ -91,9 +86,8 @@ def _take_in(bounds, index, limits, detector, gates):
                 bounds.update_floor = floor
             continue
         column, matrix = COLUMNS[quantity], bounds.matrix[index]
-        high = min(high, UNLIMITED)
         matrix[HIGH, column] = min(matrix[HIGH, column], high)
-        if soft:
+        if gates:
             matrix[SOFT, column] = min(matrix[SOFT, column], high)
         if hard:
             matrix[HARD, column] = min(matrix[HARD, column], high)

@@ -7,13 +7,6 @@ from keras_gradwatch.train_step.state import CONTROL
 NEVER = 2.0**30
 
 
-def policy_settings(plan):
-    """Returns the names of the settings of a plan's policy, a tuple."""
-    if plan.policy is None:
-        return ()
-    return tuple(f"policy/{name}" for name in plan.policy.settings)
-
-
 def control_values(plan, controller, live, standing):
     """Returns the value of the variable `control`, none of it compiled into the step.
 

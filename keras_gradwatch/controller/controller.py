@@ -8,14 +8,13 @@ from keras_gradwatch.controller.bounds import draw
 from keras_gradwatch.controller.control import NEVER
 from keras_gradwatch.controller.observe import Observer
 from keras_gradwatch.controller.rates import Rates
-from keras_gradwatch.controller.responses import Halt, Hold, Rewind, loan
+from keras_gradwatch.controller.responses import Halt, Hold, Response, Rewind, loan
 from keras_gradwatch.controller.responses.base import Moment
 from keras_gradwatch.controller.responses.hold import INSANE
 from keras_gradwatch.controller.responses.probe import STEPS
 from keras_gradwatch.controller.updates import Updates
 from keras_gradwatch.detectors import NonFinite
 from keras_gradwatch.detectors.observation import relative_updates
-from keras_gradwatch.keras_hooks import model_state
 from keras_gradwatch.keras_hooks.compiled import compiled_with
 from keras_gradwatch.records.rows import (
     APPLIED,
@@ -61,7 +60,7 @@ class Controller:
         self._waiting = 0  # steps since the last reading, at most
         self._begun = False
         self._compiled = ()  # what the model was compiled with
-        self.updates = Updates(self.access)
+        self.updates = Updates(monitor)
         self.rates = Rates(lambda: monitor.model, self.access)
         self.radius_in_force = 1.0
         self._reading = False
@@ -95,14 +94,12 @@ class Controller:
             self.rates.reset()
             self._observer.reset()
             self.monitor.first_batch = None
-            end = self.next + self.plan.dense_steps
-            self.attentive_until = max(self.attentive_until, end)
+            self.read_each(self.plan.dense_steps)
         self.rates.split()
         self._observer.begin_fit(self.plan)
         self._clear_gate()
         if self.plan.judges_updates:
-            # The first update of a `fit` is judged.
-            self.attentive_until = max(self.attentive_until, self.next + 1)
+            self.read_each(1)  # the first update of a `fit` is judged
 
     def begin_epoch(self, steps, is_last):
         """Begins an epoch of `steps` steps, None if unknown."""
@@ -113,8 +110,8 @@ class Controller:
         """Ends an epoch, before the model is evaluated or saved."""
         self.monitor.error = None  # it was the end of the data
         self.read()
-        for label, response in self.plan.labelled_responses:
-            response.end_epoch(self, self._remembered(label, response))
+        for response, memory in self._of(Response):
+            response.end_epoch(self, memory)
 
     @property
     def steps_left(self):
@@ -131,8 +128,8 @@ class Controller:
         if self._begun:
             return
         self._begun = True
-        for label, response in self.plan.labelled_responses:
-            response.begin(self, self._remembered(label, response))
+        for response, memory in self._of(Response):
+            response.begin(self, memory)
 
     def begin_layout(self):
         """Called when other variables are trained than before."""
@@ -143,12 +140,14 @@ class Controller:
         """Notifies the detectors that the run was rewound, or its data changed."""
         self._observer.restart(self.plan)
 
-    def _remembered(self, label, response):
-        first = response.initial_memory()
-        memory = self._memory.setdefault(label, first)
-        if memory.keys() != first.keys():
-            memory = self._memory[label] = first
-        return memory
+    def _of(self, kind):
+        """Yields the plan's responses of a class, each with what it remembers."""
+        for label, response in self.plan.labelled_responses:
+            if isinstance(response, kind):
+                first = response.initial_memory()
+                if self._memory.setdefault(label, first).keys() != first.keys():
+                    self._memory[label] = first
+                yield response, self._memory[label]
 
     # -- around each step ----------------------------------------------------------
 
@@ -169,13 +168,13 @@ class Controller:
             self.begin_steps()
         self.updates.skip()
         if self.monitor.live and self.plan.judges_updates and self._is_judged():
-            self.updates.begin(self.monitor.model)
+            self.updates.begin()
 
     def after_step(self, steps):
         """Called after each execution of the train function, of `steps` steps."""
         attentive = self.is_attentive or self.next < self._read_until
         self._waiting += steps
-        self.updates.measure(self.next - 1, self.monitor)
+        self.updates.measure(self.next - 1)
         due = attentive or self.updates.waiting
         if due or self._waiting >= self.plan.update_freq or self._is_alerted():
             self.read()
@@ -215,8 +214,7 @@ class Controller:
             return None
         self.updates.add_to(rows)
         self._put_back_insane(rows)
-        responses = self.plan.labelled_responses if self.monitor.live else []
-        responses = [(r, self._remembered(label, r)) for label, r in responses]
+        responses = list(self._of(Response)) if self.monitor.live else []
         for t in range(len(rows)):
             if rows.scalars["halted"][t] != HALTED:
                 self._decide(rows, t, responses)
@@ -290,7 +288,7 @@ class Controller:
         )
         largest = largest[~np.isnan(largest)]
         if not (largest <= self.bounds.update_limit).all():
-            self.updates.put_back(self.monitor.model)
+            self.updates.put_back()
             scalars["outcome"][last] = REVERTED
 
     def _measured(self, rows):
@@ -300,11 +298,9 @@ class Controller:
     def _plan_attention(self, rows):
         """Plans to read every step after an event, or a rise of the learning rate."""
         if rows.trips and self.monitor.live:
-            end = int(rows.steps[-1]) + 1 + self.plan.dense_steps
-            self.attentive_until = max(self.attentive_until, end)
+            self.read_each(self.plan.dense_steps)
         elif float(rows.scalars["learning_rate"][-1]) > self._rate_line:
-            # To measure the next update.
-            self.attentive_until = max(self.attentive_until, self.next + 1)
+            self.read_each(1)  # to measure the next update
 
     def _next_rate_line(self, rows):
         """Returns the learning rate above which an update is measured again."""
@@ -329,15 +325,12 @@ class Controller:
         self.monitor.store.write("limits", self.bounds.matrix)
 
     def _draw(self):
-        plan, count = self.plan, 0
-        layout = self.monitor.layout
-        if layout is not None:
-            count = len(layout.variables)
-        responses = plan.responses if self.monitor.live else []
-        limit = min(
-            (r.loss_limit() for r in responses if isinstance(r, Hold)),
-            default=math.inf,
-        )
+        plan, layout = self.plan, self.monitor.layout
+        count = len(layout.variables) if layout is not None else 0
+        holds = [hold for hold, _ in self._of(Hold)]
+        limit = math.inf
+        if self.monitor.live:
+            limit = min((hold.loss_limit() for hold in holds), default=limit)
         bounds = draw(
             plan,
             self._observer.states(plan, count),
@@ -346,7 +339,7 @@ class Controller:
             limit,
             self.halted,
         )
-        if any(isinstance(r, Hold) and r.acts for r in plan.responses):
+        if any(hold.acts for hold in holds):
             bounds.update_limit = min(bounds.update_limit, INSANE)
         return bounds
 
@@ -365,22 +358,16 @@ class Controller:
 
         After `steps` tripped steps, if non-finite or outside the limits as flagged.
         """
-        halts = [r for r in self.plan.responses if isinstance(r, Halt)]
-        halts = [halt for halt in halts if not halt.in_a_row]
-        if not halts:
-            return NEVER, False, False
-        followed = [d for halt in halts for d in halt.detectors]
-        left = min(halt.limit for halt in halts)
-        others = any(not isinstance(d, NonFinite) for d in followed)
-        return left, any(isinstance(d, NonFinite) for d in followed), others
+        halts = [halt for halt, _ in self._of(Halt) if not halt.in_a_row]
+        nonfinite = {isinstance(d, NonFinite) for halt in halts for d in halt.detectors}
+        left = min((halt.limit for halt in halts), default=NEVER)
+        return left, True in nonfinite, False in nonfinite
 
     @property
     def region(self):
         """Values of the trust region on the device, a dict of numbers."""
-        for label, response in self.plan.labelled_responses:
-            if isinstance(response, Hold):
-                memory = self._remembered(label, response)
-                return {**vars(response.region), "radius": memory["radius"]}
+        for response, memory in self._of(Hold):
+            return {**vars(response.region), "radius": memory["radius"]}
         return dict.fromkeys(("radius", "element", "decrease"), 1.0)
 
     def _clear_gate(self):
@@ -421,9 +408,7 @@ class Controller:
         held = self.monitor.variant == "full"
         self.monitor.variant = "full" if on else "light"
         if held and not on:
-            steps = max(self.plan.dense_steps, attentive)
-            end = self.monitor.position + steps
-            self.attentive_until = max(self.attentive_until, end)
+            self.read_each(max(self.plan.dense_steps, attentive))
         self.monitor.push_control()
 
     def read_each(self, steps):
@@ -434,44 +419,32 @@ class Controller:
         """Reads the next step at once, too, but does not measure its update."""
         self._read_until = self.next + 1
 
-    def try_beginning(self, loss, trip):
+    def probe_first_weights(self, loss, trip):
         """Probes the first weights of this `fit` against `loss`; `trip` reports it."""
-        for response in self.plan.responses:
-            if isinstance(response, Rewind):
-                response.ask(loss, trip)
+        for response, _ in self._of(Rewind):
+            response.request_probe(loss, trip)
 
     def restart_responses(self):
         """Notifies all responses that weights were restored."""
-        for label, response in self.plan.labelled_responses:
-            response.restart(self._remembered(label, response))
+        for response, memory in self._of(Response):
+            response.restart(memory)
 
     def give_cuts_back(self, rows, reason):
         """Undoes all cuts of the learning rate that are temporary; see `loan`."""
-        for label, response in self.plan.labelled_responses:
-            memory = self._remembered(label, response)
+        for response, memory in self._of(Response):
             if response.lends and "lent" in memory:
                 loan.give_all_back(memory, rows, self, response, reason)
 
-    def put_kept_back(self):
-        """Restores the weights from before an update; returns whether it could."""
-        return self.updates.put_kept_back(self.monitor.model)
-
     def put_slots_back(self):
         """Restores the optimizer slots of the newest snapshot."""
-        for response in self.plan.responses:
-            if isinstance(response, Rewind):
-                response.put_slots_back(self)
+        for response, _ in self._of(Rewind):
+            response.put_slots_back(self)
 
     def tighten(self, factor):
         """Limits updates to a smaller trust region."""
-        for label, response in self.plan.labelled_responses:
-            if isinstance(response, Hold) and response.acts:
-                memory = self._remembered(label, response)
+        for response, memory in self._of(Hold):
+            if response.acts:
                 response.tighten(self, memory, factor)
-
-    def harmed(self):
-        """Returns the variables that a bad step may have corrupted."""
-        return model_state.harmed(self.monitor.model)
 
     # -- over the end of the process -----------------------------------------------
 

@@ -14,11 +14,10 @@ from keras_gradwatch.keras_hooks.jax_state import (
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers, look_again
 
 
-def make_dispatcher(model, monitor, stock, make):
+def make_dispatcher(model, monitor, make):
     """Sets `model.train_function`, as `make_train_function` does.
 
-    `make` is the model's own `make_train_function` with its arguments; `stock` is True
-    if the model's step is Keras's own.
+    `make` is the model's own `make_train_function` with its arguments.
     """
     look_again(model)
     if monitor.asked and not held_optimizers(model):
@@ -30,8 +29,10 @@ def make_dispatcher(model, monitor, stock, make):
     monitor.backend.check(model)
     if monitor.prepare() or make.args or make.keywords:
         model.train_function = None
-    if on_jax and _carry(model, monitor, stock):
-        model.train_function = None
+    if on_jax:
+        monitor.make_variables(model)
+        if monitor.store.access.carry(monitor.store.every):  # there are new ones
+            model.train_function = None
     if isinstance(model.train_function, Dispatcher):
         return
 
@@ -54,12 +55,6 @@ def make_dispatcher(model, monitor, stock, make):
     kind = StateDispatcher if on_jax else Dispatcher
     dispatcher = kind(model, monitor, make_function)
     dispatcher.function("light")
-
-
-def _carry(model, monitor, stock):
-    """Adds the monitor's variables to the JAX state; returns whether they are new."""
-    monitor.make_variables(model, stock)
-    return monitor.store.access.carry(monitor.store.every)
 
 
 class Dispatcher:
@@ -92,19 +87,15 @@ class Dispatcher:
 
     def run(self, *arguments):
         """Runs the chosen step; an exception is noted for the report."""
+        variant = self._monitor.variant
+        traced = variant in self._traced
         try:
-            return self._run(*arguments)
+            function = self.function(variant)
+            with contextlib.nullcontext() if traced else collector_paused():
+                returned = function(*arguments)
         except Exception as error:
             self._monitor.note_error(error)
             raise
-
-    def _run(self, *arguments):
-        variant = self._monitor.variant
-        function = self.function(variant)
-        if variant in self._traced:
-            return function(*arguments)
-        with collector_paused():
-            returned = function(*arguments)
         self._traced.add(variant)
         return returned
 

@@ -6,12 +6,12 @@ import weakref
 import numpy as np
 
 from keras_gradwatch.controller import identity
-from keras_gradwatch.controller.control import control_values, policy_settings
+from keras_gradwatch.controller.control import control_values
 from keras_gradwatch.controller.controller import Controller
 from keras_gradwatch.controller.persistence import Keeper
-from keras_gradwatch.controller.plan import Request, unite
+from keras_gradwatch.controller.plan import Plan, Request
 from keras_gradwatch.controller.store import Store
-from keras_gradwatch.keras_hooks import learning_rate, model_state, networks
+from keras_gradwatch.keras_hooks import learning_rate, networks
 from keras_gradwatch.keras_hooks.batch_logs import BatchLogs
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 from keras_gradwatch.records.first_batch import describe_batch, is_small
@@ -60,7 +60,7 @@ class GradientMonitor:
         first_batch: Result of `describe_batch` for the first batch of a run; None
             before that.
         first_data: That batch, until its step was read; None if it is large.
-        steps_are_stock: Whether the traced step is Keras's own.
+        steps_are_stock: Whether the model's step is Keras's own.
         error: What ended the newest `fit` in a step, a str; None: nothing did.
         losses_known: Whether the loss of each application of the traced step is known.
         reads_logs: Whether the traced step looks for a loss in its logs.
@@ -70,7 +70,7 @@ class GradientMonitor:
 
     def __init__(self, backend, model):
         self.backend = backend
-        self.plan = unite([])
+        self.plan = Plan()
         self.layout = None
         self.recorder = Recorder()
         self.histogram_names = ()
@@ -154,9 +154,8 @@ class GradientMonitor:
             self.store.forget("policy")  # another policy begins with a state of its own
         self._policy = policy
         # An idle plan runs on whatever is traced: everything is switched off.
-        same = self._traced == self.plan.structure()
-        wanted = bool(self._requests or self._standing)
-        return wanted and self._traced is not None and not same
+        same = self._traced in (None, self.plan.structure())
+        return self.asked and not same
 
     def _end(self):
         """Forgets the last `fit`, after reading the steps of an interrupted one."""
@@ -192,14 +191,12 @@ class GradientMonitor:
         self.stand_ins.clear()
 
     def _replan(self):
-        standing = [self._standing] if self._standing else []
-        if self._requests or standing:
-            self.plan = unite(standing + self._requests)
+        if self.asked:
+            self.plan = Plan([*filter(None, [self._standing]), *self._requests])
 
     def _push(self):
         """Writes the plan's numbers into the variables that the step reads."""
-        standing = self._standing is not None and self._standing.policy is not None
-        pushed = (self.plan, self.live, standing)
+        pushed = (self.plan, self.live, self._standing)
         if pushed != self._pushed:  # train_on_batch comes here for every batch
             self._pushed = pushed
             self.push_control()
@@ -217,52 +214,38 @@ class GradientMonitor:
         standing = self._standing is not None and self._standing.policy is not None
         return control_values(self.plan, self.controller, self.live, standing)
 
-    @property
-    def policy_settings(self):
-        """Names of the policy's settings among the values of `control`."""
-        return policy_settings(self.plan)
-
     # -- variables -----------------------------------------------------------------
-
-    @property
-    def variables(self):
-        """All device variables created so far, a list."""
-        return self.store.every
 
     def variable(self, name, initial=None):
         """Returns the device variable `name`, creating it at the first call."""
-        if initial is not None:
-            make = self.backend.on_host
-            return make(lambda: self.store.variable(name, initial))
-        found = self.store.get(name)
-        if found is not None:
-            return found
-        make = self.backend.on_host
-        if name == "step":
-            return make(lambda: self.store.variable(name, 0, "int32"))
+        if initial is None and name in self.store:
+            return self.store.get(name)
         first = {
+            "step": lambda: 0,
             "limits": self.controller.limits,
             "control": self._control,
             "gate": lambda: np.float32([0, 0, *[-UNLIMITED] * (len(GATE) - 2)]),
             "peaks": lambda: np.zeros((MAX_APPLICATIONS, 3)),
             "logs": lambda: np.full(MAX_LOGS, np.nan),
             "losses": lambda: np.zeros(MAX_LOSSES),
-        }[name]
-        return make(lambda: self.store.variable(name, first()))
+        }
+        make = first[name] if initial is None else lambda: initial
+        dtype = "int32" if name == "step" else "float32"
+        return self.backend.on_host(lambda: self.store.variable(name, make(), dtype))
 
-    def make_variables(self, model, stock):
+    def make_variables(self, model):
         """Creates all variables before the step is traced, on JAX."""
         for name in ("step", "limits", "control", "gate"):
             self.variable(name)
-        if not stock:
+        if not self.steps_are_stock:
             self.variable("logs")
         if self.plan.many_steps:
             self.variable("peaks")
         if trackers(model):
             self.variable("losses")
-        self.build(model, [], 1 if stock else None)
+        self.build(model, [])
         count = len(self.layout.variables)
-        for index in range(1 if stock else MAX_APPLICATIONS):
+        for index in range(self.layout.applications):
             if self.plan.policy is not None:
                 for name, (value, _) in policy_state(self.plan.policy, count).items():
                     self.variable(f"policy{index}/{name}", value)
@@ -270,12 +253,11 @@ class GradientMonitor:
             self.histogram_variables(count)
         self.hook_schedules()
 
-    def build(self, model, variables, applications=None):
+    def build(self, model, variables):
         """Creates the ring for the rows of a step, unless the present one fits.
 
         Rows of another layout are read first, so that none is lost. `variables` are
-        trained besides the model's own; `applications` is the room for optimizer calls
-        in a row.
+        trained besides the model's own.
         """
         own = {id(v): v for v in model.trainable_variables}
         # What a step trains although no layer of the model holds it.
@@ -286,7 +268,7 @@ class GradientMonitor:
         layout = Layout(
             tuple(names),
             self.plan.statistics,
-            applications or MAX_APPLICATIONS,
+            1 if self.steps_are_stock else MAX_APPLICATIONS,
             tuple(size(v.shape) for v in every),
             tuple(len(v.shape) >= 2 for v in every),
         )
@@ -386,13 +368,14 @@ class GradientMonitor:
 
     def look(self, iterator):
         """Describes a run's first batch; returns an iterator that still gives it."""
-        wanted = self.live and self.recorder.is_listened_to
+        wanted = self.live and self.recorder.at_begin
         if not wanted or self.first_batch is not None:
             return iterator
         data, iterator = self.backend.first_batch(self.model, iterator)
         self.first_batch = {} if data is None else describe_batch(data)
         self.first_data = data if data is not None and is_small(data) else None
-        self.recorder.tell_begin()
+        for listener in self.recorder.at_begin:
+            listener()
         return iterator
 
     @property
@@ -404,11 +387,6 @@ class GradientMonitor:
     def step(self):
         """The number of watched training steps so far, over all `fit` calls."""
         return int(self.store.read("step")) if "step" in self.store else 0
-
-    @property
-    def updates(self):
-        """Number of updates that the model's optimizer has made, an int."""
-        return model_state.updates(self._model(), self.store.access)
 
     def resting(self, compete):
         """Says which detectors are disabled for lack of a loss, or returns None."""

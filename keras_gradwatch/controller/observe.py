@@ -5,21 +5,10 @@ import math
 import numpy as np
 
 from keras_gradwatch.detectors import Observation
-from keras_gradwatch.detectors.base import checked_observe
+from keras_gradwatch.detectors.checks import checked_observe
 from keras_gradwatch.records.rows import OVERFLOWED, REVERTED, SCALARS, Trip
 from keras_gradwatch.train_step.application import MAX_APPLICATIONS
 
-NORM, LOSS, RATE, OUTCOME, SCALE, NONFINITE = (
-    SCALARS.index(name)
-    for name in (
-        "global_norm",
-        "loss",
-        "learning_rate",
-        "outcome",
-        "loss_scale",
-        "nonfinite",
-    )
-)
 # So many overflows of a loss scale in a row are an event.
 OVERFLOWS = 20
 
@@ -80,14 +69,15 @@ class Observer:
             places: For each application, the indices of its variables.
         """
         found, tripped = [], set()
-        applications = rows.applications[t].tolist()
-        number = sum(not math.isnan(scalars[OUTCOME]) for scalars in applications)
-        several, compete = number > 1, bool(rows.compete[t])
+        each = rows.applications[t].tolist()
+        each = [dict(zip(SCALARS, values, strict=True)) for values in each]
+        applications = [
+            scalars for scalars in each if not math.isnan(scalars["outcome"])
+        ]
+        several, compete = len(applications) > 1, bool(rows.compete[t])
         # Several applications have states of their own.
-        self.states(plan, len(rows.layout.variables), number)
+        states = self.states(plan, len(rows.layout.variables), len(applications))
         for index, scalars in enumerate(applications):
-            if math.isnan(scalars[OUTCOME]):
-                break
             own = places[index] if several and index < len(places) else None
             seen = _observation(rows, t, scalars, own)
             judging = self._judging(plan, index, scalars)
@@ -98,51 +88,42 @@ class Observer:
                 # An update that no run survives: its step is part of no baseline.
                 judging = [(n, d) for n, d in judging if "update_ratio" in d.reads]
             for label, detector in judging:
-                own = limits[index].get(label)
-                if own is None:
-                    own = detector.limits(self.states_of(index)[label])
+                state = states[index][label]
+                in_force = limits[index].get(label)
+                if in_force is None:
+                    in_force = detector.limits(state)
                 if not several:
-                    _note(rows, t, own)
+                    _record_limits(rows, t, in_force)
                 # A bad batch is one event; a lasting condition is one in each network.
-                key = (label, index) if own == {} else label
-                if key not in tripped:
-                    trip = self._ask(seen, index, label, detector, own, t)
-                    if trip is not None:
-                        trip.variable = _place(trip.variable, index, places)
-                        trip.application = index if several else None
-                        found.append(trip)
-                        tripped.add(key)
+                key = (label, index) if in_force == {} else label
+                if key in tripped:
+                    continue
+                step = seen._replace(limits=in_force)
+                verdict = checked_observe(detector, step, state)
+                if verdict is not None:
+                    trip = Trip(t, detector, *verdict)
+                    trip.variable = _place(trip.variable, index, places)
+                    trip.application = index if several else None
+                    found.append(trip)
+                    tripped.add(key)
         return found
 
     def _judging(self, plan, index, scalars):
         """Returns the pairs `(label, detector)` that judge one application."""
-        if scalars[OUTCOME] == OVERFLOWED:
+        if scalars["outcome"] == OVERFLOWED:
             # A loss scale's own matter, unless it lasts.
             self._overflows[index] += 1
             if self._overflows[index] < OVERFLOWS:
                 return []
             self._overflows[index] = 0
             return plan.labelled[:1]
-        if scalars[NONFINITE] > 0:
+        if scalars["nonfinite"] > 0:
             # One thing that goes wrong is one event.
             return plan.labelled[:1]
-        if math.isnan(scalars[NORM]):
+        if math.isnan(scalars["global_norm"]):
             return []  # a part of an accumulation window
         self._overflows[index] = 0
         return plan.of_values
-
-    def _ask(self, seen, index, label, detector, limits, t):
-        states = self.states_of(index)
-        state = states[label]
-        seen = seen._replace(limits=limits) if limits else seen
-        verdict = checked_observe(detector, seen, state)
-        if verdict is None:
-            return None
-        return Trip(t, detector, verdict.variable, verdict.value, verdict.baseline)
-
-    def states_of(self, index):
-        """Returns the states of one application."""
-        return self._states[min(index, len(self._states) - 1)]
 
     def to_plain(self):
         """Returns all states as plain numbers and lists."""
@@ -171,15 +152,15 @@ def _observation(rows, t, scalars, own):
         columns[name] = column[own] if own is not None else column
     return Observation(
         step=int(rows.steps[t]),
-        loss=scalars[LOSS],
-        global_norm=scalars[NORM],
+        loss=scalars["loss"],
+        global_norm=scalars["global_norm"],
         norms=columns["norm"],
-        finite=not scalars[NONFINITE] > 0,
+        finite=not scalars["nonfinite"] > 0,
         sizes=sizes,
         kernels=kernels,
         statistics=columns,
-        loss_scale=scalars[SCALE],
-        learning_rate=scalars[RATE],
+        loss_scale=scalars["loss_scale"],
+        learning_rate=scalars["learning_rate"],
         limits={},
     )
 
@@ -190,7 +171,7 @@ def _fits(state, first):
     return all(np.shape(state[name]) == np.shape(first[name]) for name in first)
 
 
-def _note(rows, t, limits):
+def _record_limits(rows, t, limits):
     """Records the lowest limits of norm and loss that hold in a step."""
     for quantity, (_, high) in limits.items():
         column = rows.scalars.get(f"limit_{quantity}")

@@ -4,7 +4,7 @@ import os
 import time
 
 from keras_gradwatch.controller import directories
-from keras_gradwatch.controller.backup import Backup, Snapshot
+from keras_gradwatch.controller.backup import Backup, SavedState
 from keras_gradwatch.tensors.processes import is_chief, of_chief
 
 # Seconds between two snapshots within an epoch, at least: one takes 10 to 20 ms.
@@ -63,13 +63,13 @@ class Keeper:
             self.resumed = step, events
 
     def _find(self, asked, fingerprint):
-        """Takes a directory; returns its `Snapshot` to continue from, or None."""
+        """Takes a directory; returns its `SavedState` to continue from, or None."""
         for directory in directories.used(asked, self.trial) if fingerprint else ():
             backup = self._backups[asked] = Backup(directory)
-            snapshot = backup.find(fingerprint)
-            if snapshot is not None:
-                backup.begin(snapshot.step)
-                return snapshot
+            saved = backup.find(fingerprint)
+            if saved is not None:
+                backup.begin(saved.step)
+                return saved
         directory = directories.take(asked, self.trial)
         if self.trial is None and directory != asked:
             self._monitor.recorder.say_once(
@@ -93,8 +93,8 @@ class Keeper:
         """Saves the current state; the ring must have been drained."""
         state = self._monitor.state(is_state)
         step = state.get("step", 0)
-        snapshot = Snapshot(step, self._monitor.fingerprint(), epoch_end, state)
-        self._write(lambda backup: backup.keep(snapshot))
+        saved = SavedState(step, self._monitor.fingerprint(), epoch_end, state)
+        self._write(lambda backup: backup.keep(saved))
         self._last = time.monotonic()
 
     def _write(self, write):

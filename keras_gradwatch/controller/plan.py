@@ -1,7 +1,8 @@
 """The requests of the callbacks of one `fit`, merged into one plan."""
 
 import functools
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass
 
 from keras_gradwatch.detectors import Detector, NonFinite
 from keras_gradwatch.policies import Policy
@@ -51,14 +52,13 @@ class Request:
     save_batch: int = 0
 
 
-@dataclass(eq=False)
 class Plan:
-    """The merged requests.
+    """The merged requests of one `fit`; raises ValueError if their policies differ.
 
     Attributes:
         policy: The only policy, or None.
-        detectors: All distinct detectors, `NonFinite` first.
         responses: All responses, those that act first.
+        detectors: All distinct detectors, `NonFinite` first.
         update_freq: Smallest requested number of steps between two readings.
         log_batches: Whether any request asks for it.
         many_steps: Whether an execution runs several steps, with no reading in between.
@@ -70,19 +70,27 @@ class Plan:
         state_dirs: All requested directories, in order.
     """
 
-    policy: Policy | None = None
-    detectors: list[Detector] = field(default_factory=lambda: [NonFinite()])
-    responses: list = field(default_factory=list)
-    update_freq: int = 50
-    log_batches: bool = False
-    capacity: int = 51
-    many_steps: bool = False
-    wanted: set = field(default_factory=set)
-    sample_freq: int | None = None
-    dense_steps: float = 0
-    histogram_freq: int = 0
-    state_dirs: list[str] = field(default_factory=list)
-    save_batch: int = 0
+    def __init__(self, requests=()):
+        self.policy = _only_policy(requests)
+        self.responses = _responses(requests)
+        self.detectors = [NonFinite()]
+        for source in (*requests, *self.responses):
+            for detector in source.detectors:
+                if detector not in self.detectors:
+                    self.detectors.append(detector)
+        every = [Request("nobody"), *requests]  # with the defaults
+        self.update_freq = min(r.update_freq for r in every)
+        self.log_batches = any(r.log_batches for r in every)
+        self.many_steps = any(r.steps_per_execution > 1 for r in every)
+        self.capacity = max(r.update_freq + r.steps_per_execution for r in every)
+        self.wanted = {name for r in every for name in r.statistics}
+        self.dense_steps = max(r.dense_steps for r in every)
+        self.save_batch = max(r.save_batch for r in every)
+        self.histogram_freq = _least(r.histogram_freq for r in every) or 0
+        self.state_dirs = list(dict.fromkeys(d for r in every for d in r.state_dirs))
+        self.sample_freq = None
+        if set(self.statistics) - set(ALWAYS) or self.judges_updates:
+            self.sample_freq = _least(r.sample_freq for r in every) or SAMPLE_FREQ
 
     @property
     def protects(self):
@@ -168,45 +176,29 @@ def _labelled(methods):
     return pairs
 
 
-def unite(requests):
-    """Merges `Request`s into one `Plan`; raises ValueError if policies differ."""
-    plan, policy_owner = Plan(), None
-    frequencies, responses, detectors = [], [], []
-    for request in requests:
-        if request.policy is not None:
-            if plan.policy is not None and plan.policy != request.policy:
-                raise ValueError(
-                    "A model can have only one policy, but two different ones are set: "
-                    f"{plan.policy!r} by {policy_owner}, and {request.policy!r} by "
-                    f"{request.owner}. Remove one of them."
-                )
-            plan.policy, policy_owner = request.policy, request.owner
-        responses += request.responses
-        detectors += request.detectors
-        plan.update_freq = min(plan.update_freq, request.update_freq)
-        plan.capacity = max(
-            plan.capacity, request.update_freq + request.steps_per_execution
-        )
-        plan.log_batches |= request.log_batches
-        plan.many_steps |= request.steps_per_execution > 1
-        plan.wanted |= set(request.statistics)
-        plan.dense_steps = max(plan.dense_steps, request.dense_steps)
-        plan.save_batch = max(plan.save_batch, request.save_batch)
-        if request.sample_freq:
-            frequencies.append(request.sample_freq)
-        every = [*plan.state_dirs, *request.state_dirs]
-        plan.state_dirs = list(dict.fromkeys(every))
-        if request.histogram_freq:
-            wanted = (plan.histogram_freq, request.histogram_freq)
-            plan.histogram_freq = min(freq for freq in wanted if freq)
-    for response in sorted(responses, key=lambda r: not r.acts):
-        # One that only reports is not needed beside another of its kind.
-        if response.acts or type(response) not in map(type, plan.responses):
-            plan.responses.append(response)
-            detectors += response.detectors
-    for detector in detectors:
-        if detector not in plan.detectors:
-            plan.detectors.append(detector)
-    if set(plan.statistics) - set(ALWAYS) or plan.judges_updates:
-        plan.sample_freq = min(frequencies, default=SAMPLE_FREQ)
-    return plan
+def _only_policy(requests):
+    """Returns the policy that is requested, or None; ValueError if there are two."""
+    asked = [request for request in requests if request.policy is not None]
+    for one, other in itertools.pairwise(asked):
+        if one.policy != other.policy:
+            raise ValueError(
+                "A model can have only one policy, but two different ones are set: "
+                f"{one.policy!r} by {one.owner}, and {other.policy!r} by "
+                f"{other.owner}. Remove one of them."
+            )
+    return asked[-1].policy if asked else None
+
+
+def _responses(requests):
+    """Returns the responses, without those that only report beside their own kind."""
+    found = []
+    every = [response for request in requests for response in request.responses]
+    for response in sorted(every, key=lambda r: not r.acts):
+        if response.acts or type(response) not in map(type, found):
+            found.append(response)
+    return found
+
+
+def _least(frequencies):
+    """Returns the smallest number of steps that is requested, or None."""
+    return min(filter(None, frequencies), default=None)

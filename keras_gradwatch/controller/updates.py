@@ -16,8 +16,8 @@ class Updates:
     Measured on the host only if a detector reads it, so the compiled step need not.
     """
 
-    def __init__(self, access):
-        self._access = access
+    def __init__(self, monitor):
+        self._monitor, self._access = monitor, monitor.store.access
         self._before = self._averages = self._kept = None
         self._measured = {}  # step -> (names, weight norms, update ratios)
 
@@ -26,8 +26,9 @@ class Updates:
         """Whether there are measurements that were not read yet."""
         return bool(self._measured)
 
-    def begin(self, model):
-        """Copies the weights of `model`, before a step."""
+    def begin(self):
+        """Copies the weights, before a step."""
+        model = self._monitor.model
         variables = model.trainable_variables
         averages = [v for o in held_optimizers(model) for v in averages_in(o)]
         copies = self._access.device_copies([*variables, *averages])
@@ -39,8 +40,9 @@ class Updates:
         """Disables the measurement of the next step."""
         self._before = None
 
-    def measure(self, step, monitor):
+    def measure(self, step):
         """Measures the update up to `step`, if the weights before were copied."""
+        monitor = self._monitor
         if self._before is None or monitor.layout is None:
             return
         if any(learning_rate.rewrites(o) for o in held_optimizers(monitor.model)):
@@ -56,10 +58,10 @@ class Updates:
             ratios = np.where(moved == 0, 0.0, moved / weights)
         self._measured[step] = monitor.names_of(kernels), weights, ratios
 
-    def put_back(self, model):
+    def put_back(self):
         """Restores the weights from before the last execution."""
         self.keep()
-        self.put_kept_back(model)
+        self.put_kept_back()
 
     def keep(self):
         """Keeps the weights from before the last execution for `put_kept_back`."""
@@ -67,7 +69,7 @@ class Updates:
         if self._before is not None:
             self._kept = self._before, self._averages
 
-    def put_kept_back(self, model):
+    def put_kept_back(self):
         """Restores the kept weights; returns whether there were any.
 
         A moving average of the weights becomes that of the restored weights.
@@ -78,7 +80,7 @@ class Updates:
         (variables, weights), before = kept
         averages, averaged = [], []
         with self._access.scope():
-            for optimizer in held_optimizers(model):
+            for optimizer in held_optimizers(self._monitor.model):
                 pairs = averages_of(optimizer, variables)
                 for weight, pair in zip(weights, pairs, strict=True):
                     if pair is not None:

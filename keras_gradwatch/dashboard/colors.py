@@ -35,10 +35,15 @@ def log_range(arrays):
     It consists of quantiles at most `DECADES` from the median, so that an explosion
     does not make all other steps look alike. Only finite positive values count.
     """
-    known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
-    logs = np.log10(np.concatenate([*known, np.zeros(0)]))
-    if not len(logs):
+    known = logs(arrays)
+    if not len(known):
         return -1.0, 1.0
-    low, middle, high = np.quantile(logs, [0.01, 0.5, 0.99])
+    low, middle, high = np.quantile(known, [0.01, 0.5, 0.99])
     low, high = max(low, middle - DECADES), min(high, middle + DECADES)
     return (low, high) if high - low > 0.01 else (low - 0.5, high + 0.5)
+
+
+def logs(arrays):
+    """Returns log10 of all finite positive values, one array."""
+    known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
+    return np.log10(np.concatenate([*known, np.zeros(0)]))

@@ -56,8 +56,8 @@ def drill_down(shared, y_ranges, histograms=False):
 def _cells(made):
     """Draws one rectangle for each bin of each histogram, the darker the fuller."""
     source = ColumnDataSource({k: [] for k in ("left", "right", "bottom", "top", "a")})
-    ends = {"left": "left", "right": "right", "bottom": "bottom", "top": "top"}
-    made.quad(**ends, fill_alpha="a", line_color=None, color="#1f77b4", source=source)
+    ends = ("left", "right", "top", "bottom")
+    made.quad(*ends, fill_alpha="a", line_color=None, color="#1f77b4", source=source)
     return source
 
 

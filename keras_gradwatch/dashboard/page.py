@@ -19,14 +19,6 @@ NOTICE = """<!DOCTYPE html>
 """
 
 
-def need_bokeh():
-    """Raises ImportError, which says what to install, if Bokeh is missing."""
-    try:
-        import bokeh.plotting  # noqa: F401
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-
-
 class Page(str):
     """A page, an HTML document; a notebook shows it in a frame."""
 
@@ -44,9 +36,11 @@ def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
         script: URL of Bokeh's script; None: it is embedded.
         columns: Maximum number of columns to which the steps are thinned out.
     """
-    need_bokeh()
-    from bokeh.embed import file_html
-    from bokeh.resources import INLINE
+    try:
+        from bokeh.embed import file_html
+        from bokeh.resources import INLINE
+    except ImportError as error:
+        raise ImportError(MISSING) from error
 
     lines = [f'<p class="verdict bad problem">{html.escape(p)}</p>' for p in problems]
     if not runs:

@@ -3,7 +3,7 @@
 import numpy as np
 from bokeh.models import ColumnDataSource, Range1d
 
-from keras_gradwatch.dashboard.colors import ACTIONS
+from keras_gradwatch.dashboard.colors import ACTIONS, logs
 from keras_gradwatch.dashboard.figures import chart, show_legend, show_steps
 from keras_gradwatch.records.rows import REVERTED, SKIPPED
 
@@ -52,21 +52,16 @@ def ranges(runs):
 
 def _log_range(runs, names, limit=None, least=0.15):
     """Returns the range of all values but a few of the smallest, and up to a limit."""
-    logs = _logs([run[name] for run in runs for name in names])
+    known = logs([run[name] for run in runs for name in names])
     low, high = -1.0, 1.0
-    if len(logs):
-        low, most, high = np.quantile(logs, [0.01, 0.9, 1])
+    if len(known):
+        low, most, high = np.quantile(known, [0.01, 0.9, 1])
         high = min(high, most + HEADROOM)
-        limits = _logs([run[limit] for run in runs] if limit else [])
+        limits = logs([run[limit] for run in runs] if limit else [])
         if len(limits):
             high = max(high, min(np.median(limits), high + 1))
     room = max(least, 0.06 * (high - low))
     return Range1d(10 ** (low - room), 10 ** (high + room))
-
-
-def _logs(arrays):
-    known = [a[np.isfinite(a) & (a > 0)] for a in arrays]
-    return np.log10(np.concatenate([*known, np.zeros(0)]))
 
 
 def timeline(run, drawn, y_ranges, shared):
@@ -81,8 +76,7 @@ def timeline(run, drawn, y_ranges, shared):
     norm = chart(150, y_range=y_ranges["norm"], y_axis_type="log", **shared)
     rate = chart(84, y_range=y_ranges["rate"], y_axis_type="log", **shared)
     share = chart(72, y_range=Range1d(0, 1.02), **shared)
-    limits = (("loss", loss, "limit_loss"), ("norm", norm, "limit_global_norm"))
-    for _, made, limit in limits:
+    for made, limit in ((loss, "limit_loss"), (norm, "limit_global_norm")):
         if np.isfinite(drawn[limit]).any():
             _band(made, drawn, limit)
     _line(loss, source, "loss", "#1f77b4", "loss")

@@ -36,17 +36,11 @@ class AnyOf(Detector):
         self.detectors = [single for d in detectors for single in flatten(d)]
 
     def get_config(self):
-        return {
-            "detectors": [
-                keras.saving.serialize_keras_object(d) for d in self.detectors
-            ]
-        }
+        return {"detectors": keras.saving.serialize_keras_object(self.detectors)}
 
     @classmethod
     def from_config(cls, config):
-        return cls(
-            [keras.saving.deserialize_keras_object(d) for d in config["detectors"]]
-        )
+        return cls(keras.saving.deserialize_keras_object(config["detectors"]))
 
 
 def _either(self, other):

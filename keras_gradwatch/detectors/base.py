@@ -2,18 +2,8 @@
 
 import math
 
-from keras_gradwatch.detectors.checks import checked_limits, checked_observe
-from keras_gradwatch.detectors.observation import Observation, Verdict
+from keras_gradwatch.detectors.observation import Verdict
 from keras_gradwatch.methods import Method
-
-__all__ = [
-    "Detector",
-    "Observation",
-    "Verdict",
-    "checked_limits",
-    "checked_observe",
-    "flatten",
-]
 
 
 class Detector(Method):

@@ -8,13 +8,12 @@ import keras
 from keras_gradwatch.keras_hooks import all_reduce as reduced
 from keras_gradwatch.keras_hooks.learning_rate import leaves
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
+from keras_gradwatch.keras_hooks.patching import original_of, standing_in
 from keras_gradwatch.tensors.branch import uncompiled
 
 # Replica threads share the optimizer, and each traces the step: what stands in for
 # `apply` asks here whose step it is in.
 _active = threading.local()
-_lock = threading.Lock()
-_users: dict = {}  # id(object) -> number of steps that intercept it just now
 
 
 def is_stock(step):
@@ -45,42 +44,25 @@ def intercept(model, watched):
             if hasattr(leaf, reduced.HOOK):
                 stand_ins.append((leaf, reduced.HOOK, reduced.reducing))
     made = watched.monitor.stand_ins
-    with _lock:
+    for gone in made.keys() - {(id(owner), name) for owner, name, _ in stand_ins}:
+        del made[gone]  # a replaced optimizer's
+    with contextlib.ExitStack() as stack:
         for owner, name, make in stand_ins:
-            _stand_in(owner, name, make, made)
-        for gone in made.keys() - {(id(owner), name) for owner, name, _ in stand_ins}:
-            del made[gone]  # a replaced optimizer's
-    _active.watched = watched
-    try:
+            stand_in = _stand_in(owner, name, make, made)
+            stack.enter_context(standing_in(owner, **{name: stand_in}))
+        _active.watched = watched
+        stack.callback(setattr, _active, "watched", None)
         yield
-    finally:
-        _active.watched = None
-        with _lock:
-            for owner, name, _ in stand_ins:
-                _stand_aside(owner, name)
 
 
 def _stand_in(owner, name, make, made):
-    key = (id(owner), name)
-    _users[key] = _users.get(key, 0) + 1
-    if _users[key] > 1:
-        return
-    original = getattr(owner, name)
-    known, stand_in = made.get(key, (None, None))
+    original = original_of(owner, name)
+    known, stand_in = made.get((id(owner), name), (None, None))
     if known != original:
         stand_in = uncompiled()(make(owner, original))
     if keras.config.backend() == "torch":
-        made[key] = original, stand_in
-    # Bound to the instance: super() calls inside the methods do not come back.
-    object.__setattr__(owner, name, stand_in)
-
-
-def _stand_aside(owner, name):
-    key = (id(owner), name)
-    _users[key] -= 1
-    if not _users[key]:
-        del _users[key]
-        object.__delattr__(owner, name)
+        made[id(owner), name] = original, stand_in
+    return stand_in
 
 
 def _applying(optimizer, apply):

@@ -50,7 +50,7 @@ def variable_of(leaf):
     return rate if isinstance(rate, keras.Variable) else None
 
 
-def cut(optimizers, factor, floor, least, store, factors):
+def cut(optimizers, factor, floor, least, access, factors):
     """Multiplies learning rates between two steps, and returns the first one's factor.
 
     Args:
@@ -58,7 +58,7 @@ def cut(optimizers, factor, floor, least, store, factors):
         factor: 0 to 1; above 1, it reverts earlier cuts, and no more than those.
         floor: No rate is cut below this.
         least: Nor below this fraction of its value without cuts.
-        store: Has `read(variable)`, `write(variable, value)`, and `scope()`, a context
+        access: Has `read(variable)`, `write(variable, value)`, and `scope()`, a context
             in which variables have their current values.
         factors: Dict from an optimizer's place to the factor on its float rate, updated
             in place; a schedule has a variable instead.
@@ -67,9 +67,9 @@ def cut(optimizers, factor, floor, least, store, factors):
     for place, leaf in enumerate(all_leaves(optimizers)):
         scale = None if variable_of(leaf) is not None else scale_of(leaf)
         fixed = variable_of(leaf) is None and scale is None
-        with store.scope():
+        with access.scope():
             rate = float(ops.convert_to_numpy(_rate(leaf)))
-        before = factors.get(place, 1.0) if scale is None else store.read(scale)
+        before = factors.get(place, 1.0) if scale is None else access.read(scale)
         if scale is None:
             rate *= before
         if fixed or not rate > 0:
@@ -81,7 +81,7 @@ def cut(optimizers, factor, floor, least, store, factors):
         if scale is None:
             factors[place] = float(after)
         else:
-            store.write(scale, after)
+            access.write(scale, after)
         done.append(float(after / before))
     return done[0] if done else 1.0
 
@@ -146,7 +146,6 @@ def pinned(optimizer, read):
 
 def unhook_schedules(optimizers):
     """Undoes `hook_schedules`; the schedules are used without cuts again."""
-    for optimizer in optimizers:
-        for leaf in leaves(optimizer):
-            if scale_of(leaf) is not None:
-                object.__delattr__(leaf, HOOK)
+    for leaf in all_leaves(optimizers):
+        if scale_of(leaf) is not None:
+            object.__delattr__(leaf, HOOK)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_gradwatch.keras_hooks.accumulation import applications
 from keras_gradwatch.keras_hooks.layers import layers_of
-from keras_gradwatch.keras_hooks.learning_rate import leaves
+from keras_gradwatch.keras_hooks.learning_rate import all_leaves
 from keras_gradwatch.keras_hooks.moving_average import averages_in
 from keras_gradwatch.keras_hooks.optimizers import held_optimizers
 
@@ -47,14 +47,13 @@ def newly_nonfinite(before, model):
     return total
 
 
-def harmed(model):
+def corruptible(model):
     """Returns weights, state and optimizer variables, which a bad step may corrupt.
 
     Excludes learning rates, seeds and metrics.
     """
     optimizers = held_optimizers(model)
-    every = [leaf for optimizer in optimizers for leaf in leaves(optimizer)]
-    left_out = {id(leaf._learning_rate) for leaf in every}
+    left_out = {id(leaf._learning_rate) for leaf in all_leaves(optimizers)}
     left_out |= {id(v) for metric in model.metrics for v in metric.variables}
     variables = [*model.trainable_variables, *restorable(model)]
     for optimizer in optimizers:
@@ -68,13 +67,12 @@ def slots(model):
     Excludes scalars, moving averages of the weights, and gradient accumulators.
     """
     found = []
-    for optimizer in held_optimizers(model):
-        for leaf in leaves(optimizer):
-            others = averages_in(leaf) + getattr(leaf, "_accumulated_gradients", [])
-            left_out = {id(variable) for variable in others}
-            first = getattr(leaf, "initial_accumulator_value", 0.0)
-            own = [v for v in leaf.variables if len(v.shape) and id(v) not in left_out]
-            found += [(v, first) for v in own]
+    for leaf in all_leaves(held_optimizers(model)):
+        others = averages_in(leaf) + getattr(leaf, "_accumulated_gradients", [])
+        left_out = {id(variable) for variable in others}
+        first = getattr(leaf, "initial_accumulator_value", 0.0)
+        own = [v for v in leaf.variables if len(v.shape) and id(v) not in left_out]
+        found += [(v, first) for v in own]
     return found
 
 

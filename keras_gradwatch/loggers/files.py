@@ -8,7 +8,7 @@ import math
 import os
 
 from keras_gradwatch.loggers.base import Logger
-from keras_gradwatch.methods import flag, local_file
+from keras_gradwatch.methods import flag, local_path
 from keras_gradwatch.tensorboard import tags
 
 
@@ -20,7 +20,7 @@ class FileLog(Logger):
     """
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
-        self.path = self._asked = local_file(self, "path", path)
+        self.path = self._asked = local_path(self, "path", path, "file")
         self.append = flag(self, "append", append)
         self._begun = False
 

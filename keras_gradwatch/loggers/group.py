@@ -1,6 +1,7 @@
 """The loggers of one callback."""
 
 import contextlib
+import functools
 
 from keras_gradwatch.loggers.base import Logger, NoRunError
 from keras_gradwatch.tensorboard.norms import NormLog
@@ -39,10 +40,7 @@ class Loggers:
             except BaseException:  # there is no run, or Ctrl-C
                 self._close()
                 raise
-            self.points.begin(first_step, self._log)
-
-    def _log(self, step, values):
-        self._call("on_log", step, values)
+            self.points.begin(first_step, functools.partial(self._call, "on_log"))
 
     def _call(self, method, *arguments):
         for logger in list(self._active):

@@ -3,7 +3,7 @@
 from keras_gradwatch.policies.ada_gc import AdaGC
 from keras_gradwatch.policies.adaptive_gradient_clip import AdaptiveGradientClip
 from keras_gradwatch.policies.auto_clip import AutoClip
-from keras_gradwatch.policies.base import Policy, map_values, scale_down
+from keras_gradwatch.policies.base import Policy, scale_down
 from keras_gradwatch.policies.centralize import Centralize
 from keras_gradwatch.policies.chain import Chain
 from keras_gradwatch.policies.clip_by_global_norm import ClipByGlobalNorm
@@ -11,6 +11,7 @@ from keras_gradwatch.policies.clip_by_norm import ClipByNorm
 from keras_gradwatch.policies.clip_by_value import ClipByValue
 from keras_gradwatch.policies.normalize_centered import NormalizeCentered
 from keras_gradwatch.policies.z_clip import ZClip
+from keras_gradwatch.tensors.sparse import map_values
 
 __all__ = [
     "AdaGC",

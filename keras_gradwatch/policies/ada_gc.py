@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_gradwatch.methods import flag, number, whole
-from keras_gradwatch.policies.base import OFF_SCALE, Policy, scale
+from keras_gradwatch.policies.base import OFF_SCALE, Policy, scale, share
 from keras_gradwatch.statistics.names import NAMES
 
 PATIENCE = 25  # steps in a row off the scale after which a level is reset
@@ -100,8 +100,8 @@ class AdaGC(Policy):
         limit = settings["factor"] * level
         factors = ops.where(
             warm,
-            _share(norms, ops.where(known, limit, norms)),
-            _share(measured.global_norm, settings["global_clipnorm"]),
+            share(norms, ops.where(known, limit, norms)),
+            share(measured.global_norm, settings["global_clipnorm"]),
         )
         clipped = norms * factors
         averaged = decay * level + (1 - decay) * clipped
@@ -114,12 +114,6 @@ class AdaGC(Policy):
 
     def transform(self, gradients, limits):
         return [scale(g, limits["factors"][i]) for i, g in enumerate(gradients)]
-
-
-def _share(norm, limit):
-    """Returns `min(1, limit / norm)`, and 1 for a norm of 0."""
-    over = norm > limit
-    return ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
 
 
 def _rescaled(norms, clipped, level, state, settings):
@@ -141,9 +135,9 @@ def _rescaled(norms, clipped, level, state, settings):
     last = ops.equal(seen + 1, settings["warmup"])
     floor = ops.where(last, ops.exp(fresh) / OFF_SCALE, 0.0)
     reset = streak >= PATIENCE
-    share = ops.log(ops.where(known, level, 1.0)) - usual
-    share = ops.clip(share, -math.log(OFF_SCALE), 0.0)
-    moved = ops.exp(ops.minimum(share + fresh, LARGEST_LOG))
+    ratio = ops.log(ops.where(known, level, 1.0)) - usual
+    ratio = ops.clip(ratio, -math.log(OFF_SCALE), 0.0)
+    moved = ops.exp(ops.minimum(ratio + fresh, LARGEST_LOG))
     new = {
         "level": ops.where(reset, moved, ops.maximum(level, floor)),
         "usual": ops.where(reset, fresh, usual),

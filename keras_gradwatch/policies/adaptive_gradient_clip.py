@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_gradwatch.methods import number
-from keras_gradwatch.policies.base import Policy, scale
+from keras_gradwatch.policies.base import Policy, scale, share
 from keras_gradwatch.statistics.measure import elements
 from keras_gradwatch.statistics.names import NAMES
 
@@ -78,9 +78,8 @@ class AdaptiveGradientClip(Policy):
             size = norm * _unit_norms(values / norm, axes)
             floor = ops.maximum(_unit_norms(weight, axes), settings["eps"])
             limit = settings["clipping"] * floor
-            over = size > limit
-            overs.append(ops.any(over))
-            factors.append(ops.where(over, limit / ops.where(over, size, 1.0), 1.0))
+            overs.append(ops.any(size > limit))
+            factors.append(share(size, limit))
         return ops.any(ops.stack(overs)), {"factors": factors}, state
 
     def transform(self, gradients, limits):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_gradwatch.methods import Method
-from keras_gradwatch.tensors.sparse import SparseRows
+from keras_gradwatch.tensors.sparse import map_values
 
 # A norm this many times its baseline is no noise.
 OFF_SCALE = 10.0
@@ -78,13 +78,6 @@ class Policy(Method):
         raise NotImplementedError
 
 
-def map_values(function, gradient):
-    """Applies `function` to the values of a gradient, dense or sparse."""
-    if isinstance(gradient, SparseRows):
-        return gradient._replace(rows=function(gradient.rows))
-    return function(gradient)
-
-
 def scale_down(gradient, norm, limit):
     """`gradient · limit / norm` where `norm > limit`, else the gradient unchanged.
 
@@ -93,9 +86,13 @@ def scale_down(gradient, norm, limit):
         norm: Scalar float32, the norm that is limited.
         limit: Scalar float32.
     """
+    return scale(gradient, share(norm, limit))
+
+
+def share(norm, limit):
+    """Returns `min(1, limit / norm)`, and 1 for a norm of 0."""
     over = norm > limit
-    factor = ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
-    return scale(gradient, factor)
+    return ops.where(over, limit / ops.where(over, norm, 1.0), 1.0)
 
 
 def scale(gradient, factor):
@@ -104,13 +101,3 @@ def scale(gradient, factor):
     The factor is a scalar, or has one number for each place of the last axis.
     """
     return map_values(lambda g: g * ops.cast(factor, g.dtype), gradient)
-
-
-def check_policy(policy):
-    """Returns `policy`; raises TypeError if it is neither a `Policy` nor None."""
-    if policy is not None and not isinstance(policy, Policy):
-        raise TypeError(
-            "`policy` must be a keras_gradwatch.policies.Policy or None. "
-            f"Received: policy={policy!r}"
-        )
-    return policy

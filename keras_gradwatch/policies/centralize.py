@@ -1,5 +1,7 @@
 """Gradient centralization."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -51,8 +53,6 @@ def _has_units(gradient):
 def centered(values, axes):
     """Returns `values` without their mean over `axes`, in float32."""
     axes, values = tuple(axes), ops.cast(values, "float32")
-    count = 1
-    for axis in axes:
-        count *= values.shape[axis]
+    count = math.prod(values.shape[axis] for axis in axes)
     # Divided first: the sum of finite values may not be finite.
     return values - ops.sum(values / max(count, 1), axis=axes, keepdims=True)

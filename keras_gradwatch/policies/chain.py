@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 from keras import ops
 
-from keras_gradwatch.policies.base import Policy, check_policy
+from keras_gradwatch.policies.base import Policy
 from keras_gradwatch.statistics.measure import global_norm, measure
 from keras_gradwatch.tensors.branch import cond
 from keras_gradwatch.tensors.sparse import SparseRows
@@ -42,25 +42,22 @@ class Chain(Policy):
                 "Chain: `policies` must be a list of at least one policy. "
                 f"Received: policies={policies!r}"
             )
-        if None in policies:
+        if not all(isinstance(policy, Policy) for policy in policies):
             raise TypeError(
                 "Chain: `policies` must only contain policies. "
                 f"Received: policies={policies!r}"
             )
-        self.policies = [check_policy(policy) for policy in policies]
+        self.policies = list(policies)
         self.reads_details = any(policy.reads_details for policy in policies)
         self.settings = self._united([policy.settings for policy in policies])
 
     def get_config(self):
-        return {
-            "policies": [keras.saving.serialize_keras_object(p) for p in self.policies]
-        }
+        return {"policies": keras.saving.serialize_keras_object(self.policies)}
 
     @classmethod
     def from_config(cls, config):
         """The chain that `get_config` described."""
-        restore = keras.saving.deserialize_keras_object
-        return cls([restore(policy) for policy in config["policies"]])
+        return cls(keras.saving.deserialize_keras_object(config["policies"]))
 
     def initial_state(self, num_variables):
         """The states of all members."""

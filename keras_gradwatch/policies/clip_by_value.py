@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from keras_gradwatch.methods import number
-from keras_gradwatch.policies.base import Policy, map_values
+from keras_gradwatch.policies.base import Policy
 from keras_gradwatch.statistics.names import NAMES
+from keras_gradwatch.tensors.sparse import map_values
 
 
 @keras.saving.register_keras_serializable("keras_gradwatch")

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_gradwatch.policies.base import Policy, map_values
+from keras_gradwatch.policies.base import Policy
 from keras_gradwatch.policies.centralize import centered
 from keras_gradwatch.statistics.measure import divisor
 from keras_gradwatch.tensors.reductions import largest
-from keras_gradwatch.tensors.sparse import SparseRows
+from keras_gradwatch.tensors.sparse import SparseRows, map_values
 
 ROUNDING = 1e-6  # what is left of equal components, over their norm
 

@@ -1,5 +1,6 @@
 """Reads and writes small files as a whole."""
 
+import contextlib
 import json
 import os
 
@@ -21,3 +22,17 @@ def read_json(path):
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_lines(path, make):
+    """Returns `make(value)` for each line of JSON in a file; [] if there is no file.
+
+    Lines that it rejects are left out, and one that a kill has left unfinished.
+    """
+    found = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    found.append(make(json.loads(line)))
+    return found

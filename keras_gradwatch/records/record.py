@@ -200,7 +200,7 @@ class Record:
         known = {
             name: self._joined(name)
             for name in record_file.STATISTICS
-            if any(_is_there(part, name) for part in parts)
+            if any(name in (*p.layout.statistics, *p.added) for p in parts)
         }
         chosen = self._sampled(rows["step"], known)
         samples = record_file.samples_of(len(chosen), width)
@@ -218,14 +218,7 @@ class Record:
 
     def _joined(self, name):
         """Returns a statistic of all buffered rows, [T, V], NaN if not measured."""
-        return np.concatenate(
-            [
-                part.statistic(name)
-                if _is_there(part, name)
-                else np.full((len(part), len(part.layout.variables)), np.nan, "f4")
-                for part in self._rows
-            ]
-        )
+        return np.concatenate([part.statistic(name) for part in self._rows])
 
     def _sampled(self, steps, known):
         """Returns the indices of the steps whose statistics are kept, a list."""
@@ -241,8 +234,3 @@ class Record:
                 chosen.append(t)
                 self._next_sample = steps[t] + self._stride
         return chosen
-
-
-def _is_there(rows, name):
-    """Returns whether `Rows` have a statistic; asking for a missing one creates it."""
-    return name in rows.layout.statistics or name in rows.added

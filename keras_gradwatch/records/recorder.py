@@ -23,41 +23,23 @@ class Recorder:
         before_line: Prefix of a printed line: a line break if Keras draws a progress
             bar.
         epoch: Number of the current epoch, or None.
+        epoch_sums: `Sums` of the steps of the current epoch.
+        listeners: Functions of drained rows and their events.
+        at_begin: Functions that are called before the first step of a run, when its
+            first batch is known.
         lost: Number of steps that were overwritten in the ring before they were read.
     """
 
     def __init__(self):
         self.events = deque(maxlen=MAX_EVENTS)
         self.lost = 0
-        self._listeners, self._at_begin = [], []
-        self._forget_told()
         self.before_line = ""
+        self.begin()
         self.begin_epoch()
-
-    def listen(self, listener):
-        """Calls `listener(rows, events)` with all drained rows."""
-        self._listeners.append(listener)
-
-    def listen_to_begin(self, listener):
-        """Calls `listener()` before the first step of a run."""
-        self._at_begin.append(listener)
-
-    @property
-    def is_listened_to(self):
-        """Whether there is a listener for the beginning of a run."""
-        return bool(self._at_begin)
-
-    def tell_begin(self):
-        """Notifies the listeners that a run begins and its first batch is known."""
-        for listener in self._at_begin:
-            listener()
 
     def begin(self):
         """Begins a new `fit`: drops the listeners and the printed events."""
-        self._listeners, self._at_begin = [], []
-        self._forget_told()
-
-    def _forget_told(self):
+        self.listeners, self.at_begin = [], []
         self._said = set()  # messages
         self._told = set()  # events of this reading
         self._alike = {}  # (kind, action) -> number of events, first and last step
@@ -109,30 +91,21 @@ class Recorder:
     def begin_epoch(self, epoch=None):
         """Begins the sums of epoch `epoch`, counted from 1; None if unknown."""
         self.epoch = epoch
-        self._epoch, self._batch = Sums(), Sums()
+        self.epoch_sums, self._batch = Sums(), Sums()
 
     def take(self, rows):
         """Receives newly drained `Rows`, notifies the listeners, returns the events."""
         self._told = set()
         events = rows.events()
         self.events.extend(events)
-        self._epoch.add(rows, events)
+        self.epoch_sums.add(rows, events)
         self._batch.add(rows, events)
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener(rows, events)
         return events
 
-    @property
-    def exploded(self):
-        """Whether a step of this epoch has an event."""
-        return self._epoch.explosions > 0
-
-    def epoch_logs(self):
-        """Returns the logs of the epoch: mean finite norm, and steps with an event."""
-        return self._epoch.logs()
-
     def batch_logs(self):
-        """Returns the same logs for the steps since the last call."""
+        """Returns the logs of the steps since the last call, as `Sums.logs`."""
         logs, self._batch = self._batch.logs(), Sums()
         return logs
 

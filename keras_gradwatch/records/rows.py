@@ -174,10 +174,8 @@ class Rows:
         """One statistic of all variables, float32 array [T, V]; NaN: not measured."""
         if name in self.layout.statistics:
             return self.recorded[:, :, self.layout.statistics.index(name)]
-        if name not in self.added:
-            shape = (len(self), len(self.layout.variables))
-            self.added[name] = np.full(shape, np.nan, "float32")
-        return self.added[name]
+        missing = np.full((len(self), len(self.layout.variables)), np.nan, "float32")
+        return self.added.get(name, missing)
 
     @functools.cached_property
     def compete(self):
@@ -197,6 +195,8 @@ class Rows:
 
     def add(self, name, row, places, values):
         """Notes what the host has measured of some variables in one step."""
+        if name not in self.layout.statistics:
+            self.added.setdefault(name, self.statistic(name))
         column = self.statistic(name)[row]
         unknown = np.isnan(column[places])
         column[places] = np.where(unknown, values, column[places])

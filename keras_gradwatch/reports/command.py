@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 
-from keras_gradwatch.records.files import read_json
+from keras_gradwatch.records.files import read_json, read_lines
 from keras_gradwatch.records.find import find, find_all
 from keras_gradwatch.records.incidents import (
     EVENT_LOG,
@@ -84,7 +84,8 @@ def _print_report(options):
         print(text(runs[0]))
     else:
         print("\n".join(f"{run}: {_summary(run)}" for run in runs))
-    return int(any(_exploded(data(run)) for run in runs))
+    found = map(data, runs)
+    return int(any(d.get("exploded") and not d.get("protected") for d in found))
 
 
 def _write_page(options):
@@ -103,7 +104,10 @@ def _write_page(options):
 def text(logdir):
     """Returns what is known of the run in `logdir`; raises ValueError without one."""
     directory = find(logdir)
-    events = read_events(os.path.join(directory, EVENT_LOG))
+    events = read_lines(
+        os.path.join(directory, EVENT_LOG),
+        lambda event: {name: event[name] for name in ("step", "message")},
+    )
     folders = read_folders(os.path.join(directory, FOLDER))
     parts = [part for part in (_status(directory), _report(directory)) if part]
     found = group(events, folders)
@@ -119,27 +123,9 @@ def data(directory):
     return {**found, "status": _status(directory)}
 
 
-def _exploded(found):
-    return bool(found.get("exploded") and not found.get("protected"))
-
-
 def _summary(directory):
     verdict = str(data(directory).get("verdict") or "no report yet")
     return verdict.replace("\n", " ")
-
-
-def read_events(path):
-    """Reads the events in a file, a list of dicts, except an unfinished line."""
-    events = []
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                try:
-                    event = json.loads(line)
-                    events.append({k: event[k] for k in ("step", "message")})
-                except (ValueError, TypeError, KeyError):
-                    continue
-    return events
 
 
 def read_folders(directory):
@@ -161,13 +147,9 @@ def group(events, folders):
         last = step
     for step, folder in folders.items():
         if step not in found:
-            found[step] = read_incident(os.path.join(folder, EVENTS))
+            path = os.path.join(folder, EVENTS)
+            found[step] = read_json(path).get("events", [])
     return sorted(found.items())
-
-
-def read_incident(path):
-    """Returns the events in an incident's own file; none if it cannot be read."""
-    return read_json(path).get("events", [])
 
 
 def _status(directory):

@@ -25,6 +25,7 @@ import zipfile
 import numpy as np
 
 from keras_gradwatch.backends.batch import nested
+from keras_gradwatch.keras_hooks.model_state import updates
 from keras_gradwatch.records import files
 from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.history import History
@@ -100,18 +101,18 @@ class Forensics:
         self._count = 0
         self.forward = {}
         self._writable = is_chief()
-        self._write(lambda: remove(self.directory, monitor.step))
+        self._write(remove, self.directory, monitor.step)
         self._status("running")
         self._record = record_of(monitor, record_dir or directory)
         resumed = monitor.keeper.resumed is not None
-        self._write(lambda: self._record.begin(monitor.step, resumed))
+        self._write(self._record.begin, monitor.step, resumed)
         _running.add(self)
 
     def add(self, rows, events):
         """Writes newly drained `Rows` and their events."""
         wanted = self._monitor.plan.histogram_freq
         histograms = self._monitor.histograms() if wanted else None
-        self._write(lambda: self._record.add(rows, events, histograms))
+        self._write(self._record.add, rows, events, histograms)
         self._history.append(rows, [])
         before, changed = self._open, []
         for event in tripped(events):
@@ -128,8 +129,7 @@ class Forensics:
         if grown and before not in changed:
             changed.append(before)
         for incident in changed:
-            new = incident is not before
-            self._write(lambda i=incident, n=new: self._put(i, rows, n))
+            self._write(self._put, incident, rows, incident is not before)
 
     def report(self, report):
         """Writes a `Report`."""
@@ -138,8 +138,8 @@ class Forensics:
             (REPORT_DATA, _json(report.to_dict())),
         ):
             path = os.path.join(self.directory, name)
-            self._write(lambda p=path, c=content: files.replace(p, c))
-        self._write(lambda: self._record.report(report.to_dict()))
+            self._write(files.replace, path, content)
+        self._write(self._record.report, report.to_dict())
 
     def finish(self):
         """Writes what is still in the ring."""
@@ -160,7 +160,7 @@ class Forensics:
             "process": os.getpid(),
         }
         path = os.path.join(self.directory, RUN)
-        self._write(lambda: files.replace(path, _json(content)))
+        self._write(files.replace, path, _json(content))
 
     def _new(self, step):
         self._count += 1
@@ -206,18 +206,19 @@ class Forensics:
 
     def _weights(self, rows):
         rate = rows.scalars["learning_rate"][-1] * rows.scalars["rate_factor"][-1]
+        access = self._monitor.store.access
         return {
             "steps": int(rows.steps[-1]) + 1,
-            "updates": self._monitor.updates,
+            "updates": updates(self._model, access),
             "learning_rate": float(rate),
-            "weights": fingerprint(self._model.weights, self._monitor.store.access),
+            "weights": [fingerprint(v, access) for v in self._model.weights],
         }
 
-    def _write(self, write):
+    def _write(self, write, *arguments):
         if not self._writable:
             return
         try:
-            write()
+            write(*arguments)
         except OSError as error:
             self._writable = False
             self._monitor.recorder.say_once(
@@ -226,18 +227,14 @@ class Forensics:
             )
 
 
-def fingerprint(variables, access):
-    """Fingerprints the values of variables; returns a list of dicts.
+def fingerprint(variable, access):
+    """Fingerprints the value of a variable; returns a dict.
 
-    Each has path, shape and dtype; L2 norm, min and max of the finite values (0, None
+    It has path, shape and dtype; L2 norm, min and max of the finite values (0, None
     and None if there are none); the number of non-finite values; and the SHA-256 of the
     bytes, in C order. A variable that is spread over several processes only has path,
     shape and dtype.
     """
-    return [_fingerprint(v, access) for v in variables]
-
-
-def _fingerprint(variable, access):
     known = {
         "path": variable.path,
         "shape": list(variable.shape),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_gradwatch.backends.patching import standing_in
+from keras_gradwatch.keras_hooks.patching import standing_in
 from keras_gradwatch.tensors.processes import is_alone
 from keras_gradwatch.tensors.reading import read, to_numpy
 
@@ -175,7 +175,6 @@ def explain_batch(monitor, data):
         size = sum(math.prod(v.shape) for v in variables)
         if data is None or not is_alone() or size > SMALL:
             return {}
-        access.sync()
         values = [(v, access.read(v)) for v in variables]
         if _measure([value for _, value in values]).nonfinite:
             return {}

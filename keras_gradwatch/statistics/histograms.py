@@ -44,5 +44,6 @@ def sample(state, names, gradients):
 
 def edges_of(values):
     """Returns the bin edges [V, BINS + 1] of V histograms [V, BINS + 2], in NumPy."""
+    values = values.astype("float64")  # the range may exceed float32
     low, high = values[:, -2:-1], values[:, -1:]
     return low + (high - low) * np.linspace(0, 1, BINS + 1)[None]

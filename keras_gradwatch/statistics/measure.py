@@ -3,6 +3,8 @@
 All statistics are float32, of the gradient summed over replicas and unscaled.
 """
 
+import math
+
 from keras import ops
 
 from keras_gradwatch.statistics.names import NAMES
@@ -41,17 +43,14 @@ def count(gradient):
     """Returns the number of elements of `gradient`, a float, at least 1 if dense."""
     if isinstance(gradient, SparseRows):
         return float(gradient.size)
-    total = 1.0
-    for size in gradient.shape:
-        total *= size
-    return max(total, 1.0)
+    return max(float(math.prod(gradient.shape)), 1.0)
 
 
 def squares(gradients):
     """Returns the sum of squares of each gradient, float32 [V]; may be out of range."""
     values = [elements(g)[0] for g in gradients]
     packed = Packed(values, most=MAX_PACKED_SIZE, least=MIN_PACKED_COUNT)
-    if not packed.shares:
+    if not packed.has_shared_matrix:
         return sums_of_squares(values)
     return packed.total([row_squares(matrix) for matrix in packed.join(values)])
 

@@ -31,4 +31,3 @@ sampled.
 
 ALWAYS = ("norm", "nonfinite_count")
 OF_UPDATES = ("weight_norm", "update_ratio")
-SAMPLED = tuple(name for name in NAMES if name not in ALWAYS)

@@ -62,12 +62,6 @@ def render(norms, names, first_step, steps_per_row=1):
         steps_per_row: Number of steps that each row of `norms` stands for.
     """
     norms = np.asarray(norms, dtype=np.float64)
-    names = [str(name) for name in names]
-    if norms.ndim != 2 or norms.size == 0 or norms.shape[1] != len(names):
-        raise ValueError(
-            "`norms` must be [T, V] with T > 0 and V = len(names) > 0. "
-            f"Received shape {norms.shape} and {len(names)} names"
-        )
     low, high = _log_range(norms)
     names = _without_prefix(names)
     height = _plot_height(len(names))

@@ -3,7 +3,7 @@
 import os
 import time
 
-from keras_gradwatch.methods import local_directory, whole
+from keras_gradwatch.methods import local_path, whole
 from keras_gradwatch.statistics.histograms import edges_of
 from keras_gradwatch.tensorboard import tags
 from keras_gradwatch.tensorboard.events import as_markdown
@@ -25,7 +25,7 @@ class GradientLog:
     """
 
     def __init__(self, log_dir, points, histogram_freq, owner):
-        log_dir = local_directory(owner, "log_dir", log_dir)
+        log_dir = local_path(owner, "log_dir", log_dir)
         self.log_dir = os.path.join(log_dir, "gradwatch")
         self.points = points
         self.histogram_freq = whole(owner, "histogram_freq", histogram_freq)

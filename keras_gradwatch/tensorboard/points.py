@@ -54,8 +54,7 @@ class Points:
 
     def _begin_window(self):
         self._steps = self._clipped = self._bad = self._explosions = 0
-        self._held = 0
-        self._overflows = 0
+        self._held = self._overflows = 0
         self._largest = np.nan
 
     def add(self, rows, events):
@@ -117,7 +116,9 @@ class Points:
         self._bad += np.nansum(rows.statistic("nonfinite_count")[t])
         self._explosions += bad
         self._overflows += rows.scalars["outcome"][t] == OVERFLOWED
-        self._largest = np.fmax(self._largest, _finite(rows.scalars["global_norm"][t]))
+        norm = rows.scalars["global_norm"][t]
+        if np.isfinite(norm):
+            self._largest = np.fmax(self._largest, norm)
 
     def _point(self, rows, t):
         """Makes a row a point, with the sums over all rows since the last point."""
@@ -166,10 +167,6 @@ class Points:
 def _log10(value):
     """Returns log10, NaN if the value is not positive and finite."""
     return math.log10(value) if 0 < value < math.inf else math.nan
-
-
-def _finite(value):
-    return value if np.isfinite(value) else np.nan
 
 
 def _patterns(include):

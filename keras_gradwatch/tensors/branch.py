@@ -11,14 +11,11 @@ def cond(predicate, yes, no):
     The functions have no side effects, and return tensors of the same shapes and
     dtypes.
     """
-    backend = keras.config.backend()
-    if backend == "torch":
-        if known(predicate):
-            return yes() if bool(predicate) else no()
-        return choose(predicate, yes(), no())
-    if backend == "jax" and known(predicate):
+    if known(predicate):
         # `lax.cond` outside of a trace would compile both branches in every step.
         return yes() if bool(predicate) else no()
+    if keras.config.backend() == "torch":
+        return choose(predicate, yes(), no())
     return ops.cond(predicate, yes, no)
 
 

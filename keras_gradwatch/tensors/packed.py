@@ -24,7 +24,7 @@ class Packed:
     Attributes:
         shapes: List of the V shapes, tuples.
         padding: Array [V], the number of padding zeros of each tensor.
-        shares: Whether any tensors share a matrix.
+        has_shared_matrix: Whether any tensors share a matrix.
     """
 
     def __init__(self, tensors, most=2**18, least=2):
@@ -32,7 +32,7 @@ class Packed:
         sizes = [None if None in s else math.prod(s) for s in self.shapes]
         small = [i for i, n in enumerate(sizes) if n is not None and n <= most]
         self._small = small if len(small) >= least else []
-        self.shares = bool(self._small)
+        self.has_shared_matrix = bool(self._small)
         packed = set(self._small)
         self._alone = [i for i in range(len(tensors)) if i not in packed]
         self._sizes = [sizes[i] for i in self._small]

@@ -12,12 +12,12 @@ import numpy as np
 
 def is_chief():
     """Returns whether this is the one process that writes files and prints."""
-    return not _several() or _jax().process_index() == 0
+    return is_alone() or _jax().process_index() == 0
 
 
 def of_chief(value):
     """Broadcasts the chief's picklable `value`; all processes must call it."""
-    if not _several():
+    if is_alone():
         return value
     from jax.experimental import multihost_utils
 
@@ -30,20 +30,7 @@ def of_chief(value):
 
 def is_whole(array):
     """Returns whether this process can read all of a JAX array."""
-    return not _several() or array.is_fully_addressable or array.is_fully_replicated
-
-
-def take_copy(variable, read):
-    """Copies a variable's value to the host, for `put_copy`, with `read(variable)`.
-
-    If several processes hold the variable, each copies the part on its own devices.
-    """
-    return Shards(variable.value) if _several() else read(variable)
-
-
-def put_copy(variable, copy):
-    """Assigns the result of `take_copy`; with several processes, call it in all."""
-    variable.assign(copy.array() if isinstance(copy, Shards) else copy)
+    return array.is_fully_addressable or array.is_fully_replicated
 
 
 def everywhere(value, sharding):
@@ -52,7 +39,7 @@ def everywhere(value, sharding):
     Keras would have JAX compare the values of the processes, where NaN differs from
     NaN. In a single process, returns `value`, which Keras places itself.
     """
-    if not _several():
+    if is_alone():
         return value
     return _jax().make_array_from_callback(
         value.shape, sharding, lambda index: value[index]
@@ -77,16 +64,12 @@ class Shards:
     @classmethod
     def of(cls, array):
         """Copies to the host: a NumPy array in a single process, else `Shards`."""
-        return cls(array) if _several() else np.array(array)
+        return np.array(array) if is_alone() else cls(array)
 
 
 def is_alone():
     """Returns whether this run is one process."""
-    return not _several()
-
-
-def _several():
-    return keras.config.backend() == "jax" and _jax().process_count() > 1
+    return keras.config.backend() != "jax" or _jax().process_count() == 1
 
 
 def _jax():

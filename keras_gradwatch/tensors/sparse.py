@@ -3,6 +3,7 @@
 On the other backends, all gradients are dense and pass through unchanged.
 """
 
+import math
 from typing import NamedTuple
 
 from keras import ops
@@ -64,18 +65,16 @@ def rows(gradient, local, shape):
     """
     if not is_sparse(local):
         return gradient
-    size = 1
-    for length in shape:
-        size *= length
-    sparse = is_sparse(gradient)
-    return SparseRows(gradient.values if sparse else gradient, size)
+    values = gradient.values if is_sparse(gradient) else gradient
+    return SparseRows(values, math.prod(shape))
 
 
 def map_values(function, gradient):
     """Applies `function` to the values of a gradient, dense or sparse."""
+    if isinstance(gradient, SparseRows):
+        return gradient._replace(rows=function(gradient.rows))
     if is_sparse(gradient):
-        values = function(gradient.values)
-        return _with_values(gradient, values)
+        return _with_values(gradient, function(gradient.values))
     return function(gradient)
 
 

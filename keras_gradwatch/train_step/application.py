@@ -18,7 +18,8 @@ class Application(NamedTuple):
     """The input of an optimizer.
 
     Attributes:
-        index: Place among the applications of the step.
+        index: Place among the applications of the step; the last of `MAX_APPLICATIONS`
+            for all further ones.
         optimizer: The optimizer.
         apply: Function of gradients and variables that makes the update.
         gradients: List of V original gradients, None where there is none.

@@ -34,7 +34,7 @@ def limit_contributions(momentums, earlier, before, made, limit):
         scalar bool, whether anything was limited.
     """
     parts = [
-        m and _Part(m, old, weight, after)
+        m and _Contribution(m, old, weight, after)
         for m, old, weight, after in zip(momentums, earlier, before, made, strict=True)
     ]
     wanted = [
@@ -52,7 +52,7 @@ def limit_contributions(momentums, earlier, before, made, limit):
     return weights, values, limited
 
 
-class _Part:
+class _Contribution:
     """The contribution of the present gradients to the update of one variable."""
 
     def __init__(self, momentum, earlier, before, after):

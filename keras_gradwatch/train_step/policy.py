@@ -7,7 +7,6 @@ from keras_gradwatch.policies.base import Measurement
 from keras_gradwatch.statistics import measure
 from keras_gradwatch.statistics.names import NAMES
 from keras_gradwatch.train_step.application import (
-    MAX_APPLICATIONS,
     MISSING,
     size,
 )
@@ -60,10 +59,9 @@ class Memory:
         every = [monitor.layout.variables.index(name) for name in names]
         # None where the application has all variables.
         self._places = None if every == list(range(count)) else every
-        index = min(application.index, MAX_APPLICATIONS - 1)
         self._variables, self._whole = {}, {}
         for name, (value, per_variable) in policy_state(policy, count).items():
-            variable = monitor.variable(f"policy{index}/{name}", value)
+            variable = monitor.variable(f"policy{application.index}/{name}", value)
             self._variables[name] = variable, per_variable
 
     def read(self):

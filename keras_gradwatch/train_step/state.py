@@ -53,14 +53,14 @@ class StepState:
         self.number = ops.copy(monitor.variable("step"))
         self.limits = ops.copy(monitor.variable("limits"))
         self._control = self._gate = None
-        self._settings = monitor.policy_settings
 
     @property
     def control(self):
         """The values that the host sets, a dict of scalars, read when first needed."""
         if self._control is None:
             vector = ops.copy(self.monitor.variable("control"))
-            names = (*CONTROL, *self._settings)
+            policy = self.plan.policy.settings if self.plan.policy else ()
+            names = (*CONTROL, *(f"policy/{name}" for name in policy))
             self._control = dict(
                 zip(names, ops.unstack(vector, len(names)), strict=True)
             )
@@ -78,7 +78,7 @@ class StepState:
     def policy_settings(self):
         """The settings of the policy, a dict of scalars."""
         return {
-            name.removeprefix("policy/"): self.control[name] for name in self._settings
+            name: self.control[f"policy/{name}"] for name in self.plan.policy.settings
         }
 
     @property
@@ -100,7 +100,7 @@ class StepState:
 
     def limits_of(self, index):
         """Returns the limits [4, 4] of one application."""
-        return self.limits[min(index, MAX_APPLICATIONS - 1)]
+        return self.limits[index]
 
     def write_gate(self, **values):
         """Assigns some values of the gate's memory."""

@@ -41,10 +41,8 @@ def limit(before, after, inner, loss, control):
     sizes = ops.convert_to_tensor([max(size(w.shape), 1.0) for w in after])
     roots = _roots(packed, olds, sizes)
     bounds = packed.distribute(control["element"] * radius * roots)
-    moved = [
-        _within(new - old, bound[:, None])
-        for old, new, bound in zip(olds, news, bounds, strict=True)
-    ]
+    wanted = [new - old for old, new in zip(olds, news, strict=True)]
+    moved = [_within(w, b[:, None]) for w, b in zip(wanted, bounds, strict=True)]
     # A bias has no bound as a whole.
     kernels = ops.convert_to_tensor([len(w.shape) >= 2 for w in after])
     whole = ops.where(kernels, radius * roots, float("inf"))
@@ -55,7 +53,6 @@ def limit(before, after, inner, loss, control):
     bound = control["decrease"] * loss
     steep = (loss > 0) & (gain > bound)
     share = ops.where(steep, bound / ops.where(steep, gain, 1.0), 1.0)
-    wanted = [new - old for old, new in zip(olds, news, strict=True)]
     less = [ops.any(ops.not_equal(m, w)) for m, w in zip(moved, wanted, strict=True)]
     held = ops.any(ops.stack(less)) | steep
     weights = [

@@ -5,20 +5,16 @@ import contextlib
 import keras
 
 from keras_gradwatch.keras_hooks import loss_scale
-from keras_gradwatch.keras_hooks.interception import (
-    held_optimizers,
-    intercept,
-    is_stock,
-)
+from keras_gradwatch.keras_hooks.interception import intercept
 from keras_gradwatch.keras_hooks.model_state import (
     newly_nonfinite,
     nonfinite_state,
     restorable,
 )
-from keras_gradwatch.keras_hooks.optimizers import trained_by
+from keras_gradwatch.keras_hooks.optimizers import held_optimizers, trained_by
 from keras_gradwatch.statistics import histograms
 from keras_gradwatch.train_step import output_losses, row
-from keras_gradwatch.train_step.application import any_of
+from keras_gradwatch.train_step.application import MAX_APPLICATIONS, any_of
 from keras_gradwatch.train_step.gradients import collect, written
 from keras_gradwatch.train_step.logs import logs_without_skipped
 from keras_gradwatch.train_step.losses import Differentiated, LoggedLoss
@@ -38,9 +34,9 @@ class WatchedStep:
         self.model, self.monitor, self.runner = model, monitor, runner
         self._plan = plan = monitor.plan
         self._step = step
-        self._stock = monitor.steps_are_stock = is_stock(step)
+        self._stock = monitor.steps_are_stock
         self._state = None  # `StepState`, once the model is known to be built
-        self._results, self._trained = [], []
+        self._results = []
         self._losses = {}  # id(optimizer) -> its loss, and what it is scaled by
         self._differentiated = Differentiated()
         self._loss = None  # the last one that `compute_loss` returned
@@ -111,14 +107,14 @@ class WatchedStep:
 
     def _watch(self, optimizer, apply, gradients, variables):
         runner, plan, monitor = self.runner, self._plan, self.monitor
-        monitor.build(self.model, variables, 1 if self._stock else None)
+        monitor.build(self.model, variables)
         if self._state is None:
             self._state = StepState(monitor)
         loss, scale = self._loss_of(optimizer, gradients)
         newly = None
         if self._nonfinite is not None and loss_scale.dynamic(optimizer):
             newly = newly_nonfinite(self._nonfinite, self.model)
-        index = len(self._results)
+        index = min(len(self._results), MAX_APPLICATIONS - 1)
         application = collect(
             runner, index, optimizer, apply, gradients, variables, loss, scale, newly
         )
@@ -131,7 +127,6 @@ class WatchedStep:
         step = full_step if monitor.variant == "full" else light_step
         earlier = [result.skip for result in self._results]
         self._results.append(step(runner, self._state, application, earlier))
-        self._trained.append(application.trained)
         names = monitor.names_of(application.trained)
         if plan.histogram_freq and index == 0:
             histograms.sample(self._state, names, application.shown)
@@ -206,10 +201,10 @@ class WatchedStep:
     def _record(self):
         """Writes the row of the step, and counts it."""
         monitor = self.monitor
-        monitor.build(self.model, [], 1 if self._stock else None)
+        monitor.build(self.model, [])
         state = self._state or StepState(monitor)
         every = monitor.layout.variables
-        named = [monitor.names_of(trained) for trained in self._trained]
+        named = [monitor.names_of(trained) for _, trained in self._applied]
         places = [[every.index(name) for name in names] for names in named]
         line = row.of_step(monitor.layout, self._results, places)
         monitor.write_row(state.number, line)

@@ -169,4 +169,4 @@ def test_a_replaced_optimizer_is_let_go(digits):
 def test_batches_over_the_limit_take_no_memory(digits, tmp_path):
     model = network("sgd")
     helper.fit(model, *digits, [GradWatch(tmp_path, save_batch=16, verbose=0)])
-    assert not [v for v in model.gradwatch.variables if v.shape == (8, 64)]
+    assert not [v for v in model.gradwatch.store.every if v.shape == (8, 64)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_gradwatch.controller.plan import SAMPLE_FREQ, Request, unite
+from keras_gradwatch.controller.plan import SAMPLE_FREQ, Plan, Request
 from keras_gradwatch.controller.responses import CutRate, Halt, Hold, Rewind, Skip
 from keras_gradwatch.detectors import (
     DeadUnits,
@@ -28,11 +28,11 @@ from keras_gradwatch.statistics.names import ALWAYS, NAMES, OF_UPDATES
 
 def plan_of(**wishes):
     """The plan of one request."""
-    return unite([Request("a", **wishes)])
+    return Plan([Request("a", **wishes)])
 
 
 def test_nothing_is_asked_for():
-    plan = unite([])
+    plan = Plan([])
     assert plan.detectors == [NonFinite()] and plan.responses == []
     assert not plan.protects and not plan.may_cut and plan.policy is None
     assert plan.statistics == ALWAYS and plan.sample_freq is None
@@ -43,7 +43,7 @@ def test_detectors_are_united_and_each_response_follows_its_own():
     skip = Skip((ZScore(), NormThreshold(1.0)))
     cut = CutRate((LossSpike(), ZScore()), 0.5, 10, 0.0)
     halt = Halt((NonFinite(),), 3)
-    plan = unite(
+    plan = Plan(
         [
             Request("a", responses=(skip,)),
             Request("b", responses=(cut, halt), detectors=(NormThreshold(2.0),)),
@@ -91,7 +91,7 @@ def test_who_may_cut_a_rate(response, may_cut):
 
 
 def test_frequencies():
-    plan = unite(
+    plan = Plan(
         [
             Request("a", update_freq=10, sample_freq=20, histogram_freq=7),
             Request("b", update_freq=30, steps_per_execution=8, dense_steps=5),
@@ -139,12 +139,12 @@ def test_updates_are_measured_by_the_step_or_by_the_host():
 def test_two_policies():
     one = Request("a", policy=ClipByNorm(1.0))
     with pytest.raises(ValueError, match=r"ClipByNorm.*by a, .*ClipByValue.*by b"):
-        unite([one, Request("b", policy=ClipByValue(1.0))])
-    assert unite([one, Request("b", policy=ClipByNorm(1.0))]).policy == ClipByNorm(1.0)
+        Plan([one, Request("b", policy=ClipByValue(1.0))])
+    assert Plan([one, Request("b", policy=ClipByNorm(1.0))]).policy == ClipByNorm(1.0)
 
 
 def test_directories_and_batches():
-    plan = unite(
+    plan = Plan(
         [
             Request("a", state_dirs=("one",), save_batch=10),
             Request("b", state_dirs=("two",), save_batch=5),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from keras_gradwatch.detectors import Observation
-from keras_gradwatch.detectors.base import checked_limits, checked_observe
+from keras_gradwatch.detectors.checks import checked_limits, checked_observe
 
 # Two hidden layers of 10 units and 2 outputs: kernel, bias, kernel, bias, ...
 SIZES = (40, 10, 100, 10, 20, 2)

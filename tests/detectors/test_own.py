@@ -9,7 +9,7 @@ import pytest
 
 import keras_gradwatch.detectors
 from keras_gradwatch.detectors import Detector, Verdict
-from keras_gradwatch.detectors.base import checked_limits, checked_observe
+from keras_gradwatch.detectors.checks import checked_limits, checked_observe
 from tests.detectors.observations import Watch, observation
 
 

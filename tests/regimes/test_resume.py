@@ -21,7 +21,7 @@ from keras_gradwatch.callbacks import (
     SkipOnExplosion,
     TerminateOnExplosion,
 )
-from keras_gradwatch.controller.backup import Backup, Snapshot
+from keras_gradwatch.controller.backup import Backup, SavedState
 from keras_gradwatch.records.events import Event
 from keras_gradwatch.tensorboard import tags
 from tests import helper, steps
@@ -250,7 +250,7 @@ def test_files_stay_small(tmp_path):
     backup.begin(0)
     for step in range(1, 500):
         epoch_end = step % 5 == 0
-        backup.keep(Snapshot(step, f"after {step}", epoch_end, {"step": step}))
+        backup.keep(SavedState(step, f"after {step}", epoch_end, {"step": step}))
     kept = lines(tmp_path / "state.jsonl")
     assert [s["step"] for s in kept if s["epoch_end"]] == list(range(180, 500, 5))
     assert [s["step"] for s in kept if not s["epoch_end"]][-1] == 499

@@ -15,7 +15,7 @@ from keras_gradwatch.callbacks import (
     GradWatch,
     TerminateOnExplosion,
 )
-from keras_gradwatch.controller.plan import Request, unite
+from keras_gradwatch.controller.plan import Plan, Request
 from keras_gradwatch.detectors import NonFinite
 from keras_gradwatch.records import incidents
 from keras_gradwatch.reports import forensics
@@ -135,7 +135,7 @@ def test_nothing_is_kept_without_being_asked(tmp_path):
 
 def test_only_whether_batches_are_kept_is_built_into_the_step():
     off, small, large = (
-        unite([Request("a", save_batch=size)]).structure() for size in (0, 1, 2)
+        Plan([Request("a", save_batch=size)]).structure() for size in (0, 1, 2)
     )
     assert off != small and small == large
 
@@ -312,7 +312,7 @@ def test_fingerprint_of_values_that_are_not_sound():
         keras.Variable(np.array([1.5, 2.0]), dtype="bfloat16"),
         keras.Variable(np.zeros((0, 3), "float32")),
     ]
-    prints = forensics.fingerprint(made, Access())
+    prints = [forensics.fingerprint(v, Access()) for v in made]
     json.dumps(prints, allow_nan=False)
     keys = ("norm", "min", "max", "nonfinite_count")
     assert [[p[k] for k in keys] for p in prints] == [

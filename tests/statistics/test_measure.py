@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from keras_gradwatch.statistics import measure as statistics
+from keras_gradwatch.statistics.histograms import BINS, edges_of
 from keras_gradwatch.statistics.measure import (
     GRADIENT_NAMES,
     MAX_PACKED_SIZE,
@@ -231,3 +232,10 @@ def test_update_statistics_see_weights_that_became_nan():
     old, new = [ops.ones((2,))], [ops.convert_to_tensor([np.nan, 1.0])]
     (row,) = np.asarray(statistics.update_statistics(old, new))
     np.testing.assert_allclose(row, [2**0.5, np.nan], 1e-6)
+
+
+def test_a_histogram_whose_range_exceeds_float32():
+    values = np.full((1, BINS + 2), 1.0, "float32")
+    values[0, -2:] = -3e38, 3e38
+    expected = np.linspace(-3e38, 3e38, BINS + 1)
+    np.testing.assert_allclose(edges_of(values)[0], expected, 1e-6, 1e31)

@@ -188,17 +188,3 @@ def test_the_arguments_are_not_changed():
     render(norms, names, 0)
     np.testing.assert_array_equal(norms, before)
     assert names == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("norms", "names"),
-    [
-        (np.zeros((0, 2)), ["a", "b"]),
-        (np.zeros((2, 0)), []),
-        (np.zeros((2, 2)), ["a"]),
-        (np.zeros(2), ["a", "b"]),
-    ],
-)
-def test_refuses_what_does_not_match(norms, names):
-    with pytest.raises(ValueError, match=r"`norms` must be \[T, V\]"):
-        render(norms, names, 0)

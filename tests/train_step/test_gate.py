@@ -66,3 +66,40 @@ def test_a_norm_beyond_its_limit_trips(on):
         history = helper.fit(model, x, y, [skip], SIZE)
     assert history["explosions"] == [1]
     assert int(model.optimizer.iterations) == 2
+
+
+class Often(keras.Model):
+    """Applies its optimizer nine times in a step, once more than is recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        for _ in range(9):
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            variables = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"loss": loss}
+
+
+@pytest.mark.tensorflow
+def test_more_applications_than_are_recorded():
+    """In an execution of several steps, which keeps the peaks of eight."""
+    x, y = helper.regression_data()
+    weights = []
+    for callbacks in ([], [GradWatch(verbose=0)]):
+        keras.utils.set_random_seed(0)
+        model = Often()
+        model.compile("sgd", "mse", steps_per_execution=3)
+        helper.fit(model, x, y, callbacks, SIZE)
+        weights.append(model.get_weights())
+    helper.assert_same(*weights)
+    assert callbacks[0].events == []

@@ -48,10 +48,10 @@ class Hold(Response):
     (Conn, Gould and Toint 2000).
     """
 
-    def __init__(self, detectors, region=None, min_lr=0.0, acts=True):
+    def __init__(self, detectors, min_lr=0.0, acts=True):
         super().__init__(detectors)
         self.acts = self.may_cut = acts
-        self.region = region or TrustRegion()
+        self.region = TrustRegion()
         self.min_lr = min_lr
         # The trip of the update that is being judged, the bound of the loss, and
         # whether a step since then was not finite.
@@ -122,7 +122,7 @@ class Hold(Response):
             )
             moment.trips[:] = [trip]
             return True
-        if moment.controller.put_kept_back():
+        if moment.controller.updates.put_kept_back():
             words += "; the weights were restored"
         self._begin_holding(moment, memory, trip, words)
         return True
@@ -248,19 +248,19 @@ class Hold(Response):
         """Returns to the start of a trial, and limits updates again."""
         ended.start.put_back(moment.controller)
         if memory["wait"] == 1:
-            self._try_beginning(moment, memory)
+            self._probe_first_weights(moment, memory)
         memory["wait"] *= 2
         trip = self._largest(moment)
         trip.what = what
         back = f"the state of step {ended.start.step} was restored"
         self._hold_on(moment, memory, trip, back)
 
-    def _try_beginning(self, moment, memory):
+    def _probe_first_weights(self, moment, memory):
         """Probes the first weights: bad first batches may have spoiled later ones."""
         if memory["losses"]:
             loss, trip = float(np.median(memory["losses"])), self._largest(moment)
             trip.what = f"the loss stayed near {loss:.3g}, far above its initial value"
-            moment.controller.try_beginning(loss, trip)
+            moment.controller.probe_first_weights(loss, trip)
 
     def _hold(self, moment, memory):
         """Processes a limited step; the radius follows the loss."""
@@ -282,7 +282,7 @@ class Hold(Response):
             trip.what += f"; the limit is now {memory['radius']:.2%}"
             moment.trips.append(trip)
             if memory["cuts"] == 1:
-                self._try_beginning(moment, memory)
+                self._probe_first_weights(moment, memory)
             moment.controller.hold(True)  # to the smaller radius
         self._held += held
         if self._held >= max(THROTTLED, self._steps / 2):

@@ -138,7 +138,7 @@ class Rewind(Response):
         stuck = self._moved and self._stuck and exceeds_chance(memory, STUCK)
         if stuck:
             memory.update(initial_streak())
-        if not stuck:
+        else:
             tripped = self._set_aside(tripped, rows, controller, memory)
         if self._pending is not None and not (tripped or stuck):
             self._examine(rows, controller, memory)
@@ -173,7 +173,7 @@ class Rewind(Response):
         for variable, first in model_state.slots(controller.monitor.model):
             if id(variable) in copies:
                 copy = copies[id(variable)]
-                controller.access.put_host_copies([variable], [copy])
+                controller.access.put_back([variable], [copy])
             else:  # made since then
                 controller.access.write(variable, np.full(variable.shape, first))
 
@@ -220,7 +220,7 @@ class Rewind(Response):
     def _has_room(self, controller):
         return controller.steps_left > STEPS and self.count < self._limit
 
-    def ask(self, loss, trip):
+    def request_probe(self, loss, trip):
         """Requests a probe: does the first snapshot reach a tenth of `loss`?"""
         self._wanted = level(loss) - math.log(BETTER), trip
 

@@ -60,8 +60,10 @@ def of_inputs(summary):
     bad = summary.first_bad.get("variables", [])
     if len(bad) != 1 or not bad[0].endswith("kernel"):
         return False
-    has_bias = bad[0].removesuffix("kernel") + "bias" in summary.model.get("shapes", {})
-    return has_bias and _is_first(bad[0], summary)
+    shapes = summary.model.get("shapes", {})
+    kernels = [name for name, shape in shapes.items() if len(shape) >= 2]
+    has_bias = bad[0].removesuffix("kernel") + "bias" in shapes
+    return has_bias and kernels[:1] == [bad[0]]
 
 
 def undefined_derivative(summary):
@@ -71,9 +73,8 @@ def undefined_derivative(summary):
         return None
     if grew(summary) or of_inputs(summary) or bad["scale"] > 0:
         return None
-    data = summary.model.get("data") or {}
     seen = bad["step"] == summary.first_step
-    if seen and any(array["nonfinite"] for array in data.get("inputs", [])):
+    if seen and any(array["nonfinite"] for array in summary.data["inputs"]):
         return None  # what comes in is not finite
     where = place(summary)
     comma = "," if "," in where else ""
@@ -117,8 +118,7 @@ def _overflows(summary):
     """Returns whether values near the end of float16's range explain the bad step."""
     if summary.model.get("dtype") != "float16" or summary.first_bad["scale"] > 0:
         return False
-    data = summary.model.get("data") or {}
-    arrays = [*data.get("inputs", []), *data.get("targets", [])]
+    arrays = [*summary.data["inputs"], *summary.data["targets"]]
     if any(array["nonfinite"] for array in arrays):
         return False
     large = any(max(-a["low"], a["high"]) > HALF_RANGE for a in arrays)
@@ -189,8 +189,3 @@ def place(summary):
     if after:
         return f" in layer `{order[hit[-1]][0]}` or `{after[0][0]}`"
     return f" in the loss, or in the last layer `{order[hit[-1]][0]}`"
-
-
-def _is_first(name, summary):
-    kernels = [n for n, s in summary.model.get("shapes", {}).items() if len(s) >= 2]
-    return bool(kernels) and kernels[0] == name

@@ -194,7 +194,7 @@ def _inputs(summary, kinds):
         return None
     if (measured := large_inputs(summary)) is not None:
         return measured
-    if summary.model.get("data", {}).get("inputs"):
+    if summary.data["inputs"]:
         return None  # they were examined, and are not large
     first = next(iter(kernels(summary)), None)
     if first is None or first.inputs is None or not first.inputs > LARGE_INPUTS:

@@ -38,10 +38,10 @@ RANGES = {
 
 def bad_data(summary):
     """Finds data that no model can learn from, or that the last layer cannot give."""
-    data, found = summary.model.get("data") or {}, []
+    data, found = summary.data, []
     if summary.first_bad:  # a layer or a loss may handle them
-        found += [_nonfinite("inputs", a) for a in data.get("inputs", [])]
-        found += [_nonfinite("targets", a) for a in data.get("targets", [])]
+        found += [_nonfinite("inputs", a) for a in data["inputs"]]
+        found += [_nonfinite("targets", a) for a in data["targets"]]
     rules = [_labels, _zeros, _class_numbers, _sequences]
     if not data.get("weighted"):  # a weight of 0 may mark what is to be ignored
         rules += [_probabilities, _out_of_range]
@@ -49,15 +49,14 @@ def bad_data(summary):
     for head, array in _pairs(summary):
         head = {**head, "accuracy": accuracy}
         found += [f for rule in rules if (f := rule(head, array))][:1]
-    found.append(_single_rows(summary, data.get("inputs", [])))
+    found.append(_single_rows(summary))
     found.append(_equal_inputs(summary))
     return [f for f in found if f]
 
 
 def _pairs(summary):
     """Pairs each output with its targets, by name if the targets have names."""
-    heads = summary.model.get("heads", [])
-    targets = (summary.model.get("data") or {}).get("targets", [])
+    heads, targets = summary.model.get("heads", []), summary.data["targets"]
     if len(heads) != len(targets):
         return []
     if not any(array["name"] for array in targets):
@@ -67,9 +66,9 @@ def _pairs(summary):
     return [pair for pair in known if pair[1] is not None]
 
 
-def _single_rows(summary, inputs):
+def _single_rows(summary):
     """Finds batches of one row under batch normalization, or returns None."""
-    name = summary.model.get("normalizes_batch")
+    name, inputs = summary.model.get("normalizes_batch"), summary.data["inputs"]
     if name is None or not inputs or any(array["rows"] != 1 for array in inputs):
         return None
     return Finding(
@@ -116,8 +115,8 @@ def large_inputs(summary):
     """Finds inputs that are not scaled, or returns None."""
     if summary.model.get("scales_inputs"):
         return None
-    data = summary.model.get("data") or {}
-    large = [a for a in data.get("inputs", []) if a["shape"] and a["rms"] > LARGE]
+    inputs = summary.data["inputs"]
+    large = [a for a in inputs if a["shape"] and a["rms"] > LARGE]
     if not large:
         return None
     worst = max(large, key=lambda array: array["rms"])
@@ -204,8 +203,8 @@ def loss_of_guessing(summary):
     That of guessing among all classes for a crossentropy. For a squared error, the
     variance of the targets in the first batch, of `FEWEST_ROWS` rows or more.
     """
-    data = summary.model.get("data") or {}
-    heads, targets = summary.model.get("heads", []), data.get("targets", [])
+    data = summary.data
+    heads, targets = summary.model.get("heads", []), data["targets"]
     if len(heads) != 1 or len(targets) != 1 or data.get("weighted"):
         return None
     (head,), (array,) = heads, targets
@@ -240,7 +239,7 @@ def has_soft_targets(summary):
 
 def constant_inputs(summary):
     """Finds inputs that are all equal in the first batch, or returns None."""
-    inputs = (summary.model.get("data") or {}).get("inputs", [])
+    inputs = summary.data["inputs"]
     if not inputs or not all(array["constant"] for array in inputs):
         return None
     return Finding(
@@ -253,8 +252,7 @@ def constant_inputs(summary):
 
 def constant_targets(summary):
     """Finds equal targets that the model has learned, or returns None."""
-    data = summary.model.get("data") or {}
-    targets, recent = data.get("targets", []), summary.recent
+    targets, recent = summary.data["targets"], summary.recent
     if len(targets) != 1 or not targets[0]["constant"] or not recent:
         return None
     (array,) = targets

@@ -168,8 +168,7 @@ def _weights(summary):
 
 
 def _inputs(summary):
-    data = summary.model.get("data") or {}
-    large = [a for a in data.get("inputs", []) if a["rms"] > INPUTS]
+    large = [a for a in summary.data["inputs"] if a["rms"] > INPUTS]
     return large_inputs(summary) if large and summary.steps >= SHORT else None
 
 

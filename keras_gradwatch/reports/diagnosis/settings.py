@@ -34,7 +34,7 @@ def doubts(summary):
     """Finds settings that are unusual, and explain a run that does not learn."""
     model = summary.model
     # Whether the last layer can give the targets is known where they were examined.
-    known = bool((model.get("data") or {}).get("targets"))
+    known = bool(summary.data["targets"])
     found = [f for head in model.get("heads", []) if (f := _unusual(head, known))]
     if model.get("linear_stack"):
         found.append(

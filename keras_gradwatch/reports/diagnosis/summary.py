@@ -175,6 +175,11 @@ class RunSummary:
         return None
 
     @property
+    def data(self):
+        """What is known of the first batch; see `describe_batch`."""
+        return {"inputs": [], "targets": [], **(self.model.get("data") or {})}
+
+    @property
     def is_comparable(self):
         """Whether the early and the recent losses come from the same `fit`."""
         return self.fits < 2 or len(self.fit_early) == WINDOW

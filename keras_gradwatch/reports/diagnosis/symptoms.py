@@ -180,7 +180,7 @@ def _explosion(summary):
             f"{first['kind']} at step {first['step']} (value {first['value']:.3g}, "
             f"baseline {first['baseline']:.3g})"
         )
-    before = bad.get("before") if bad else None
+    before = bad.get("before")
     if before is not None and not broken.rare(summary):
         words.append(
             f"the gradient norm was {summary.norm['first']:.3g} at the first step and "
@@ -191,7 +191,7 @@ def _explosion(summary):
     if usual:
         words.append(f"the median gradient norm of the healthy steps is {usual:.3g}")
     causes = [summary.kinds[kind]["first"] for kind in acute(summary)]
-    first = min(causes, key=_step, default={**(bad or {}), "variable": None})
+    first = min(causes, key=_step, default={**bad, "variable": None})
     where = f" in {first['variable']}" if first["variable"] else ""
     headline = f"Exploded at step {first['step']}{where}"
     return Finding("explosion", "; ".join(words), headline=headline)
@@ -517,7 +517,7 @@ def _learns(summary):
 
 def _knows(summary):
     """Returns whether the model had learned before, such as one that is fine-tuned."""
-    early, recent = summary.losses()
+    _, recent = summary.losses()
     if summary.fits > 1 and recent < LEARNED * statistics.median(summary.early):
         return True
     constant, trained = constant_answer(summary), bool(summary.model.get("trained"))

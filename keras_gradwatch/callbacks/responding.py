@@ -7,11 +7,11 @@ from keras_gradwatch.records.events import Event
 from keras_gradwatch.reports.diagnosis import RunSummary
 
 
-class Response(WatchingCallback):
+class RespondingCallback(WatchingCallback):
     """Base of the callbacks that act on what a detector finds; keeps its `events`."""
 
     # Detectors whose events are printed beside those of `detectors`.
-    told: tuple[Detector, ...] = ()
+    reported: tuple[Detector, ...] = ()
 
     def __init__(self, detector: Detector | None = None, verbose: int = 1) -> None:
         super().__init__()
@@ -23,12 +23,6 @@ class Response(WatchingCallback):
         self.verbose = verbose
         self.events: list[Event] = []
         self.summary = RunSummary()
-
-    def set_model(self, model):
-        """Watches `model`; the events of an earlier model are dropped."""
-        if self.model is not None and self.model is not model:
-            self.events, self.summary = [], RunSummary()
-        super().set_model(model)
 
     def on_first_batch(self):
         """Adds the earlier events of a run that this `fit` continues."""
@@ -62,4 +56,4 @@ class Response(WatchingCallback):
 
     def _followed(self):
         # Steps that are not finite are skipped, whatever detector is followed.
-        return (*self.detectors, *self.told, NonFinite())
+        return (*self.detectors, *self.reported, NonFinite())
