@@ -65,9 +65,10 @@ def main(given=None):
     lines = [
         "# Time of the checks",
         "",
-        "Milliseconds, once per run. The first three are spent before the first step",
-        "of each run. The forward pass is traced only for a batch whose step was not",
-        "finite.",
+        "Time of each check in milliseconds; each is made once per run. Describing the",
+        "model and the batch and checking the settings happen before the first step. "
+        "The",
+        "forward pass is traced only for a batch whose step was not finite.",
         "",
         *timing.table(head, [measure(m, arguments.rounds) for m in arguments.models]),
         "",

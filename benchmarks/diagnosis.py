@@ -257,11 +257,13 @@ def page(found, families):
         ),
         "A fault *has an effect* if stock Keras ends below 0.9 of the healthy "
         "program's held-out score. A",
-        "*symptom* is right if the report names the problem of the run. *Cause* and "
-        "*fix* are right if one of at",
-        "most three names the fault, and the edit that removes it. *Repaired* means "
-        "that following the first",
-        "advice mechanically (`benchmarks/repairs.py`) gives 0.9 of the healthy score.",
+        "*symptom* is right if the report names the problem of the run. The *cause* is "
+        "right if one of the (at most",
+        "three) causes names the fault; the *fix* is right if one of the fixes names "
+        "the edit that removes it.",
+        "*Repaired* means that following the first advice mechanically "
+        "(`benchmarks/repairs.py`) gives 0.9 of the",
+        "healthy score.",
         "",
         f"    python benchmarks/diagnosis.py --families {families}",
         "",

@@ -150,7 +150,9 @@ def adam(**clip):
 MODELS = {
     "resnet": Workload("ResNet-20, batch 32", resnet, images, 32, momentum),
     "transformer": Workload("transformer, batch 8", transformer, tokens, 8, adam),
-    "lstm": Workload("LSTM 128, 50 steps, batch 32", lstm, sequences, 32, adam),
+    "lstm": Workload(
+        "LSTM 128, sequence length 50, batch 32", lstm, sequences, 32, adam
+    ),
     "mlp": Workload("MLP 3×256, batch 128", mlp, features(64), 128, sgd),
     "mobilenet": Workload(
         "MobileNetV3Small, 32×32, batch 32", mobilenet, images, 32, momentum

@@ -190,9 +190,9 @@ def verdict(result):
         return f"The control is off by {off:.1%}: too noisy for a verdict."
     if "gradwatch" not in found:
         return f"The control is off by {off:.1%}."
-    words = (
-        f"`GradWatch(log_dir)` takes {found['gradwatch'][0] - 1:.1%} more time per step"
-    )
+    more = found["gradwatch"][0] - 1
+    words = f"`GradWatch(log_dir)` takes {abs(more):.1%} "
+    words += f"{'more' if more >= 0 else 'less'} time per step"
     words += f" (the control is off by {off:.1%})"
     if "global_clipnorm" in found:
         ours, keras_own = (
@@ -257,7 +257,9 @@ def page(results, folder):
         "# Time of a step",
         "",
         "The time of a training step relative to stock Keras, in `fit` and with its",
-        "data: medians of ratios that were measured in pairs. Every variable is",
+        "data: medians of ratios that were measured in pairs. The *control* is stock",
+        "Keras, measured a second time as if it were another variant: its deviation",
+        "from 1.00 shows the noise of the measurement. Every variable is",
         "watched at every step. A step is timed from the beginning of a batch to that",
         "of a later one. Costs that occur once per `fit` (files, the first snapshot)",
         "have their own column, and the first `fit`, in which the step is traced, has",
@@ -339,7 +341,7 @@ def measure(name, arguments, given):
     workload = MODELS[name]
     title = workload.title
     if arguments.steps_per_execution > 1:
-        title += f", {arguments.steps_per_execution} steps an execution"
+        title += f", steps_per_execution {arguments.steps_per_execution}"
     result = {
         "title": title + (", XLA" if arguments.jit else ""),
         "machine": timing.machine(),

@@ -39,7 +39,9 @@ POLICIES = {
     "ClipByValue(0.1)": ClipByValue(0.1),
     "ClipByNorm(1.0)": ClipByNorm(1.0),
     "ClipByGlobalNorm(1.0)": ClipByGlobalNorm(1.0),
-    "AdaptiveGradientClip(0.05)": AdaptiveGradientClip(0.05, exclude=["head/"]),
+    'AdaptiveGradientClip(0.05, exclude=["head/"])': AdaptiveGradientClip(
+        0.05, exclude=["head/"]
+    ),
     "AutoClip()": AutoClip(),
     "ZClip()": ZClip(),
     "AdaGC()": AdaGC(),

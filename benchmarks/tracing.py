@@ -133,7 +133,12 @@ def page(results):
     head += ["relative to `global_clipnorm`", "limit, s", "relative to the limit"]
     for backend, title, models in timing.by_backend(results):
         rows = [row for result in models.values() for row in rows_of(backend, result)]
-        lines += [f"## {title}", "", f"The limit is {in_words(backend)}.", ""]
+        lines += [
+            f"## {title}",
+            "",
+            f'The project\'s target, the column "limit": {in_words(backend)}.',
+            "",
+        ]
         lines += [*timing.table(head, rows), "", *sources(models)]
     return lines
 

@@ -10,7 +10,7 @@ from keras import ops
 from keras_gradwatch.records.names import unique
 from keras_gradwatch.tensors.reading import to_numpy
 
-# Batches that are kept: an event is known some steps later where the device is busy.
+# Number of batches kept: on a busy device, an event becomes known some steps later.
 NEWEST = 8
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 MOST = 4096  # constants that are kept
-SMALL = 4096  # elements of one of them, at most: a batch is none
+SMALL = 4096  # largest number of elements of a constant: a batch is not one
 
 _made: dict = {}  # what is asked for -> the tensor
 

@@ -279,7 +279,7 @@ class Scoped(Runner):
         return variable.value if value is None else value
 
     def seen(self, loss):
-        # What has no gradient is a value of the trace outside of the derivative's.
+        # Without its gradient, the loss belongs to the trace outside of the derivative.
         return jax.lax.stop_gradient(loss)
 
     def reachable(self, value, gradient):

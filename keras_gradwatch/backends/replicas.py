@@ -37,8 +37,8 @@ class Replicas(Runner):
         return sums
 
     def after(self, value, other):
-        # Where the length of the data is not known, the step after the last batch
-        # begins, and the operations run that do not depend on a batch.
+        # If the length of the data is unknown, one more step begins after the last
+        # batch, and the operations that do not depend on a batch still run.
         with tf.control_dependencies([other]):
             return tf.identity(value)
 

@@ -97,12 +97,12 @@ class Eager(Runner):
         return outside
 
     def seen(self, loss):
-        return loss.detach().clone()  # a loss scale is a variable, and moves on
+        return loss.detach().clone()  # it may be a loss scale, which changes later
 
     def copies(self, variables, wanted=None):
         values = [v.value.detach() for v in variables]
         if wanted is not None and known(wanted) and not wanted:
-            return values  # they are not looked at
+            return values  # the caller ignores them
         return [value.clone() for value in values]
 
     def run_if(self, predicate, function, arguments, written):

@@ -48,5 +48,5 @@ def _either(self, other):
     return AnyOf([self, other])
 
 
-# Here, since the base class cannot import what is made of it.
+# Assigned here, because the base class cannot import its own subclass.
 Detector.__or__ = _either  # type: ignore

@@ -9,7 +9,7 @@ from keras import ops
 # (Keras raises), a schedule of ours around the user's would leak into the saved file,
 # and there is no public hook between the schedule and the update.
 HOOK = "_get_current_learning_rate"
-# A factor beyond this is 1, but for rounding.
+# A factor above this is 1 up to rounding.
 WHOLE = 1 - 1e-6
 
 

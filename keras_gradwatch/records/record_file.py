@@ -101,7 +101,7 @@ class Contents:
         events = np.unique(np.array([e.step for e in self.events], np.int64))
         norms = self.rows["scalars"][:, COLUMNS.index("global_norm")]
         rows = chosen(self.rows["step"], norms, events, most["rows"])
-        # Of samples, none is larger than the first one.
+        # Sizes that descend, so that the first sample of each block is kept.
         order = -np.arange(len(self.samples))
         samples = chosen(self.samples["step"], order, events, most["samples"])
         self.rows, self.samples = self.rows[rows], self.samples[samples]
@@ -145,7 +145,7 @@ def blocks(rows=(), samples=(), events=(), report=None, histograms=None):
         parts += [_line(rows=len(rows), bytes=rows.nbytes), rows.tobytes()]
     if len(samples):
         values = samples["values"]
-        # Those that nobody has asked for take no room.
+        # Statistics that were not requested are not written.
         known = np.flatnonzero(~np.isnan(values).all(axis=(0, 2)))
         packed = np.empty(len(samples), sample_type(values.shape[2], len(known)))
         packed["step"], packed["values"] = samples["step"], values[:, known]

@@ -261,7 +261,8 @@ class Rows:
         clipped += f"{self.scalars['clipped_norm'][t]:.3g}"
         if held:
             clipped = f"the update was limited to {radius:.2%} of the weights' norm"
-        made = "applied" if self.scalars["outcome"][t] == APPLIED else "skipped"
+        made = {APPLIED: "applied", REVERTED: "reverted"}
+        made = made.get(int(self.scalars["outcome"][t]), "skipped")
         parts = {
             "skipped": ["the update was skipped"],
             "stopped": [f"the update was {made}; training stopped"],

@@ -133,8 +133,8 @@ def compute(model, values, x, y=None, sample_weight=None, first_only=False):
         x: Inputs.
         y: Targets, or None.
         sample_weight: Sample weights, or None.
-        first_only: Whether calls after the first source of non-finite values are left
-            out, but for those that it was made within.
+        first_only: Whether to stop recording after the first source of non-finite
+            values; only the calls that enclose it are still recorded.
     """
     tensor = keras.ops.convert_to_tensor
     x, y, sample_weight = keras.tree.map_structure(
@@ -197,7 +197,7 @@ def explain_batch(monitor, data):
 
 
 class _Recorder:
-    """Takes in what layers, operations and losses return."""
+    """Records what layers, operations and losses return."""
 
     def __init__(self, model, first_only=False):
         self.outputs = []
@@ -207,7 +207,7 @@ class _Recorder:
         self._found = math.inf  # place of the source after which calls are left out
 
     def note(self, name, kind, value, inputs=None, begin=None, layer=None):
-        """Takes in a call.
+        """Records a call.
 
         Args:
             name: See `Output`.

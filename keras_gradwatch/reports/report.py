@@ -17,8 +17,8 @@ EXPLODED = {
     "sudden non-finite loss",
     "undefined derivative",
 }
-# Optimizers whose updates grow with the gradient, so that a clip limits them.
-SCALED_BY_NORM = ("SGD", "LossScaleOptimizer", "Muon")
+# Optimizers whose updates are proportional to the gradient, so that a clip limits them.
+SCALED_BY_NORM = ("SGD",)
 # What was done about events, in words; "s" is added where there are several.
 DONE = {
     "skipped": "{} update{s} skipped",

@@ -363,6 +363,11 @@ def test_what_is_known_of_a_model():
     assert known["shapes"]["head/kernel"] == [3, 1]
     model.compile("sgd", "binary_crossentropy")
     assert describe(model)["regression"] is False
+    # With a loss scale, the optimizer that is scaled.
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, 0.9))
+    model.compile(scaled, "mse")
+    known = describe(model)
+    assert (known["optimizer"], known["momentum"]) == ("SGD", 0.9)
 
 
 def test_nothing_was_watched():

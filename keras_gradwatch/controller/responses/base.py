@@ -76,5 +76,6 @@ class Response:
     def end_epoch(self, controller, memory):
         """Called at the end of an epoch, which a callback may have ended early.
 
-        Weights on trial are put back: those of the epoch are evaluated and saved next.
+        A running trial or probe is ended, and the weights from before it are restored,
+        because Keras evaluates and saves the weights next.
         """

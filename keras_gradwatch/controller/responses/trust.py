@@ -9,7 +9,8 @@ class TrustRegion:
     """The limits of an update while a run is in trouble.
 
     Formula: with Δ the update of a variable, w its weights, rms(w) their root mean
-    square (of a bias: that of its kernel), r the radius, g the gradient, L the loss:
+    square, at least 0.05 (of a vector: that of the kernel directly before it or, if
+    there is none, the smallest one), r the radius, g the gradient, L the loss:
 
     1. `Δᵢ ← min(max(Δᵢ, −e·r·rms(w)), e·r·rms(w))`, each element (e = `element`);
     2. `Δ ← Δ · min(1, r·‖w‖ / ‖Δ‖)`, each kernel;
@@ -82,7 +83,7 @@ class TrustRegion:
     def shrink(self, state):
         """Shrinks the radius in `state`; returns the factor of the learning rate.
 
-        It is 1 at the smallest radius, because a rate cut alone would fall forever.
+        It is 1 at the smallest radius: else the learning rate would go on falling.
         """
         if state["radius"] <= self.least:
             return 1.0

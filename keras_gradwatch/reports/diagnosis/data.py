@@ -12,9 +12,9 @@ LARGE = 5.0
 FEWEST_ROWS = 32
 # A loss that is this many times that of answering 0 is far above it.
 FAR_ABOVE = 3.0
-# Fraction of the first loss below which targets were foreseen, classes or others; times
-# the median that no loss is above, and least number of losses: a rare class would
-# stand out.
+# Equal targets are reported if the latest losses are below this fraction of the first
+# one (of classes, of other targets), and none of at least `MANY` losses is above
+# `ALIKE` times their median: a rare class would stand out.
 FORESEEN_CLASS, FORESEEN, ALIKE, MANY = 0.1, 0.02, 10.0, 50
 # Classes that are numbered, at most.
 MANY_CLASSES = 100

@@ -23,10 +23,12 @@ class Kernel:
         numbers: Its entry in `RunSummary.variables`.
         gain: √fan_in times the standard deviation of the weights about zero: 1.4 after
             He, about 1 after Glorot initialization. None if it was not measured.
-        inputs: Root mean square of one input of the layer: ‖g_kernel‖ is that of the
-            sum of δ·xᵀ over the batch and ‖g_bias‖ that of the sum of δ, so their ratio
-            is about ‖x‖. An estimate, too high by up to 3 times if the δ of a batch
-            cancel out. None for a layer without a bias, or before a normalization.
+        inputs: Root mean square of one input of the layer. With x the input and δ the
+            gradient of the loss with respect to the layer's output before its
+            activation, ‖g_kernel‖ is the norm of the sum of δ·xᵀ over the batch, and
+            ‖g_bias‖ that of the sum of δ, so their ratio is about ‖x‖. An estimate, too
+            high by up to 3 times if the δ of a batch cancel out. None for a layer
+            without a bias, or before a normalization.
     """
 
     name: str

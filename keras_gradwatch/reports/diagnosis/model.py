@@ -101,7 +101,7 @@ def describe(model, read=keras.ops.convert_to_numpy):
         ),
         "loss": loss,
         "family": family_of(loss),
-        "optimizer": name_of(getattr(model, "optimizer", None)),
+        "optimizer": name_of(_inner(getattr(model, "optimizer", None))),
         "regression": regression,
         "heads": heads(model),
         "dropout": max((_dropout(layer) for layer in layers), default=0.0),
@@ -178,8 +178,13 @@ def _reads_inputs(model):
     return False
 
 
+def _inner(optimizer):
+    """Returns the optimizer in a `LossScaleOptimizer`; of any other, itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def _momentum(model):
-    value = getattr(getattr(model, "optimizer", None), "momentum", 0.0)
+    value = getattr(_inner(getattr(model, "optimizer", None)), "momentum", 0.0)
     return float(value) if isinstance(value, int | float) else 0.0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras_gradwatch.records.events import tripped
 from keras_gradwatch.records.rows import APPLIED
 
-# Losses that are averaged at the begin and at the end of a run.
+# Number of losses whose median is taken at the beginning and at the end of a run.
 WINDOW = 50
 # Of these, the very first ones.
 FEW = 5
@@ -124,7 +124,7 @@ class RunSummary:
             self.epoch_end = self.losses()[1]
 
     def take(self, rows, events):
-        """Takes newly drained `Rows` and their `Event`s in."""
+        """Adds newly drained `Rows` and their `Event`s."""
         if not len(rows):
             return
         if self.first_step is None:
@@ -147,7 +147,7 @@ class RunSummary:
         self._take_variables(rows)
 
     def add(self, events):
-        """Takes events in, of these steps or of an earlier process."""
+        """Adds events of these steps, or of an earlier process."""
         self.tripped += len({e.step for e in tripped(events)})
         self.outcomes["nonfinite"] += sum(e.kind == "nonfinite" for e in events)
         # A step that is skipped for two reasons is one update that was skipped.

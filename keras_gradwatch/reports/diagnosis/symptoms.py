@@ -59,7 +59,8 @@ ENOUGH_STEPS = 150
 # A loss below this fraction of the first one, or of that of a constant prediction, is a
 # good one.
 GOOD = 0.2
-# A run below this fraction of it, or that begins below that one, has learned before.
+# Fractions of a constant prediction's loss: a regression whose latest loss is below
+# `KNOWN`, or a classifier whose first loss is below `BELOW`, had learned before.
 KNOWN, BELOW = 0.5, 0.85
 # Relative noise of a loss that stands still.
 STILL = 1e-3
