@@ -675,12 +675,12 @@ def q_learning(callbacks, keep):
     return 1 - float(np.abs(found - wanted).mean() / wanted.mean()), model
 
 
-@recipe("Q learning with a target network, Adam .01")
+@recipe("Q-learning with a target network, Adam .01")
 def dqn(callbacks):
     return q_learning(callbacks, 5)
 
 
-@recipe("Q learning without a target network, Adam .01")
+@recipe("Q-learning without a target network, Adam .01")
 def dqn_without_target(callbacks):
     return q_learning(callbacks, 1)
 

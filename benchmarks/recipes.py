@@ -87,7 +87,7 @@ def page(found, seeds, given):
         "",
         f"Means over {len(seeds)} seeds, on {backend}. A score is the accuracy on",
         "held-out data, R² for regression and reconstruction, and 1 minus the relative",
-        "error of the values for Q learning. These runs should not blow up, so",
+        "error of the values for Q-learning. These runs should not blow up, so",
         "`GradWatch()` should have nothing to do.",
         "",
         *timing.table(head, cells),
