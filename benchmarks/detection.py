@@ -36,7 +36,7 @@ SIZES = (3, 10, 30, 100, 1e3, 1e6)
 OURS = "GradWatch"
 NORM = NAMES.index("norm")
 
-DETECTORS = [*(watch := GradWatch(verbose=0)).detectors, *watch.told]
+DETECTORS = [*(watch := GradWatch(verbose=0)).detectors, *watch.reported]
 # What they judge is one number a step: that is what the faults are put into.
 OF_A_NUMBER = [d for d in DETECTORS if isinstance(d, LogBaseline | NonFinite)]
 

@@ -66,7 +66,8 @@ class Plan:
             execution before the reading.
         wanted: Names of the statistics that are requested for every variable.
         sample_freq, dense_steps, histogram_freq, save_batch: The most demanding
-            request; `sample_freq` is None if no statistic is sampled.
+            request; `sample_freq` is None if no statistic is sampled, and `SAMPLE_FREQ`
+            if no request has one.
         state_dirs: All requested directories, in order.
     """
 

@@ -4,9 +4,10 @@ import contextlib
 import threading
 
 _lock = threading.Lock()
-# (id(owner), name) -> number of steps that run just now, the original, and whether it
-# is an attribute of the owner itself, not of its class.
+# (id(owner), name) -> number of steps that run just now, the original, and what the
+# owner itself has under this name, `_NOTHING` if only its class has it.
 _users: dict = {}
+_NOTHING = object()
 
 
 def original_of(owner, name):
@@ -23,7 +24,8 @@ def standing_in(owner, **stand_ins):
     """
     with _lock:
         for name, stand_in in stand_ins.items():
-            before = 0, getattr(owner, name), name in vars(owner)
+            own = vars(owner).get(name, _NOTHING)
+            before = 0, getattr(owner, name), own
             count, *original = _users.get((id(owner), name), before)
             _users[id(owner), name] = count + 1, *original
             if not count:
@@ -36,8 +38,10 @@ def standing_in(owner, **stand_ins):
                 count, original, own = _users.pop((id(owner), name))
                 if count > 1:
                     _users[id(owner), name] = count - 1, original, own
-                elif own:
-                    _set(owner, name, original)
+                elif own is not _NOTHING:
+                    _set(owner, name, own)
+                elif isinstance(owner, type):
+                    delattr(owner, name)
                 else:
                     object.__delattr__(owner, name)
 

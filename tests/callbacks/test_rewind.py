@@ -268,6 +268,17 @@ def test_a_loss_on_another_scale_is_no_divergence():
     assert (~applied).sum() == 5
 
 
+def test_a_moderate_rise_that_the_data_explain_is_no_event():
+    """Targets that are noise become 2.6 times as large: the loss, 6.8 times."""
+    x, _ = helper.regression_data(2000)
+    y = np.random.default_rng(1).normal(size=(2000, 3)).astype("float32")
+    y[800:] *= 2.6
+    model = helper.regression(keras.optimizers.SGD(1e-3))
+    watch = GradWatch(verbose=0)
+    helper.fit(model, x, y, [watch], 8)
+    assert watch.events == [] and float(model.optimizer.learning_rate) > 9e-4
+
+
 @pytest.mark.torch
 def test_a_probe_ends_where_a_callback_ends_the_epoch():
     """The run keeps its own weights, not those of the snapshot that was tried."""

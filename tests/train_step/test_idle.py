@@ -194,7 +194,8 @@ def test_a_long_run_ends_as_it_does_in_stock_keras(name, callback):
             model.compile("adam", "mse")
         targets = y if name == "Muon" else x
         # On JAX the last bit may differ, and Muon amplifies it 1,000 times in 50 steps.
-        epochs = 4 if keras.backend.backend() == "jax" else 10
+        chaotic = name == "Muon" and keras.backend.backend() == "jax"
+        epochs = 4 if chaotic else 10
         history = helper.fit(model, x, targets, callbacks, 32, epochs=epochs)
         return history["loss"], helper.state(model)
 

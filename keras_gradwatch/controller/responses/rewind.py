@@ -186,7 +186,7 @@ class Rewind(Response):
         known = trip.value <= SHOWN * memory["of_data"]
         room, next_epoch = self._has_room(controller), controller.next_epoch
         if not known and not room and next_epoch is None:
-            return tripped
+            return tripped if _is_far(trip) else []  # too late for a test
         rows.trips.remove(trip)
         if not known:
             self._pending = Pending(trip, None if room else next_epoch)
@@ -203,7 +203,8 @@ class Rewind(Response):
             self._probe = Probe(self._snapshots[-1], controller, pending.limit, trip)
             return
         trip.row = len(rows) - 1
-        rows.trips.append(trip)
+        if _is_far(trip):
+            rows.trips.append(trip)
         self._blame_data(trip, DATA_ORDER, controller, memory)
         trip.words = (
             "it fell again at the start of the next epoch: the samples come in a "
@@ -229,7 +230,8 @@ class Rewind(Response):
         controller, trip = moment.controller, probe.trip
         rose = trip.detector in self.detectors
         if rose or blamed:
-            trip.row, moment.trips[:] = moment.row, [trip]
+            trip.row = moment.row
+            moment.trips[:] = [trip] if blamed or _is_far(trip) else []
         if not rose:
             if blamed:
                 controller.restart_detectors()
@@ -311,3 +313,8 @@ class Rewind(Response):
 
     def _forget_losses(self):
         self._losses, self._best = [], np.inf
+
+
+def _is_far(trip):
+    """Returns whether a rise of the loss is an event even if the data explain it."""
+    return trip.value > trip.detector.settings["factor"] * trip.baseline

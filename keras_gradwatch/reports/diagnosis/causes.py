@@ -25,7 +25,7 @@ from keras_gradwatch.reports.diagnosis.poor import (
     unbounded_recurrent,
 )
 from keras_gradwatch.reports.diagnosis.settings import doubts
-from keras_gradwatch.reports.diagnosis.symptoms import acute, reached
+from keras_gradwatch.reports.diagnosis.symptoms import acute, arrived_at_first
 
 # Root mean square of one input from which inputs are called large; the estimate is too
 # high by up to 3 times, so inputs of unit size are never.
@@ -179,7 +179,7 @@ def _raised(summary, kinds):
 
 def _saturated(summary, kinds):
     """Finds updates that saturated units, or switched them off, or returns None."""
-    if "vanishing" not in summary.kinds or not reached(summary):
+    if "vanishing" not in summary.kinds or not arrived_at_first(summary):
         return None
     return _large_rate(summary, SATURATES) if "vanishing" in kinds else None
 

@@ -387,19 +387,25 @@ def _vanishing(summary):
         return None
     event = summary.kinds["vanishing"]["last"]
     norm = summary.norm.get("last", float("nan"))
+    early = "; at the first step the gradient did reach it"
+    early = early if arrived_at_first(summary) else ""
     return Finding(
         "vanishing",
         f"the gradient does not reach {event['variable']}: the norm is "
         f"{event['value']:.3g} there and {event['baseline']:.3g} in the last kernel "
         f"(step {event['step']}), although the global norm of {norm:.3g} looks normal"
-        + ("; at the first step the gradient did reach it" if reached(summary) else ""),
+        + (
+            "; at the first step the gradient did reach it"
+            if arrived_at_first(summary)
+            else ""
+        ),
         "Use fewer layers, or add a normalization after each of them, or residual "
         "connections.",
         f"Gradients vanish: they do not reach {event['variable']}",
     )
 
 
-def reached(summary):
+def arrived_at_first(summary):
     """Returns whether a gradient that has vanished did arrive at the first step."""
     name = summary.kinds["vanishing"]["last"]["variable"]
     own = [n for n in networks(summary) if name in [k.name for k in n]]
@@ -518,7 +524,7 @@ def _learns(summary):
 
 def _knows(summary):
     """Returns whether the model had learned before, such as one that is fine-tuned."""
-    _, recent = summary.losses()
+    early, recent = summary.losses()
     if summary.fits > 1 and recent < LEARNED * statistics.median(summary.early):
         return True
     constant, trained = constant_answer(summary), bool(summary.model.get("trained"))
@@ -526,7 +532,8 @@ def _knows(summary):
         return trained
     if summary.model["heads"][0]["family"] == "regression":
         return trained or recent < KNOWN * constant
-    return summary.first_loss() < BELOW * constant
+    kept = max(early, summary.reached()) < BELOW * constant  # better than guessing
+    return kept or summary.first_loss() < BELOW * constant
 
 
 def _has_known_loss(summary):
