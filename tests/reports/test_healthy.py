@@ -239,7 +239,7 @@ def test_a_noisy_loss_that_has_not_fallen(end, named):
 
 def test_what_was_learned_in_the_first_steps_is_kept():
     """Half of the labels are noise: the loss is near its optimum after ten steps."""
-    noise = np.random.default_rng(0).normal(1, 0.1, 400)
-    losses = np.r_[np.geomspace(1.1, 0.8, 10), np.full(390, 0.8)]
+    noise = np.random.default_rng(0).normal(1, 0.05, 400)
+    losses = np.r_[np.geomspace(2.3, 1.7, 10), np.full(390, 1.7)]
     summary = summary_of("classes", losses * noise)
     assert "not learning" not in [f.kind for f in explain(summary).symptoms]
