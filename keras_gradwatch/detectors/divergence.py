@@ -64,7 +64,7 @@ class Divergence(Detector):
 
     def initial_state(self, num_variables):
         """The newest losses, medians of them, steps in a row, whether it tripped."""
-        names = ("first", "worst", "least", "largest", "seen", "streak", "tripped")
+        names = ("first", "bound", "least", "largest", "seen", "streak", "tripped")
         newest = np.zeros(LASTING * self.settings["steps"])
         return {**dict.fromkeys(names, 0.0), "newest": newest}
 
@@ -82,7 +82,7 @@ class Divergence(Detector):
         if state["seen"] == first:
             losses = state["newest"][:first].tolist()
             state["first"] = statistics.median(losses)
-            state["worst"] = max(state["first"] * math.sqrt(factor), *losses)
+            state["bound"] = max(state["first"] * math.sqrt(factor), *losses)
         if state["seen"] < steps:
             return None
         # On a list: NumPy takes several times as long for so few.
@@ -90,7 +90,7 @@ class Divergence(Detector):
         if state["seen"] == steps:
             state["least"] = level
         state["least"] = least = min(level, state["least"])
-        if not level > max(state["first"], min(least * factor, state["worst"])):
+        if not level > max(state["first"], min(least * factor, state["bound"])):
             state.update(streak=0.0, tripped=0.0)
             return None
         state["largest"] = max(level, state["largest"]) if state["streak"] else level

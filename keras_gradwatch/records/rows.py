@@ -174,8 +174,9 @@ class Rows:
         """One statistic of all variables, float32 array [T, V]; NaN: not measured."""
         if name in self.layout.statistics:
             return self.recorded[:, :, self.layout.statistics.index(name)]
-        missing = np.full((len(self), len(self.layout.variables)), np.nan, "float32")
-        return self.added.get(name, missing)
+        if name in self.added:
+            return self.added[name]
+        return np.full((len(self), len(self.layout.variables)), np.nan, "float32")
 
     @functools.cached_property
     def compete(self):

@@ -577,19 +577,12 @@ def test_windows_of_several_lengths_are_refused():
 def test_a_log_of_unknown_rank():
     import tensorflow as tf
 
-    class Odd(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(3)
-
-        def call(self, x):
-            return self.dense(x)
-
+    class Odd(keras.Sequential):
         def train_step(self, data):
             odd = tf.py_function(lambda: 1.5, [], tf.float32)
             return {**super().train_step(data), "odd": odd}
 
-    model = Odd()
+    model = Odd([keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     x, y = helper.regression_data(16)
     assert helper.fit(model, x, y, [SkipOnExplosion(verbose=0)])["odd"] == [1.5]

@@ -179,9 +179,9 @@ def _raised(summary, kinds):
 
 def _saturated(summary, kinds):
     """Finds updates that saturated units, or switched them off, or returns None."""
-    if "vanishing" not in summary.kinds or not arrived_at_first(summary):
+    if "vanishing" not in kinds & set(summary.kinds) or not arrived_at_first(summary):
         return None
-    return _large_rate(summary, SATURATES) if "vanishing" in kinds else None
+    return _large_rate(summary, SATURATES)
 
 
 def _recurrent(summary, kinds):

@@ -41,9 +41,9 @@ VANISHED, DEEP = 1e-3, 4
 ROUNDING = 1e-6
 # Losses below which a run is called one that learns, as a fraction of the first ones.
 LEARNED = 0.97
-# The fall of a loss that has not fallen is less than this fraction, with the standard
-# errors that are added to it.
-LITTLE, SURELY = 0.1, 2.0
+# A loss has not fallen if its fall, with so many standard errors added, is less than
+# this fraction of it.
+LITTLE, ERRORS = 0.1, 2.0
 OVERFIT = (
     "Try a learning rate 10x higher and 10x lower, try another seed, and check that "
     "the model can overfit a single batch."
@@ -394,11 +394,7 @@ def _vanishing(summary):
         f"the gradient does not reach {event['variable']}: the norm is "
         f"{event['value']:.3g} there and {event['baseline']:.3g} in the last kernel "
         f"(step {event['step']}), although the global norm of {norm:.3g} looks normal"
-        + (
-            "; at the first step the gradient did reach it"
-            if arrived_at_first(summary)
-            else ""
-        ),
+        + early,
         "Use fewer layers, or add a normalization after each of them, or residual "
         "connections.",
         f"Gradients vanish: they do not reach {event['variable']}",
@@ -466,7 +462,7 @@ def _not_learning(summary):
     # A loss of the user's own need not fall; one that stands still shows that nothing
     # is learned.
     known = _has_known_loss(summary)
-    if fall + SURELY * noise > LITTLE if known else noise > STILL:
+    if fall + ERRORS * noise > LITTLE if known else noise > STILL:
         return None
     return Finding(
         "not learning",
