@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_gradwatch.callbacks import GradWatch
+from keras_gradwatch.callbacks import GradWatch, SkipOnExplosion
+from keras_gradwatch.detectors import NormThreshold
 from keras_gradwatch.reports.diagnosis import symptoms
 from keras_gradwatch.reports.diagnosis.model import describe
 from tests import helper, steps
@@ -85,6 +86,18 @@ def test_a_dead_network_is_named_and_the_other_one_trains_on(capsys):
     assert "one of 2 networks has died" in report.verdict.lower()
     assert not report.exploded
     assert "LeakyReLU" in report.fixes[0] and len(report.fixes) == 1
+
+
+def test_the_second_network_is_protected_in_the_first_step():
+    """Its gradients are the only ones beyond the limit; the whole batch is skipped."""
+    x, y = helper.regression_data(8)
+    model = Pair(weight=1e-6)
+    model.compile()
+    before = model.get_weights()
+    skip = SkipOnExplosion(detector=NormThreshold(1e-3), verbose=0)
+    helper.fit(model, x, y, [skip])
+    assert [(e.step, e.action) for e in skip.events] == [(0, "skipped")]
+    helper.assert_same(model.get_weights(), before)
 
 
 def test_a_ratio_is_taken_within_a_network():
