@@ -432,8 +432,8 @@ SHORT = """\
 - **Spikes of 3 to 100 times.** `ZScore` and `LossSpike` require 10 times the mean
   and 6 standard deviations of the logarithm. With batch size 1, healthy steps
   spread over a factor of 100 and more, so a spike of 30 times the largest may lie
-  within 6 deviations. The bound of 100 times is not lower because healthy runs need
-  the room: see the largest jumps with batch size 1. OLMo-core finds small spikes
+  within 6 deviations. The bound is as high as 100 times because the values of healthy
+  runs also jump: see the largest jumps with batch size 1. OLMo-core finds small spikes
   after 63 steps, at the price of false alarms.
 - **Spikes that recur.** Once an epoch, spikes of up to 1,000 times the first norms, or
   10,000 times the first losses, are found three times; then they are taken for
@@ -444,7 +444,7 @@ SHORT = """\
 - **Steps without any gradient** (a satisfied hinge loss) are ignored. So with a
   hinge loss and batch size 1, the newest 100 to 200 steps with a gradient reach
   further back than the 200 steps that define the size of a fault. This is why
-  losses of 100 times are missed there. If these steps counted, each gradient after
+  loss spikes of 100 times are missed there. If these steps counted, each gradient after
   them would be a spike.
 
 The comparison has limits: AutoTrainer checks one batch in every third epoch, and
@@ -459,7 +459,8 @@ def page(results, command):
     """`detection.md`."""
     alarms, steps = results.false_alarms(OURS)
     tripped = {d: int(n) for d, n in results.false_of.items() if n}
-    which = ", ".join(f"`{d}` {n}" for d, n in tripped.items()) or "none"
+    which = ", ".join(f"`{d}` {n}" for d, n in tripped.items())
+    which = f" ({which})" if which else ""
     return "\n".join(
         [
             "# Are bad steps found?",
@@ -467,7 +468,7 @@ def page(results, command):
             "This benchmark inserts faults of known step and size into recorded norms "
             "and losses of healthy runs, and",
             "replays the rules on them: the default detectors of `GradWatch()`, "
-            "AutoTrainer's explosion (Zhang et al., ICSE 2021),",
+            "AutoTrainer's explosion rule (Zhang et al., ICSE 2021),",
             "OLMo-core's skip-step optimizer (mean + 6σ over 128 steps), and ZClip "
             "(Kumar et al. 2025, z > 2.5). The last three",
             "are the published rules in NumPy, applied at every step. The size of a "
@@ -496,7 +497,7 @@ def page(results, command):
             "## False alarms",
             "",
             f"All eight default detectors, applied at every step: {int(alarms)} alarms "
-            f"in {steps:,} healthy steps ({which}).",
+            f"in {steps:,} healthy steps{which}.",
             "The loss column has the means of the first 20 and of the last 100 steps. "
             "The largest jump is the largest",
             "ratio of a step to the maximum of the 100 steps before, for the norm and "

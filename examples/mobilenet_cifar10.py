@@ -31,8 +31,9 @@ GUESS = SIZE * WEIGHT * np.log(CLASSES)  # the loss of a network that knows noth
 FAULTS = {"weights": 140.0, "rate": 100.0, "inputs": 255.0}
 RATE = 1e-5  # 0.03 / (32 · 100): the loss is a sum, and no mean
 # A normalized gradient has the norm 1 for each variable, so its rate is another one.
-# Both rates are the best of a few on digits with no fault and another seed.
-NORMALIZED_RATE = 0.03
+# On digits with another seed it is the best of 0.03, 0.01 and 0.003; the rate above is
+# the highest of 3e-5, 1e-5 and 3e-6 with a test error below 0.1.
+NORMALIZED_RATE = 0.01
 EPOCHS = 8
 STYLES = ("k-", "C4:", "C1--", "C0-.")
 
@@ -267,7 +268,7 @@ def main(given=None):
     arguments = page.parse(__doc__, ["digits", "photographs"], ["cifar10"], given)
     images = [(colour(x), y) for x, y in getattr(data, arguments.data)()]
     # Epochs, blocks of the network, and its width.
-    size = (2, 1, 0.25) if arguments.quick else (EPOCHS, 13, 0.25)
+    size = (2, 1, 0.25) if arguments.quick else (EPOCHS, 13, 1.0)
     rows, outcomes, limit = [], {}, None
     for fault, names in (QUICK if arguments.quick else RUNS).items():
         for name in names:

@@ -26,7 +26,7 @@ class Method:
         """The state before the first step.
 
         Args:
-            num_variables: V, the number of variables with a gradient.
+            num_variables: V, the number of trainable variables.
 
         Returns:
             Dict of name to float32 NumPy array.

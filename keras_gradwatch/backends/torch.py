@@ -132,7 +132,7 @@ class Eager(Runner):
 
 
 class TorchBackend(Backend):
-    """PyTorch, where each operation runs by itself."""
+    """PyTorch, which runs each operation eagerly."""
 
     def access(self, model):
         return EagerAccess()

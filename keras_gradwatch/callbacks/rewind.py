@@ -12,10 +12,12 @@ class RewindOnExplosion(RespondingCallback):
     """Rolls the run back to its last healthy snapshot, at a lower learning rate.
 
     It repairs harm that only shows later: a network that has collapsed, or a loss that
-    has diverged. A run with 20 or more non-finite steps in a row is rolled back, too.
+    has diverged. A run is rolled back, too, if 20 or more steps in a row have
+    non-finite gradients, more than chance explains, after an update was made.
     Weights, non-trainable state, slots, iterations, accumulators, averages and a loss
-    scale are restored. The learning rate is cut, except after the first rollback that
-    is due to non-finite steps. Steps with non-finite gradients are skipped. The data
+    scale are restored. Each rollback cuts the learning rate, except the first one of a
+    `fit` if it is due to non-finite gradients. Steps with non-finite gradients are
+    skipped. The data
     continue with the next batch, so the harmful batch is not repeated, and the step
     count of the monitor continues.
 
@@ -24,11 +26,13 @@ class RewindOnExplosion(RespondingCallback):
     continues from where it was. The cut of the first rollback is undone after 1,000
     steps, unless another rollback comes first.
 
-    The rollback happens when the host reads the recorded steps, at most `update_freq`
-    steps after the detector tripped. Two snapshots are kept in host memory, the first
-    one and the newest healthy one, each as large as the weights and the optimizer's
-    state. If the optimizer is not built when `fit` begins, the first snapshot does not
-    contain it.
+    The host acts when it reads the recorded steps, at most `update_freq` steps after
+    the detector tripped. The test of a diverged loss takes three more steps, and near
+    the end of an epoch waits for the next one.
+
+    Two snapshots are kept in host memory, the first one and the newest healthy one,
+    each as large as the weights and the optimizer's state. If the optimizer is not
+    built when `fit` begins, the first snapshot does not contain it.
 
     Args:
         snapshot_freq: Steps between two snapshots, >= 1. Defaults to `200`.
@@ -58,7 +62,7 @@ class RewindOnExplosion(RespondingCallback):
     ```
 
     Reference: the restarts of PaLM's training (Chowdhery et al. 2022, arXiv 2204.02311,
-    section 5.1), which went back about 100 steps and skipped some hundred batches.
+    section 5.1), which went back about 100 steps and skipped about 200 to 500 batches.
     """
 
     def __init__(

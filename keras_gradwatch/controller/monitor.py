@@ -134,7 +134,7 @@ class GradientMonitor:
             self.plan = self._earlier  # that of the traced step
 
     def prepare(self):
-        """Ends the requests, and writes the plan's numbers into the variables.
+        """Stops collecting requests, and writes the plan's values for the step.
 
         Called when Keras makes the train function, once at the beginning of each `fit`
         and of each `train_on_batch`. Returns True if the step must be traced again.

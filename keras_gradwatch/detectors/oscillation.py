@@ -66,7 +66,7 @@ class Oscillation(Onset):
         }
 
     def initial_state(self, num_variables):
-        """That of `Onset`; the last loss and change; the running means; their age."""
+        """State of `Onset`, the last loss and change, running means, losses seen."""
         names = ("loss", "change", "product", "square", "size", "seen")
         return {**super().initial_state(num_variables), **dict.fromkeys(names, 0.0)}
 

@@ -16,7 +16,10 @@ FILES = (EVENTS, ROWS, WEIGHTS, BATCH)
 
 
 def begins(step, last):
-    """Returns whether an event begins an incident, with one at step `last` before."""
+    """Returns whether an event at `step` begins a new incident.
+
+    `last` is the step of the previous event, or None.
+    """
     return last is None or step - last > QUIET
 
 

@@ -7,9 +7,10 @@ from keras import ops
 def cond(predicate, yes, no):
     """Returns `yes()` where `predicate` holds, else `no()`.
 
-    Branches on the host or on the device, else selects: never waits for an accelerator.
-    The functions have no side effects, and return tensors of the same shapes and
-    dtypes.
+    Branches in Python if the predicate is `known`, else in the graph. PyTorch cannot
+    branch on an accelerator without waiting for it, so both functions run there, and
+    their results are selected. The functions have no side effects, and return tensors
+    of the same shapes and dtypes.
     """
     if known(predicate):
         # `lax.cond` outside of a trace would compile both branches in every step.
@@ -20,9 +21,10 @@ def cond(predicate, yes, no):
 
 
 def known(predicate):
-    """Returns whether the host can read a tensor without waiting for a device.
+    """Returns whether Python branches on a tensor.
 
-    True for tensors in host memory on PyTorch, and for untraced ones on JAX.
+    True for tensors in host memory on PyTorch, and for untraced ones on JAX, where
+    reading the value waits for the device.
     """
     if keras.config.backend() == "torch":
         return predicate.device.type == "cpu"

@@ -21,7 +21,7 @@ def sums_of_squares(tensors):
 
 
 def row_squares(matrix):
-    """Returns Σ v² of each row of a float32 matrix [n, k], [n], in one pass."""
+    """Returns the sum of squares of each row of a float32 matrix [n, k], [n]."""
     if keras.config.backend() == "jax":
         return ops.sum(ops.square(matrix), axis=1)
     if matrix.shape[0] == 1:

@@ -59,9 +59,10 @@ def unique_rows(gradient):
 
 
 def rows(gradient, local, shape):
-    """Converts a gradient to `SparseRows` if `local`, its source, was sparse.
+    """Converts a gradient to `SparseRows` if `local` was sparse.
 
-    `gradient` may be the dense sum of sparse ones; `shape` is that of the variable.
+    `local` is this replica's gradient before the sum over replicas, and `gradient` that
+    sum, which may be dense; `shape` is that of the variable.
     """
     if not is_sparse(local):
         return gradient

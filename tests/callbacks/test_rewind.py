@@ -164,6 +164,58 @@ def test_a_network_that_has_died_goes_back():
 
 @pytest.mark.tensorflow
 @pytest.mark.torch
+def test_a_nearly_dead_network_goes_back():
+    """Units are off for all but a few images, so most batches give no gradient."""
+    x, y = helper.digits(1797)
+    keras.utils.set_random_seed(0)
+    hidden = [keras.layers.Dense(32, "relu") for _ in range(2)]
+    model = keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10)])
+    helper.compiled(model, keras.optimizers.SGD(0.1))
+
+    planned = [30]
+
+    def kill(batch, logs=None):
+        if batch in planned:
+            planned.clear()
+            kernel, bias = model.layers[0].get_weights()
+            most = (x @ kernel + bias).max(axis=1)
+            model.layers[0].bias.assign(bias - np.quantile(most, 0.997))
+            model.layers[1].bias.assign(np.full(32, 0.1))
+
+    killer = keras.callbacks.LambdaCallback(on_train_batch_begin=kill)
+    watch = GradWatch(verbose=0)
+    helper.fit(model, x, y, [watch, killer], 32, epochs=4)
+    (event,) = [e for e in watch.events if e.action == "rewound"]
+    assert event.kind == "collapse" and 30 + 19 <= event.step < 30 + 40
+    assert "any kernel but the last in 20 of 40 steps" in event.message
+    assert "the snapshot of step 0 was restored" in event.message
+    losses = watch.history.loss
+    assert losses[-10:].mean() < 2 < 2.25 < losses[35:45].mean()
+
+
+@pytest.mark.parametrize(("level", "healthy"), [(2.6, True), (3.6, False)])
+def test_a_snapshot_is_closer_to_the_best_loss_than_to_the_first(level, healthy):
+    """The weight is set before each step, so that the loss is 4, 2.5, then `level`."""
+    losses = np.repeat([4.0, 2.5, level, 1e6], [20, 20, 40, 1])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+
+    def assign(batch, logs=None):
+        model.layers[0].kernel.assign([[losses[batch] ** 0.5]])
+
+    setter = keras.callbacks.LambdaCallback(on_train_batch_begin=assign)
+    rewind = RewindOnExplosion(
+        snapshot_freq=70, update_freq=1, detector=NormThreshold(100.0), verbose=0
+    )
+    x, y = np.ones((81, 1), "float32"), np.zeros((81, 1), "float32")
+    helper.fit(model, x, y, [rewind, setter], 1)
+    (event,) = rewind.events
+    restored = re.search(r"the snapshot of step (\d+) was restored", event.message)
+    assert (int(restored[1]) > 0) == healthy
+
+
+@pytest.mark.tensorflow
+@pytest.mark.torch
 def test_a_loss_that_comes_apart_goes_back():
     x, y = helper.regression_data(2400)
     model = helper.regression(keras.optimizers.SGD(0.01))

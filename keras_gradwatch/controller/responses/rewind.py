@@ -20,7 +20,8 @@ from keras_gradwatch.records.events import DATA_ORDER, NEW_DATA
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
 # A snapshot is healthy if the median of the newest losses, `FEWEST` to `WINDOW` many,
-# is at most `HEALTHY` times the best such median so far.
+# is at most `HEALTHY` times the best such median so far, and closer to it, on a log
+# scale, than to the first one.
 FEWEST, WINDOW, HEALTHY = 5, 20, 2.0
 # Steps in a row without finite gradients after which the weights may be the cause.
 STUCK = 20
@@ -54,8 +55,8 @@ class Rewind(Response):
     cut, because a bad batch says nothing about it.
 
     Two snapshots are kept in host memory, the first one and the newest healthy one: the
-    median of its newest losses is at most twice the best such median so far, and
-    gradients reach the kernels.
+    median of its newest losses is at most twice the best such median so far, and closer
+    to it than to the first one, and gradients reach the kernels.
 
     Args:
         freq: Minimum number of steps between two snapshots.
@@ -300,10 +301,14 @@ class Rewind(Response):
         losses = losses[np.isfinite(losses)].tolist()
         before = float(np.median(self._losses)) if self._losses else np.inf
         self._losses = (self._losses + losses)[-WINDOW:]
+        self._seen += len(losses)
         level = float(np.median(self._losses)) if self._losses else np.nan
         if not level > 0:
             return True  # a loss that is not known, or below 0, is no measure
-        low = level <= HEALTHY * self._best
+        if self._seen <= WINDOW or self._first is None:
+            self._first = level
+        halfway = math.sqrt(self._first) * math.sqrt(self._best)
+        low = level <= min(HEALTHY * self._best, max(halfway, self._best))
         # The least of many single losses would be far below all others.
         if len(self._losses) >= FEWEST:
             self._best = min(self._best, level)
@@ -312,7 +317,8 @@ class Rewind(Response):
         return low and not rises
 
     def _forget_losses(self):
-        self._losses, self._best = [], np.inf
+        self._losses, self._seen = [], 0
+        self._first, self._best = None, math.inf
 
 
 def _is_far(trip):

@@ -179,7 +179,10 @@ def _raised(summary, kinds):
 
 def _saturated(summary, kinds):
     """Finds updates that saturated units, or switched them off, or returns None."""
-    if "vanishing" not in kinds & set(summary.kinds) or not arrived_at_first(summary):
+    vanished = "vanishing" in kinds & set(summary.kinds) and arrived_at_first(summary)
+    event = summary.first_event
+    collapsed = event is not None and event["kind"] == "collapse"
+    if not (vanished or collapsed):
         return None
     return _large_rate(summary, SATURATES)
 

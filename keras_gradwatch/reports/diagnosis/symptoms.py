@@ -59,6 +59,8 @@ ENOUGH_STEPS = 150
 # A loss below this fraction of the first one, or of that of a constant prediction, is a
 # good one.
 GOOD = 0.2
+# Kinds of events whose message says more than their numbers.
+LASTING = ("collapse", "divergence")
 # Fractions of a constant prediction's loss: a regression whose latest loss is below
 # `KNOWN`, or a classifier whose first loss is below `BELOW`, had learned before.
 KNOWN, BELOW = 0.5, 0.85
@@ -177,10 +179,13 @@ def _explosion(summary):
         spikes = []
     if spikes:
         first = min((summary.kinds[k]["first"] for k in spikes), key=_step)
-        words.append(
-            f"{first['kind']} at step {first['step']} (value {first['value']:.3g}, "
-            f"baseline {first['baseline']:.3g})"
-        )
+        if first["kind"] in LASTING:
+            words.append(first["message"].split("; ")[0])
+        else:
+            words.append(
+                f"{first['kind']} at step {first['step']} (value {first['value']:.3g}, "
+                f"baseline {first['baseline']:.3g})"
+            )
     before = bad.get("before")
     if before is not None and not broken.rare(summary):
         words.append(
@@ -194,7 +199,8 @@ def _explosion(summary):
     causes = [summary.kinds[kind]["first"] for kind in acute(summary)]
     first = min(causes, key=_step, default={**bad, "variable": None})
     where = f" in {first['variable']}" if first["variable"] else ""
-    headline = f"Exploded at step {first['step']}{where}"
+    what = "Collapsed" if first["kind"] == "collapse" else "Exploded"
+    headline = f"{what} at step {first['step']}{where}"
     return Finding("explosion", "; ".join(words), headline=headline)
 
 
