@@ -70,8 +70,8 @@ def _grad(fun, argnums=0, has_aux=False, *args, **kwargs):
 class StateAccess(Access):
     """Accesses variables between two steps, while Keras holds their values as a state.
 
-    `carried` are the monitor's variables, the fifth list of a state; `state` are five
-    lists of arrays, None while none is attached.
+    `carried` is the list of the monitor's variables, whose values are the fifth list of
+    a state. `state` is a tuple of five lists of arrays, or None if none is attached.
     """
 
     def __init__(self, model):

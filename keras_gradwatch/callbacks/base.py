@@ -180,7 +180,7 @@ class WatchingCallback(keras.callbacks.Callback):
                 logs.setdefault(key, value)
 
     def on_train_end(self, logs=None):
-        """Reads the last steps, and switches policies and responses off."""
+        """Reads the last steps, and releases what the callbacks of this `fit` use."""
         self._gradwatch.drain()
         self._gradwatch.recorder.sum_up()
         self._gradwatch.release()

@@ -12,8 +12,9 @@ class RewindOnExplosion(RespondingCallback):
     """Rolls the run back to its last healthy snapshot, at a lower learning rate.
 
     It repairs harm that only shows later: a network that has collapsed, or a loss that
-    has diverged. A run is rolled back, too, if 20 or more steps in a row have
-    non-finite gradients, more than chance explains, after an update was made.
+    has diverged. A run is also rolled back after 20 or more steps in a row with
+    non-finite gradients, if chance is unlikely to explain them, and if at least one
+    update was made since the last rollback.
     Weights, non-trainable state, slots, iterations, accumulators, averages and a loss
     scale are restored. Each rollback cuts the learning rate, except the first one of a
     `fit` if it is due to non-finite gradients. Steps with non-finite gradients are

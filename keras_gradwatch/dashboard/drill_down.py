@@ -21,11 +21,11 @@ def y_ranges():
     }
 
 
-def drill_down(shared, y_ranges, histograms=False):
+def drill_down(shared, y_ranges, recorded, histograms=False):
     """Draws the charts of one run; the script fills the sources and cells.
 
-    Returns `(figures, sources, cells)`, with `sources` by statistic; `cells` may be
-    None.
+    Only lines of the statistics in `recorded` are in the legend. Returns `(figures,
+    sources, cells)`, with `sources` by statistic; `cells` may be None.
     """
     log = {"y_axis_type": "log", **shared}
     norms = chart(170, y_range=y_ranges["norm"], **log)
@@ -33,12 +33,11 @@ def drill_down(shared, y_ranges, histograms=False):
     zeros = chart(80, y_range=Range1d(0, 1.02), **shared)
     sources = {}
     for name, (label, color) in LINES.items():
-        sources[name] = _line(norms, color, label)
-    sources["update_ratio"] = _line(ratio, "#2ca02c", "update / weights")
-    sources["zero_fraction"] = _line(zeros, "#8c564b", "zeros")
+        sources[name] = _line(norms, color, label if name in recorded else None)
+    sources["update_ratio"] = _line(ratio, "#2ca02c")
+    sources["zero_fraction"] = _line(zeros, "#8c564b")
     show_legend(norms)
     norms.legend.click_policy = "hide"
-    ratio.legend.visible = zeros.legend.visible = False
     labels = ("gradient", "update /\nweights", "fraction\nof zeros")
     for made, label in zip((norms, ratio, zeros), labels, strict=True):
         made.yaxis.axis_label = label
@@ -61,8 +60,9 @@ def _cells(made):
     return source
 
 
-def _line(made, color, label):
+def _line(made, color, label=None):
     source = ColumnDataSource({"x": [], "y": []})
-    made.line("x", "y", source=source, color=color, width=1.4, legend_label=label)
+    legend = {"legend_label": label} if label else {}
+    made.line("x", "y", source=source, color=color, width=1.4, **legend)
     made.scatter("x", "y", source=source, color=color, size=2)
     return source

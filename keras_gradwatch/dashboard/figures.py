@@ -42,6 +42,8 @@ def chart(height, x_range, crosshair, left, **options):
     made.toolbar.logo = None
     made.xaxis.visible = False
     made.xgrid.visible = False
+    if options.get("y_axis_type") == "log":
+        made.yaxis.ticker.desired_num_ticks = 3  # more overlap within one decade
     made.yaxis.axis_label_text_font_style = "normal"
     made.yaxis.axis_label_text_font_size = "12px"
     return made

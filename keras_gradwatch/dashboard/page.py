@@ -3,6 +3,8 @@
 import html
 import pathlib
 
+import numpy as np
+
 from keras_gradwatch.dashboard import colors
 from keras_gradwatch.dashboard.data import COLUMNS, payload, steps_of
 from keras_gradwatch.dashboard.verdict import verdict
@@ -46,6 +48,7 @@ def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
     if not runs:
         return Page(NOTICE.format(style=_read("page.css"), lines="".join(lines)))
     document, names = _document(runs, columns)
+    taken = {event.action for run in runs for event in run.events}
     text = file_html(
         document,
         INLINE,
@@ -58,11 +61,17 @@ def page(runs, problems=(), title=None, script=None, columns=COLUMNS):
             "run_names": [html.escape(run.name) for run in runs],
             "figures": names,
             "legend": {"zero": colors.ZERO, "not_finite": colors.NOT_FINITE},
-            "actions": list(colors.ACTIONS.items()),
+            "actions": [each for each in colors.ACTIONS.items() if each[0] in taken],
             "script": script,
         },
     )
     return Page(text)
+
+
+def _known_statistics(run):
+    """Returns the names of the statistics that were measured."""
+    sampled = run.statistics.items()
+    return [name for name, (_, values) in sampled if np.isfinite(values).any()]
 
 
 def _document(runs, limit):
@@ -80,6 +89,7 @@ def _document(runs, limit):
     data = [payload(*each) for each in zip(runs, shown, strict=True)]
     x_range = Range1d(*_all_steps(runs))
     y_ranges, layer_ranges = timeline.ranges(drawn), drill_down.y_ranges()
+    recorded = {"norm", *(name for run in runs for name in _known_statistics(run))}
     left = left_of([label for each in data for label in each["labels"]])
     # One range for the rows where the networks are the same.
     rows, document, names, scripted = {}, Document(), [], []
@@ -92,7 +102,7 @@ def _document(runs, limit):
         )
         cells = heatmap.heatmap(data[i], y_range, shared)
         details, sources, bins = drill_down.drill_down(
-            shared, layer_ranges, any(run.histograms for run in runs)
+            shared, layer_ranges, recorded, any(run.histograms for run in runs)
         )
         roots = {
             f"timeline_{i}": column(lines, sizing_mode="stretch_width", spacing=0),

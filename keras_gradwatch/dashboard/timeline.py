@@ -85,12 +85,12 @@ def timeline(run, drawn, y_ranges, shared):
     _line(norm, source, "global_norm", "#1f77b4", "before clipping")
     _line(rate, source, "learning_rate", "#2ca02c", "learning rate")
     areas = (
-        ("changed", "#e69f00", "limited"),
-        ("undone", "#d62728", "skipped or reverted"),
+        ("undone", "changed", "#e69f00", "limited"),
+        (0, "undone", "#d62728", "skipped or reverted"),
     )
-    for name, color, label in areas:
+    for low, high, color, label in areas:
         share.varea(
-            "step", 0, name, source=source, color=color, alpha=0.6, legend_label=label
+            "step", low, high, source=source, color=color, alpha=0.6, legend_label=label
         )
     share.yaxis.ticker = [0, 0.5, 1]
     labels = ("loss", "global norm", "learning\nrate", "fraction of\nupdates")

@@ -30,12 +30,15 @@ class Collapse(Detector):
     The loss could still be reduced, but only biases and the last kernel receive a
     gradient. This happens when a few large updates push all, or nearly all, rectified
     units of a layer below zero for every input. The second rule does not apply where
-    the loss is unknown or not above 0. It trips once, and again only after the kernels
-    have had a gradient.
+    the loss is unknown or not above 0. It trips once; the first rule can trip again
+    after a step in which a kernel had a gradient, the second after 2 · `steps` such
+    steps in a row.
 
     Args:
-        steps: Steps in a row, >= 1. With small batches, an occasional step in which a
-            whole layer is inactive is normal. Defaults to `20`.
+        steps: Steps without a gradient after which it trips, >= 1: in a row for the
+            first rule, of the newest 2 · `steps` for the second. With small batches, an
+            occasional step in which a whole layer is inactive is normal. Defaults to
+            `20`.
 
     Raises:
         ValueError: If `steps` is not an integer >= 1.
@@ -111,7 +114,7 @@ class Collapse(Detector):
         if value == baseline:
             return f"no gradient has reached any kernel for {int(value)} steps"
         steps = f"{int(value)} of {int(baseline)} steps"
-        return f"no gradient has reached any kernel but the last in {steps}"
+        return f"in {steps}, no gradient has reached the kernels before the last one"
 
 
 def _is_dead(kernels):

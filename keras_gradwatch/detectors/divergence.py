@@ -21,7 +21,8 @@ class Divergence(Detector):
     """Trips when the loss stays far above its best level, or its initial level.
 
     Formula: with m₀ the median and M₀ the largest of the first `steps` losses, m the
-    median of the newest 2 · `steps` losses and m* the smallest m so far, it trips when
+    median of the newest 2 · `steps` losses, m* the smallest m so far, and μ the mean of
+    all losses so far, it trips when `m > μ / √factor` and
 
     - `m > m* · factor` and `m > m₀`, or
     - `m > m₀ · √factor` and `m > M₀`
@@ -32,7 +33,9 @@ class Divergence(Detector):
     in between.
 
     Spikes do not move the median, and noise alone does not raise the loss above its
-    initial level. A loss that is unknown or not above 0 is never judged.
+    initial level. If a few batches have by far the largest losses, training may lower
+    the mean, which it minimizes, while the median rises; so m is also compared with μ.
+    A loss that is unknown or not above 0 is never judged.
 
     Args:
         factor: How many times its best level the loss must be, > 1; above its initial
@@ -64,7 +67,8 @@ class Divergence(Detector):
 
     def initial_state(self, num_variables):
         """The newest losses, medians of them, steps in a row, whether it tripped."""
-        names = ("first", "bound", "least", "largest", "seen", "streak", "tripped")
+        names = ("first", "bound", "least", "largest", "streak", "tripped")
+        names += ("seen", "total")
         newest = np.zeros(LASTING * self.settings["steps"])
         return {**dict.fromkeys(names, 0.0), "newest": newest}
 
@@ -79,6 +83,7 @@ class Divergence(Detector):
         steps = LASTING * first
         state["newest"][int(state["seen"]) % steps] = step.loss
         state["seen"] += 1
+        state["total"] += step.loss
         if state["seen"] == first:
             losses = state["newest"][:first].tolist()
             state["first"] = statistics.median(losses)
@@ -90,7 +95,9 @@ class Divergence(Detector):
         if state["seen"] == steps:
             state["least"] = level
         state["least"] = least = min(level, state["least"])
-        if not level > max(state["first"], min(least * factor, state["bound"])):
+        mean = state["total"] / state["seen"]
+        high = max(state["first"], mean / math.sqrt(factor))
+        if not level > max(high, min(least * factor, state["bound"])):
             state.update(streak=0.0, tripped=0.0)
             return None
         state["largest"] = max(level, state["largest"]) if state["streak"] else level

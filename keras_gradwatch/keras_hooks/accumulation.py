@@ -69,7 +69,7 @@ class Window:
 
 
 def _part(optimizer, variable):
-    """Returns `(steps, accumulator)` of a variable's optimizer, None without."""
+    """Returns `(steps, accumulator)` of a variable; `(None, None)` without any."""
     for leaf in leaves(optimizer):
         steps = leaf.gradient_accumulation_steps
         if steps and leaf._var_key(variable) in leaf._trainable_variables_indices:

@@ -18,9 +18,9 @@ def load(logdir: str | os.PathLike[str]) -> Run:
         logdir: The `log_dir` (or the `state_dir`) of the run, or `gradwatch` in it.
 
     Returns:
-        `Run`. Of a run of more than 2,000 steps, it contains at most 2,000: the last
-        200, those around events, and of each block of 2 (or 4, 8, ..., as needed) other
-        steps the first one and the one with the largest norm.
+        `Run`, with at most 2,000 steps. A longer run is thinned out: it contains up to
+        1,000 of the last 200 steps and the steps around events; and of every 2 (or 4,
+        8, ...) of the others, the first one and the one with the largest norm.
 
     Raises:
         ValueError: If there is no run, or more than one, or its record cannot be read.

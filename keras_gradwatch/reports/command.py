@@ -136,7 +136,7 @@ def read_folders(directory):
 
 
 def group(events, folders):
-    """Groups events, and saved incidents, into pairs `(first step, its events)`."""
+    """Groups events into incidents; returns sorted pairs `(first step, events)`."""
     found, last = {}, None
     for event in events:
         step = event["step"]

@@ -27,7 +27,7 @@ def histogram(gradient):
 
 
 def sample(state, names, gradients):
-    """Keeps the histograms of the P gradients if they are due in this step."""
+    """Stores the histograms of the P gradients if they are due in this step."""
     monitor = state.monitor
     monitor.histogram_names = tuple(names)
     every = ops.cast(state.control["histogram_every"], "int32")

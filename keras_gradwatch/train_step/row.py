@@ -37,7 +37,7 @@ def of_application(measured, decision, **values):
 
 
 def with_loss(scalars, loss):
-    """Returns the scalars [10] of an application with another loss."""
+    """Returns a copy of `scalars` [10] whose loss is `loss`."""
     place = SCALARS.index("loss")
     loss = ops.reshape(ops.cast(loss, "float32"), (1,))
     return ops.concatenate([scalars[:place], loss, scalars[place + 1 :]])

@@ -47,7 +47,10 @@ def test_nearly_dead_and_no_better_than_before():
     # Not if the loss is lower than before, nor if zeros are rare.
     assert tripped[6:] == [False, True, True] and not any(tripped[:1])
     words = watch.detector.describe(None, 3.0, 6.0)
-    assert words == "no gradient has reached any kernel but the last in 3 of 6 steps"
+    assert (
+        words
+        == "in 3 of 6 steps, no gradient has reached the kernels before the last one"
+    )
 
 
 def test_kernels_that_have_never_had_a_gradient_are_not_counted():

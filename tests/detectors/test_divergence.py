@@ -58,6 +58,19 @@ def test_rare_large_losses_are_not_the_level():
     assert trips(values) == []
 
 
+def test_while_rare_batches_are_learned_the_other_losses_may_rise():
+    """One loss in 16 falls from 2,800 to 1,000; the others rise from 1 to 20, or 90."""
+    rare, frequent = (
+        np.repeat([2800.0, 1000.0], [400, 160]),
+        np.repeat([1.0, 20.0], [400, 160]),
+    )
+    often = np.arange(560) % 16 == 15
+    assert trips(np.where(often, rare, frequent)) == []
+    assert len(trips(frequent)) == 1
+    # Now above the mean divided by √10.
+    assert len(trips(np.where(often, rare, np.minimum(frequent**2, 90.0)))) == 1
+
+
 @pytest.mark.parametrize(
     "values",
     [

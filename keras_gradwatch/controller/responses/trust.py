@@ -47,7 +47,7 @@ class TrustRegion:
     quiet: int = 100
 
     def initial_state(self):
-        """Returns the radius, until when it holds, and what is known of the loss."""
+        """Returns the radius, the step until which it holds, and the known losses."""
         return {
             "radius": self.radius,
             "until": -1.0,

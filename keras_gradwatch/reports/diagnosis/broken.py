@@ -91,7 +91,7 @@ def undefined_derivative(summary):
 
 
 def overflow(summary):
-    """Finds gradients that overflow at a small loss scale, or without one."""
+    """Finds an overflow of float16 that the loss scale does not explain."""
     bad = summary.first_bad
     if bad and _overflows(summary):
         return Finding(

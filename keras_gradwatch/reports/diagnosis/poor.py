@@ -81,7 +81,10 @@ def narrow(summary):
 
 
 def high_momentum(summary):
-    """Finds a momentum that multiplies the learning rate 100 times, or returns None."""
+    """Finds a momentum of 0.99 or more, or returns None.
+
+    In the long run, it multiplies the learning rate by 100 or more.
+    """
     momentum, rate = summary.model.get("momentum", 0.0), summary.top_rate
     little = 0 < largest_update(summary) < LITTLE_MOVED
     if not momentum >= MOMENTUM or (momentum < 1 and little):

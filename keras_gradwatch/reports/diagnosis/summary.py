@@ -345,7 +345,10 @@ def _plain(data):
 
 
 def _median_error(values):
-    """Returns the standard error of a median of normal values, by their deviations."""
+    """Estimates the standard error of the median of normally distributed values.
+
+    Formula: 1.25 · 1.48 · (median absolute deviation) / √n.
+    """
     middle = statistics.median(values)
     deviation = statistics.median(abs(value - middle) for value in values)
     return 1.25 * 1.48 * deviation / math.sqrt(len(values))
