@@ -14,13 +14,13 @@ class RewindOnExplosion(RespondingCallback):
     It repairs harm that only shows later: a network that has collapsed, or a loss that
     has diverged. A run is also rolled back after 20 or more steps in a row with
     non-finite gradients, if chance is unlikely to explain them, and if at least one
-    update was made since the last rollback.
+    update was made since the last rollback. Steps with non-finite gradients are
+    skipped.
+
     Weights, non-trainable state, slots, iterations, accumulators, averages and a loss
     scale are restored. Each rollback cuts the learning rate, except the first one of a
-    `fit` if it is due to non-finite gradients. Steps with non-finite gradients are
-    skipped. The data
-    continue with the next batch, so the harmful batch is not repeated, and the step
-    count of the monitor continues.
+    `fit` if it is due to non-finite gradients. The data continue with the next batch,
+    so the harmful batch is not repeated, and the step count of the monitor continues.
 
     If the loss has diverged, the snapshot is first tested for three steps. If the loss
     does not come down, the data or the loss function must have changed, and the run

@@ -23,16 +23,16 @@ class Collapse(Detector):
     - of every kernel is exactly zero for `steps` steps in a row, or
     - of every kernel but the last one is exactly zero in `steps` of the newest
       2 · `steps` steps, and the median of the newest `steps` losses is at least 0.9
-      times the smallest such median before, taken every `steps` steps,
+      times the smallest such median from before these steps, taken every `steps` steps
+      if all of the newest 2 · `steps` steps had a gradient,
 
     if one of these kernels has had a gradient earlier.
 
     The loss could still be reduced, but only biases and the last kernel receive a
     gradient. This happens when a few large updates push all, or nearly all, rectified
     units of a layer below zero for every input. The second rule does not apply where
-    the loss is unknown or not above 0. It trips once; the first rule can trip again
-    after a step in which a kernel had a gradient, the second after 2 · `steps` such
-    steps in a row.
+    the loss is unknown or not above 0. It trips once, and again only after the kernels
+    before the last one have had a gradient in 2 · `steps` steps in a row.
 
     Args:
         steps: Steps without a gradient after which it trips, >= 1: in a row for the
@@ -69,6 +69,11 @@ class Collapse(Detector):
         names = ("streak", "alive", "reached", "count", "partly", "seen", "best")
         return {**dict.fromkeys(names, 0.0), **rings}
 
+    def begin_fit(self, state):
+        """Resets the second rule: other data have another loss."""
+        kept = {name: state[name] for name in ("streak", "alive", "reached")}
+        state.update(self.initial_state(0) | kept)
+
     def observe(self, step, state):
         kernels = step.norms[step.kernels]
         if not step.global_norm > 0:
@@ -81,8 +86,9 @@ class Collapse(Detector):
         self._add(step.loss, _is_dead(kernels[:-1]) and state["reached"], state)
         state["alive"] = max(state["alive"], float((kernels > 0).any()))
         state["reached"] = max(state["reached"], float((kernels[:-1] > 0).any()))
-        partly, steps = self._is_partly_dead(state), self.settings["steps"]
-        if state["streak"] == steps:
+        told, steps = state["partly"], self.settings["steps"]
+        partly = self._is_partly_dead(state)
+        if state["streak"] == steps and not told:
             state["partly"] = 1.0
             return Verdict(None, state["streak"], float(steps))
         return Verdict(None, state["count"], 2.0 * steps) if partly else None
@@ -95,10 +101,9 @@ class Collapse(Detector):
         state["zeros"][at] = dead
         state["losses"][seen % steps] = loss if math.isfinite(loss) else 0.0
         state["seen"] += 1
-        if state["seen"] == steps:
-            state["best"] = _median(state["losses"])
-        elif state["seen"] % steps == 0 and not state["count"]:
-            state["best"] = min(state["best"], _median(state["losses"]))
+        if state["seen"] % steps == 0 and not state["count"]:
+            level = _median(state["losses"])
+            state["best"] = min(state["best"] or level, level)
 
     def _is_partly_dead(self, state):
         """Returns whether the second rule begins to hold."""
@@ -111,7 +116,7 @@ class Collapse(Detector):
         return holds
 
     def describe(self, variable, value, baseline):
-        if value == baseline:
+        if baseline == self.settings["steps"]:
             return f"no gradient has reached any kernel for {int(value)} steps"
         steps = f"{int(value)} of {int(baseline)} steps"
         return f"in {steps}, no gradient has reached the kernels before the last one"

@@ -22,20 +22,21 @@ class Divergence(Detector):
 
     Formula: with m₀ the median and M₀ the largest of the first `steps` losses, m the
     median of the newest 2 · `steps` losses, m* the smallest m so far, and μ the mean of
-    all losses so far, it trips when `m > μ / √factor` and
+    the losses before the rise, it trips when `m > μ / √factor` and
 
     - `m > m* · factor` and `m > m₀`, or
     - `m > m₀ · √factor` and `m > M₀`
 
     for 2 · `steps` steps in a row, and m no longer falls. If m is a third below its
     largest value in these steps, the run is recovering by itself, and is judged again
-    2 · `steps` steps later. It trips once, and again only after the loss has come down
+    later. It trips once, and again only after the loss has come down
     in between.
 
     Spikes do not move the median, and noise alone does not raise the loss above its
     initial level. If a few batches have by far the largest losses, training may lower
-    the mean, which it minimizes, while the median rises; so m is also compared with μ.
-    A loss that is unknown or not above 0 is never judged.
+    the mean, which it minimizes, while the median rises; so m is also compared with μ,
+    in which a loss counts as at most `factor` times the largest of the 2 · `steps`
+    losses after it. A loss that is unknown or not above 0 is never judged.
 
     Args:
         factor: How many times its best level the loss must be, > 1; above its initial
@@ -68,7 +69,7 @@ class Divergence(Detector):
     def initial_state(self, num_variables):
         """The newest losses, medians of them, steps in a row, whether it tripped."""
         names = ("first", "bound", "least", "largest", "streak", "tripped")
-        names += ("seen", "total")
+        names += ("seen", "total", "counted")
         newest = np.zeros(LASTING * self.settings["steps"])
         return {**dict.fromkeys(names, 0.0), "newest": newest}
 
@@ -81,9 +82,7 @@ class Divergence(Detector):
             return None
         first, factor = self.settings["steps"], self.settings["factor"]
         steps = LASTING * first
-        state["newest"][int(state["seen"]) % steps] = step.loss
-        state["seen"] += 1
-        state["total"] += step.loss
+        self._add(step.loss, state)
         if state["seen"] == first:
             losses = state["newest"][:first].tolist()
             state["first"] = statistics.median(losses)
@@ -95,7 +94,7 @@ class Divergence(Detector):
         if state["seen"] == steps:
             state["least"] = level
         state["least"] = least = min(level, state["least"])
-        mean = state["total"] / state["seen"]
+        mean = state["total"] / max(state["counted"], 1)
         high = max(state["first"], mean / math.sqrt(factor))
         if not level > max(high, min(least * factor, state["bound"])):
             state.update(streak=0.0, tripped=0.0)
@@ -105,10 +104,21 @@ class Divergence(Detector):
         if state["streak"] < steps or state["tripped"]:
             return None
         if level * FALLS < state["largest"]:
-            state["streak"] = 0.0  # it is judged again after as many steps
+            state.update(streak=1.0, largest=level)  # it is judged again
             return None
         state["tripped"] = 1.0
         return Verdict(None, level, least)
+
+    def _add(self, loss, state):
+        """Adds a loss to the newest ones, and the one that it replaces to the mean."""
+        newest = state["newest"]
+        at = int(state["seen"]) % len(newest)
+        old, newest[at] = float(newest[at]), loss
+        if state["seen"] >= len(newest) and not state["streak"]:
+            # One explosion must not hide a later divergence.
+            state["total"] += min(old, self.settings["factor"] * float(newest.max()))
+            state["counted"] += 1
+        state["seen"] += 1
 
     def describe(self, variable, value, baseline):
         return f"the loss has stayed near {value:.3g}, up from {baseline:.3g}"

@@ -167,8 +167,6 @@ def _fixes(summary, found, why):
     fixes = [f.advice for f in [*why, *found] if f.advice]
     limit = clip(summary)
     of_size = {f.kind for f in why} & {"rate", "inputs", "targets"}
-    if summary.first_event and summary.first_event["kind"] == "collapse":
-        limit = None  # the steps of a dead network are not healthy
     scales = summary.model.get("optimizer") in SCALED_BY_NORM
     if (
         of_size

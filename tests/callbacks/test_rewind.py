@@ -189,6 +189,9 @@ def test_a_nearly_dead_network_goes_back():
     assert event.kind == "collapse" and 30 + 19 <= event.step < 30 + 40
     assert "in 20 of 40 steps, no gradient has reached the kernels" in event.message
     assert "the snapshot of step 0 was restored" in event.message
+    report = watch.report()
+    assert report.verdict.startswith(f"Collapsed at step {event.step}")
+    assert not any("clipnorm" in fix for fix in report.fixes)  # from a dead network
     losses = watch.history.loss
     assert losses[-10:].mean() < 2 < 2.25 < losses[35:45].mean()
 

@@ -85,6 +85,16 @@ def test_the_share_of_updates_that_were_undone():
     assert undone[519] == 1 and undone[509] == 0.5 and undone[499] == undone[540] == 0
 
 
+def test_legends_have_only_what_was_recorded():
+    run = runs.large(3, 100)
+    every = page([run])
+    assert "standard deviation" in every and "</i>skipped" in every
+    assert "</i>stopped" not in every  # no such event
+    steps, values = run.statistics["std"]
+    run.statistics["std"] = steps, np.full_like(values, np.nan)
+    assert "standard deviation" not in page([run])
+
+
 def test_a_page_of_100_variables_can_be_sent_by_mail():
     run = runs.large(100, 10_000, samples=500)
     assert len(page([run]).encode()) < 3e6

@@ -58,6 +58,13 @@ def test_rare_large_losses_are_not_the_level():
     assert trips(values) == []
 
 
+@pytest.mark.parametrize("place", [slice(0, 1), slice(50, 51), slice(200, 230)])
+def test_an_explosion_does_not_hide_a_later_divergence(place):
+    values = np.array([*np.geomspace(2.3, 0.01, 200), *np.full(600, 50.0)])
+    values[place] = 1e6
+    assert len(trips(values)) == 1
+
+
 def test_while_rare_batches_are_learned_the_other_losses_may_rise():
     """One loss in 16 falls from 2,800 to 1,000; the others rise from 1 to 20, or 90."""
     rare, frequent = (

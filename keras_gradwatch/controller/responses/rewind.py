@@ -20,9 +20,9 @@ from keras_gradwatch.records.events import DATA_ORDER, NEW_DATA
 from keras_gradwatch.records.rows import APPLIED, SKIPPED
 
 # A snapshot is healthy if the median of the newest losses, `FEWEST` to `WINDOW` many,
-# is at most `HEALTHY` times the best such median so far, and closer to it, on a log
-# scale, than to the first one.
-FEWEST, WINDOW, HEALTHY = 5, 20, 2.0
+# is at most `HEALTHY` times the best such median so far; and where the first one was
+# more than `FALLEN` times the best, closer to the best, on a log scale.
+FEWEST, WINDOW, HEALTHY, FALLEN = 5, 20, 2.0, 1.3
 # Steps in a row without finite gradients after which the weights may be the cause.
 STUCK = 20
 # A run returns to its first weights if they lower the loss by this factor.
@@ -55,8 +55,9 @@ class Rewind(Response):
     cut, because a bad batch says nothing about it.
 
     Two snapshots are kept in host memory, the first one and the newest healthy one: the
-    median of its newest losses is at most twice the best such median so far, and closer
-    to it than to the first one, and gradients reach the kernels.
+    median of its newest losses is at most twice the best such median so far, where the
+    loss has fallen also closer to it than to the first one, and gradients reach the
+    kernels.
 
     Args:
         freq: Minimum number of steps between two snapshots.
@@ -307,8 +308,9 @@ class Rewind(Response):
             return True  # a loss that is not known, or below 0, is no measure
         if self._seen <= WINDOW or self._first is None:
             self._first = level
-        halfway = math.sqrt(self._first) * math.sqrt(self._best)
-        low = level <= min(HEALTHY * self._best, max(halfway, self._best))
+        low = level <= HEALTHY * self._best
+        if self._first > FALLEN * self._best:
+            low = low and level <= math.sqrt(self._first) * math.sqrt(self._best)
         # The least of many single losses would be far below all others.
         if len(self._losses) >= FEWEST:
             self._best = min(self._best, level)

@@ -115,7 +115,8 @@ def causes(summary, symptoms):
 
 def clip(summary):
     """Returns a limit for the global norm from the run's healthy steps, or None."""
-    if sum(summary.levels.values()) < ENOUGH_NORMS:
+    # The steps of a dead network are not healthy.
+    if sum(summary.levels.values()) < ENOUGH_NORMS or "collapse" in summary.kinds:
         return None
     return summary.quantile(CLIP_QUANTILE)
 
@@ -356,7 +357,8 @@ def _rate_of_event(summary):
 
 
 def _spikes(summary, kinds):
-    spikes = [k for k in acute(summary) if k not in ("nonfinite", "update")]
+    others = ("nonfinite", "update", "collapse")
+    spikes = [k for k in acute(summary) if k not in others]
     limit = clip(summary)
     if not spikes or not kinds & {"explosion", "spikes"}:
         return None

@@ -353,7 +353,7 @@ def _dead_network(summary):
     what = event["message"].split("; ")[0]
     return Finding(
         "dead units",
-        f"{what}: all of its units are off for every input",
+        f"{what}: its units are off for every input, or nearly every one",
         REVIVE,
         f"One of {len(summary.model['networks'])} networks has died ({what})",
     )
