@@ -196,10 +196,13 @@ def test_a_nearly_dead_network_goes_back():
     assert losses[-10:].mean() < 2 < 2.25 < losses[35:45].mean()
 
 
-@pytest.mark.parametrize(("level", "healthy"), [(2.6, True), (3.6, False)])
-def test_a_snapshot_is_closer_to_the_best_loss_than_to_the_first(level, healthy):
-    """The model predicts 0, so that targets make the loss 4, 2.5, then `level`."""
-    losses = np.repeat([4.0, 2.5, level, 1e6], [20, 20, 40, 1])
+@pytest.mark.parametrize(
+    ("best", "level", "healthy"),
+    [(2.5, 2.6, True), (2.5, 3.6, False), (3.6, 4.0, True)],  # the last is a plateau
+)
+def test_a_snapshot_is_closer_to_the_best_loss_than_to_the_first(best, level, healthy):
+    """The model predicts 0, so that targets make the loss 4, `best`, then `level`."""
+    losses = np.repeat([4.0, best, level, 1e6], [20, 20, 40, 1])
     dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     model = keras.Sequential([keras.Input((1,)), dense])
     model.compile(keras.optimizers.SGD(0.0), "mse")

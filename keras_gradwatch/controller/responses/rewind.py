@@ -55,8 +55,8 @@ class Rewind(Response):
     cut, because a bad batch says nothing about it.
 
     Two snapshots are kept in host memory, the first one and the newest healthy one: the
-    median of its newest losses is at most twice the best such median so far, where the
-    loss has fallen also closer to it than to the first one, and gradients reach the
+    median of its newest losses is at most twice the best such median so far (and, where
+    the loss has fallen, closer to it than to the first one), and gradients reach the
     kernels.
 
     Args:
